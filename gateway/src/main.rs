@@ -1,0 +1,2 @@
+//! The `tierdav` server.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `trace-replay` tool.
+fn main() {}
