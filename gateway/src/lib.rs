@@ -1,1 +1,3 @@
-//! Under construction.
+//! The TierDAV gateway.
+
+pub mod dav;

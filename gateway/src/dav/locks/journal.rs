@@ -1,0 +1,256 @@
+//! The lock table's journal: appended records, one `fdatasync` for all that wait, rewritten when mostly stale.
+//!
+//! A record is `length u32 LE, crc32c u32 LE, JSON`. A torn or damaged tail ends the reading: what was acknowledged
+//! lies before it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::{Lock, Moved};
+
+const NAME: &str = "locks.journal";
+const NEW_NAME: &str = "locks.journal.new";
+/// Longest record believed when reading.
+const RECORD_MAX: usize = 4 << 20;
+/// The journal is rewritten when this many records more than the live ones were appended.
+const SLACK: usize = 4096;
+
+/// One change of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Record {
+    /// A lock was taken or refreshed.
+    Put(Lock),
+    /// A lock is gone.
+    Drop(String),
+    /// A lock's resource was moved away by its owner.
+    Moved(Moved),
+}
+
+/// Tells when an appended record is on stable storage.
+#[derive(Debug)]
+pub struct Ticket(oneshot::Receiver<Result<(), io::ErrorKind>>);
+
+impl Ticket {
+    /// Waits for it.
+    pub async fn wait(self) -> io::Result<()> {
+        match self.0.await {
+            Ok(result) => result.map_err(io::Error::from),
+            Err(_) => Err(io::Error::other("lock journal is closed")),
+        }
+    }
+}
+
+enum Message {
+    Append(Vec<u8>, oneshot::Sender<Result<(), io::ErrorKind>>),
+    Rewrite(Vec<u8>),
+}
+
+/// The writing end: a thread of its own, so that the table never waits for the disk.
+pub(super) struct Journal {
+    queue: Option<mpsc::Sender<Message>>,
+    appended: std::sync::atomic::AtomicUsize,
+    live: std::sync::atomic::AtomicUsize,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Journal {
+    /// Rewrites the journal with what is live and starts the writer.
+    pub(super) fn start(dir: &Path, sync: bool, live: &[Record]) -> io::Result<Journal> {
+        let mut writer = Writer {
+            dir: dir.to_path_buf(),
+            sync,
+            file: None,
+        };
+        writer.rewrite(&encode_all(live))?;
+        let (queue, messages) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("lock-journal".into())
+            .spawn(move || writer.run(&messages))?;
+        Ok(Journal {
+            queue: Some(queue),
+            appended: 0.into(),
+            live: live.len().into(),
+            thread: Some(thread),
+        })
+    }
+
+    /// Appends; `live` is asked for the whole table when it is time to rewrite.
+    pub(super) fn append(&self, record: Record, live: impl FnOnce() -> Vec<Record>) -> Ticket {
+        use std::sync::atomic::Ordering::Relaxed;
+        let (done, ticket) = oneshot::channel();
+        if let Some(queue) = &self.queue {
+            if self.appended.fetch_add(1, Relaxed) >= SLACK.max(self.live.load(Relaxed)) {
+                let live = live();
+                // At least as many changes again before the next rewrite: its cost stays proportional.
+                self.live.store(live.len(), Relaxed);
+                self.appended.store(0, Relaxed);
+                let _ = queue.send(Message::Rewrite(encode_all(&live)));
+            }
+            // If the thread is gone, the ticket's sender is dropped and waiting for it fails.
+            let _ = queue.send(Message::Append(encode(&record), done));
+        }
+        Ticket(ticket)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    dir: PathBuf,
+    sync: bool,
+    file: Option<File>,
+}
+
+impl Writer {
+    fn run(mut self, messages: &mpsc::Receiver<Message>) {
+        while let Ok(first) = messages.recv() {
+            let mut buffer = Vec::new();
+            let mut waiting = Vec::new();
+            let mut result = Ok(());
+            for message in std::iter::once(first).chain(messages.try_iter()) {
+                match message {
+                    Message::Append(bytes, done) => {
+                        buffer.extend_from_slice(&bytes);
+                        waiting.push(done);
+                    }
+                    Message::Rewrite(bytes) => {
+                        result = result.and_then(|()| self.append(&buffer));
+                        buffer.clear();
+                        if let Err(error) = self.rewrite(&bytes) {
+                            tracing::warn!(%error, "lock journal could not be rewritten; it goes on growing");
+                        }
+                    }
+                }
+            }
+            let wanted = waiting.iter().any(|w| !w.is_closed());
+            result = result
+                .and_then(|()| self.append(&buffer))
+                .and_then(|()| if wanted { self.sync() } else { Ok(()) });
+            if let Err(error) = &result {
+                tracing::error!(%error, "lock journal cannot be written");
+            }
+            let result = result.map_err(|e| e.kind());
+            for done in waiting {
+                let _ = done.send(result);
+            }
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file
+            .as_mut()
+            .ok_or(io::ErrorKind::NotFound)?
+            .write_all(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match &self.file {
+            Some(file) if self.sync => file.sync_data(),
+            _ => Ok(()),
+        }
+    }
+
+    fn rewrite(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let new = self.dir.join(NEW_NAME);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(&new)?;
+        file.write_all(bytes)?;
+        if self.sync {
+            file.sync_all()?;
+        }
+        std::fs::rename(&new, self.dir.join(NAME))?;
+        if self.sync {
+            File::open(&self.dir)?.sync_all()?;
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let json = serde_json::to_vec(record).unwrap_or_default();
+    let mut out = Vec::with_capacity(json.len() + 8);
+    out.extend_from_slice(&(json.len() as u32).to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(&json).to_le_bytes());
+    out.extend_from_slice(&json);
+    out
+}
+
+fn encode_all(records: &[Record]) -> Vec<u8> {
+    records.iter().flat_map(encode).collect()
+}
+
+/// Reads whole records up to the first damaged one.
+pub(super) fn decode(mut bytes: &[u8]) -> Vec<Record> {
+    let mut records = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<8>() {
+        let [a, b, c, d, e, f, g, h] = *head;
+        let len = u32::from_le_bytes([a, b, c, d]) as usize;
+        if len > RECORD_MAX {
+            break;
+        }
+        let Some((json, rest)) = rest.split_at_checked(len) else {
+            break;
+        };
+        if crc32c::crc32c(json) != u32::from_le_bytes([e, f, g, h]) {
+            break;
+        }
+        let Ok(record) = serde_json::from_slice(json) else {
+            break;
+        };
+        records.push(record);
+        bytes = rest;
+    }
+    records
+}
+
+pub(super) fn load(dir: &Path) -> io::Result<Vec<Record>> {
+    let mut bytes = Vec::new();
+    match File::open(dir.join(NAME)) {
+        Ok(mut file) => file.read_to_end(&mut bytes)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    Ok(decode(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+        }
+
+        #[test]
+        fn a_torn_or_flipped_tail_keeps_what_lies_before(n in 1usize..6, cut in 0usize..400, flip: bool) {
+            let records: Vec<Record> = (0..n).map(|i| Record::Drop(format!("urn:{i}"))).collect();
+            let mut bytes = encode_all(&records);
+            let cut = cut % bytes.len();
+            if flip { bytes[cut] ^= 0x40 } else { bytes.truncate(cut) }
+            let whole = cut / (bytes.len().max(encode_all(&records).len()) / n);
+            prop_assert_eq!(decode(&bytes), &records[..whole]);
+        }
+    }
+}
