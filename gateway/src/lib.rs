@@ -1,3 +1,5 @@
-//! The TierDAV gateway.
+//! The TierDAV server: a WebDAV gateway that moves objects between two tiers as its trace says.
 
 pub mod dav;
+pub mod metrics;
+pub mod recorder;

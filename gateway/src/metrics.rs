@@ -1,0 +1,456 @@
+//! Counters, gauges and latency histograms, rendered as Prometheus text.
+//!
+//! Labels are closed enums, never paths. Knows nothing of who calls it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use parking_lot::{Mutex, RwLock};
+use tiering::{ActionKind, Tier};
+
+/// Latencies above are counted as this, microseconds: ten minutes.
+const LATENCY_US_MAX: u64 = 600_000_000;
+/// Histograms are kept so many times, each thread using one of them.
+const SHARDS: usize = 4;
+/// Upper bounds of the exported buckets, microseconds.
+const BUCKETS_US: [u64; 17] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000,
+];
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident => $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(missing_docs, reason = "each variant is its label")]
+        pub enum $name { $($variant,)* }
+
+        impl $name {
+            /// All values, in order.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// The label in the exported text.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+labels! {
+    /// The method of a request.
+    Method {
+        Get => "get", Head => "head", Put => "put", Patch => "patch", Delete => "delete", Options => "options",
+        Propfind => "propfind", Proppatch => "proppatch", Mkcol => "mkcol", Move => "move", Copy => "copy",
+        Lock => "lock", Unlock => "unlock", Other => "other",
+    }
+}
+
+impl From<&http::Method> for Method {
+    fn from(method: &http::Method) -> Self {
+        let known = |m: &&Method| m.as_str().eq_ignore_ascii_case(method.as_str()) && **m != Method::Other;
+        Method::ALL.iter().find(known).copied().unwrap_or(Method::Other)
+    }
+}
+
+labels! {
+    /// Object I/O for a client.
+    ObjectOp { Read => "read", Write => "write", }
+}
+
+labels! {
+    /// Why a login was refused.
+    LoginFailure { BadCredentials => "bad_credentials", RateLimited => "rate_limited", Malformed => "malformed", }
+}
+
+/// A family with one value that is read when the text is rendered: register it with [`Metrics::gauge`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant's help text is in `describe`")]
+pub enum Gauge {
+    Locks,
+    CacheCapacityBytes,
+    CacheUsedBytes,
+    ObjectsClean,
+    ObjectsDirty,
+    ObjectBytesClean,
+    ObjectBytesDirty,
+    MigratorQueue,
+    OldestDirtySeconds,
+    TraceRecords,
+    TraceDropped,
+    TraceErrors,
+}
+
+impl Gauge {
+    /// Name with labels, type and help. Variants of one family stand side by side in this order.
+    const ALL: [Gauge; 12] = [
+        Gauge::Locks,
+        Gauge::CacheCapacityBytes,
+        Gauge::CacheUsedBytes,
+        Gauge::ObjectsClean,
+        Gauge::ObjectsDirty,
+        Gauge::ObjectBytesClean,
+        Gauge::ObjectBytesDirty,
+        Gauge::MigratorQueue,
+        Gauge::OldestDirtySeconds,
+        Gauge::TraceRecords,
+        Gauge::TraceDropped,
+        Gauge::TraceErrors,
+    ];
+
+    const fn describe(self) -> (&'static str, &'static str, &'static str, &'static str) {
+        match self {
+            Gauge::Locks => ("tierdav_locks", "", "gauge", "WebDAV locks held."),
+            Gauge::CacheCapacityBytes => ("tierdav_cache_capacity_bytes", "", "gauge", "Bytes that the cache tier may hold."),
+            Gauge::CacheUsedBytes => ("tierdav_cache_used_bytes", "", "gauge", "Bytes that the cache tier holds."),
+            Gauge::ObjectsClean => ("tierdav_cache_objects", "{state=\"clean\"}", "gauge", "Objects in the cache tier."),
+            Gauge::ObjectsDirty => ("tierdav_cache_objects", "{state=\"dirty\"}", "gauge", "Objects in the cache tier."),
+            Gauge::ObjectBytesClean => ("tierdav_cache_object_bytes", "{state=\"clean\"}", "gauge", "Bytes of objects in the cache tier."),
+            Gauge::ObjectBytesDirty => ("tierdav_cache_object_bytes", "{state=\"dirty\"}", "gauge", "Bytes of objects in the cache tier."),
+            Gauge::MigratorQueue => ("tierdav_migrator_queue_actions", "", "gauge", "Actions that wait for the migrator."),
+            Gauge::OldestDirtySeconds => ("tierdav_dirty_age_max_seconds", "", "gauge", "Age of the oldest dirty object."),
+            Gauge::TraceRecords => ("tierdav_trace_records_total", "", "counter", "Trace records accepted."),
+            Gauge::TraceDropped => ("tierdav_trace_dropped_records_total", "", "counter", "Trace records dropped because the queue was full."),
+            Gauge::TraceErrors => ("tierdav_trace_errors_total", "", "counter", "Trace writes that failed."),
+        }
+    }
+}
+
+type Source = Box<dyn Fn() -> f64 + Send + Sync>;
+
+/// Latencies in hdrhistograms of fixed bounds, sharded so that threads seldom meet.
+struct Latency {
+    shards: Vec<Mutex<Histogram<u64>>>,
+    sum_ns: AtomicU64,
+}
+
+impl Latency {
+    fn new() -> Self {
+        let make = |_| Histogram::new_with_bounds(1, LATENCY_US_MAX, 2).ok().map(Mutex::new);
+        Self { shards: (0..SHARDS).filter_map(make).collect(), sum_ns: AtomicU64::new(0) }
+    }
+
+    fn record(&self, span: Duration) {
+        if let Some(shard) = self.shards.get(thread_shard()) {
+            let micros = u64::try_from(span.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+            shard.lock().saturating_record(micros);
+        }
+        self.sum_ns.fetch_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// All shards together.
+    fn merged(&self) -> Option<Histogram<u64>> {
+        let mut shards = self.shards.iter();
+        let mut all = shards.next()?.lock().clone();
+        for shard in shards {
+            all.add(&*shard.lock()).ok()?;
+        }
+        Some(all)
+    }
+
+    fn render(&self, out: &mut String, name: &str, labels: &str) {
+        let Some(all) = self.merged().filter(|h| !h.is_empty()) else { return };
+        for bound in BUCKETS_US {
+            let count = all.count_between(0, bound);
+            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{}\"}} {count}", bound as f64 / 1e6);
+        }
+        let count = all.len();
+        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+        let _ = writeln!(out, "{name}_sum{{{labels}}} {}", self.sum_ns.load(Relaxed) as f64 / 1e9);
+        let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
+    }
+}
+
+/// The shard of this thread: threads take turns.
+fn thread_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static MINE: usize = NEXT.fetch_add(1, Relaxed) % SHARDS);
+    MINE.with(|mine| *mine)
+}
+
+/// Quantiles of one histogram, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LatencySummary {
+    /// Recorded values.
+    pub count: u64,
+    /// Median.
+    pub p50_us: u64,
+    /// 99th percentile.
+    pub p99_us: u64,
+    /// Largest.
+    pub max_us: u64,
+}
+
+#[derive(Default)]
+struct Moved {
+    ok: AtomicU64,
+    failed: AtomicU64,
+    bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct ObjectCount {
+    ops: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// All that the gateway counts. Share it as `Arc<Metrics>`; recording never blocks for long and never fails.
+pub struct Metrics {
+    requests: Vec<[AtomicU64; 600]>,
+    request_latency: Vec<Latency>,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    in_flight: AtomicI64,
+    connections: AtomicI64,
+    connections_total: AtomicU64,
+    objects: Vec<ObjectCount>,
+    object_latency: Vec<Latency>,
+    moved: [Moved; 3],
+    login_failures: Vec<AtomicU64>,
+    gauges: RwLock<Vec<(Gauge, Source)>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One running request or connection: counted until dropped.
+pub struct Running {
+    metrics: Arc<Metrics>,
+    gauge: fn(&Metrics) -> &AtomicI64,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        (self.gauge)(&self.metrics).fetch_sub(1, Relaxed);
+    }
+}
+
+fn zeros<T: Default>(count: usize) -> Vec<T> {
+    (0..count).map(|_| T::default()).collect()
+}
+
+fn tier_index(tier: Tier) -> usize {
+    match tier {
+        Tier::Cache => 0,
+        Tier::Backing => 1,
+    }
+}
+
+const TIERS: [Tier; 2] = [Tier::Cache, Tier::Backing];
+
+impl Metrics {
+    /// All zero.
+    pub fn new() -> Self {
+        Self {
+            requests: Method::ALL.iter().map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect(),
+            request_latency: Method::ALL.iter().map(|_| Latency::new()).collect(),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            in_flight: AtomicI64::new(0),
+            connections: AtomicI64::new(0),
+            connections_total: AtomicU64::new(0),
+            objects: zeros(ObjectOp::ALL.len() * TIERS.len()),
+            object_latency: (0..ObjectOp::ALL.len() * TIERS.len()).map(|_| Latency::new()).collect(),
+            moved: Default::default(),
+            login_failures: zeros(LoginFailure::ALL.len()),
+            gauges: RwLock::default(),
+        }
+    }
+
+    /// Counts one finished request. A status that HTTP does not have counts as 0.
+    pub fn request(&self, method: Method, status: u16, bytes_in: u64, bytes_out: u64, latency: Duration) {
+        if let Some(row) = self.requests.get(method as usize) {
+            let known = row.get(usize::from(status)).or(row.first());
+            known.inspect(|count| _ = count.fetch_add(1, Relaxed));
+        }
+        if let Some(histogram) = self.request_latency.get(method as usize) {
+            histogram.record(latency);
+        }
+        self.bytes_in.fetch_add(bytes_in, Relaxed);
+        self.bytes_out.fetch_add(bytes_out, Relaxed);
+    }
+
+    /// Counts a request as running until the guard is dropped.
+    #[must_use]
+    pub fn request_started(self: &Arc<Self>) -> Running {
+        self.in_flight.fetch_add(1, Relaxed);
+        Running { metrics: self.clone(), gauge: |m| &m.in_flight }
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    #[must_use]
+    pub fn connection_opened(self: &Arc<Self>) -> Running {
+        self.connections.fetch_add(1, Relaxed);
+        self.connections_total.fetch_add(1, Relaxed);
+        Running { metrics: self.clone(), gauge: |m| &m.connections }
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> u64 {
+        u64::try_from(self.connections.load(Relaxed)).unwrap_or(0)
+    }
+
+    /// Requests running now.
+    pub fn in_flight(&self) -> u64 {
+        u64::try_from(self.in_flight.load(Relaxed)).unwrap_or(0)
+    }
+
+    /// Counts one object read or written for a client, by the tier that did it.
+    pub fn object_io(&self, op: ObjectOp, tier: Tier, bytes: u64, latency: Duration) {
+        let at = op as usize * TIERS.len() + tier_index(tier);
+        if let (Some(count), Some(histogram)) = (self.objects.get(at), self.object_latency.get(at)) {
+            count.ops.fetch_add(1, Relaxed);
+            count.bytes.fetch_add(bytes, Relaxed);
+            histogram.record(latency);
+        }
+    }
+
+    /// Operations and bytes of `op` that `tier` did so far.
+    pub fn object_counts(&self, op: ObjectOp, tier: Tier) -> (u64, u64) {
+        let count = self.objects.get(op as usize * TIERS.len() + tier_index(tier));
+        count.map_or((0, 0), |c| (c.ops.load(Relaxed), c.bytes.load(Relaxed)))
+    }
+
+    /// Quantiles of object I/O so far.
+    pub fn object_latency(&self, op: ObjectOp, tier: Tier) -> LatencySummary {
+        let all = self.object_latency.get(op as usize * TIERS.len() + tier_index(tier)).and_then(Latency::merged);
+        all.map_or_else(LatencySummary::default, |h| LatencySummary {
+            count: h.len(),
+            p50_us: h.value_at_quantile(0.5),
+            p99_us: h.value_at_quantile(0.99),
+            max_us: h.max(),
+        })
+    }
+
+    /// Counts one movement between the tiers, done or failed.
+    pub fn moved(&self, kind: ActionKind, bytes: u64, ok: bool) {
+        let row = &self.moved[kind as usize];
+        if ok {
+            row.ok.fetch_add(1, Relaxed);
+            row.bytes.fetch_add(bytes, Relaxed);
+        } else {
+            row.failed.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Movements done, failed, and bytes moved so far.
+    pub fn moved_counts(&self, kind: ActionKind) -> (u64, u64, u64) {
+        let row = &self.moved[kind as usize];
+        (row.ok.load(Relaxed), row.failed.load(Relaxed), row.bytes.load(Relaxed))
+    }
+
+    /// Counts a refused login.
+    pub fn login_failed(&self, why: LoginFailure) {
+        if let Some(count) = self.login_failures.get(why as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Reads `gauge` from `source` whenever the text is rendered; replaces an earlier source.
+    /// `source` must be quick and must not call back into the metrics.
+    pub fn gauge(&self, gauge: Gauge, source: impl Fn() -> f64 + Send + Sync + 'static) {
+        let mut gauges = self.gauges.write();
+        gauges.retain(|(known, _)| *known != gauge);
+        gauges.push((gauge, Box::new(source)));
+    }
+
+    /// The Prometheus text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(16 << 10);
+        let o = &mut out;
+        head(o, "tierdav_build_info", "gauge", "Version of the gateway.");
+        let _ = writeln!(o, "tierdav_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+        self.render_requests(o);
+        self.render_objects(o);
+        head(o, "tierdav_login_failures_total", "counter", "Logins refused.");
+        for (reason, count) in LoginFailure::ALL.iter().zip(&self.login_failures) {
+            let count = count.load(Relaxed);
+            let _ = writeln!(o, "tierdav_login_failures_total{{reason=\"{}\"}} {count}", reason.as_str());
+        }
+        self.render_gauges(o);
+        out
+    }
+
+    fn render_requests(&self, o: &mut String) {
+        head(o, "tierdav_requests_total", "counter", "Requests finished.");
+        for (method, row) in Method::ALL.iter().zip(&self.requests) {
+            for (status, count) in row.iter().enumerate() {
+                let count = count.load(Relaxed);
+                if count > 0 {
+                    let method = method.as_str();
+                    let _ = writeln!(o, "tierdav_requests_total{{method=\"{method}\",status=\"{status}\"}} {count}");
+                }
+            }
+        }
+        let name = "tierdav_request_duration_seconds";
+        head(o, name, "histogram", "Time from the head of a request to the end of its response.");
+        for (method, latency) in Method::ALL.iter().zip(&self.request_latency) {
+            latency.render(o, name, &format!("method=\"{}\"", method.as_str()));
+        }
+        let value = |o: &mut String, name, kind, help, value: u64| {
+            head(o, name, kind, help);
+            let _ = writeln!(o, "{name} {value}");
+        };
+        value(o, "tierdav_received_bytes_total", "counter", "Bytes of request bodies.", self.bytes_in.load(Relaxed));
+        value(o, "tierdav_sent_bytes_total", "counter", "Bytes of response bodies.", self.bytes_out.load(Relaxed));
+        value(o, "tierdav_requests_in_flight", "gauge", "Requests running.", self.in_flight());
+        value(o, "tierdav_connections", "gauge", "Connections open.", self.connections());
+        let opened = self.connections_total.load(Relaxed);
+        value(o, "tierdav_connections_opened_total", "counter", "Connections accepted.", opened);
+    }
+
+    fn render_objects(&self, o: &mut String) {
+        let pairs = || ObjectOp::ALL.iter().flat_map(|op| TIERS.iter().map(move |tier| (*op, *tier)));
+        let labels = |op: ObjectOp, tier: Tier| format!("op=\"{}\",tier=\"{}\"", op.as_str(), tier.as_str());
+        head(o, "tierdav_object_operations_total", "counter", "Object reads and writes for clients, by tier.");
+        for (op, tier) in pairs() {
+            let count = self.object_counts(op, tier).0;
+            let _ = writeln!(o, "tierdav_object_operations_total{{{}}} {count}", labels(op, tier));
+        }
+        head(o, "tierdav_object_bytes_total", "counter", "Bytes of object reads and writes for clients, by tier.");
+        for (op, tier) in pairs() {
+            let bytes = self.object_counts(op, tier).1;
+            let _ = writeln!(o, "tierdav_object_bytes_total{{{}}} {bytes}", labels(op, tier));
+        }
+        let name = "tierdav_object_duration_seconds";
+        head(o, name, "histogram", "Time of object reads and writes for clients, by tier.");
+        for ((op, tier), latency) in pairs().zip(&self.object_latency) {
+            latency.render(o, name, &labels(op, tier));
+        }
+        head(o, "tierdav_moves_total", "counter", "Movements between the tiers.");
+        for kind in ActionKind::ALL {
+            let (ok, failed, _) = self.moved_counts(kind);
+            let _ = writeln!(o, "tierdav_moves_total{{kind=\"{kind}\",result=\"ok\"}} {ok}");
+            let _ = writeln!(o, "tierdav_moves_total{{kind=\"{kind}\",result=\"failed\"}} {failed}");
+        }
+        head(o, "tierdav_moved_bytes_total", "counter", "Bytes moved between the tiers.");
+        for kind in ActionKind::ALL {
+            let bytes = self.moved_counts(kind).2;
+            let _ = writeln!(o, "tierdav_moved_bytes_total{{kind=\"{kind}\"}} {bytes}");
+        }
+    }
+
+    fn render_gauges(&self, o: &mut String) {
+        let sources = self.gauges.read();
+        let mut family = "";
+        for gauge in Gauge::ALL {
+            let Some((_, source)) = sources.iter().find(|(known, _)| *known == gauge) else { continue };
+            let (name, labels, kind, help) = gauge.describe();
+            if name != family {
+                head(o, name, kind, help);
+                family = name;
+            }
+            let _ = writeln!(o, "{name}{labels} {}", source());
+        }
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
