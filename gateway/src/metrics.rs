@@ -17,8 +17,8 @@ const LATENCY_US_MAX: u64 = 600_000_000;
 const SHARDS: usize = 4;
 /// Upper bounds of the exported buckets, microseconds.
 const BUCKETS_US: [u64; 17] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000, 30_000_000,
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
 macro_rules! labels {
@@ -51,8 +51,13 @@ labels! {
 
 impl From<&http::Method> for Method {
     fn from(method: &http::Method) -> Self {
-        let known = |m: &&Method| m.as_str().eq_ignore_ascii_case(method.as_str()) && **m != Method::Other;
-        Method::ALL.iter().find(known).copied().unwrap_or(Method::Other)
+        let known =
+            |m: &&Method| m.as_str().eq_ignore_ascii_case(method.as_str()) && **m != Method::Other;
+        Method::ALL
+            .iter()
+            .find(known)
+            .copied()
+            .unwrap_or(Method::Other)
     }
 }
 
@@ -104,17 +109,72 @@ impl Gauge {
     const fn describe(self) -> (&'static str, &'static str, &'static str, &'static str) {
         match self {
             Gauge::Locks => ("tierdav_locks", "", "gauge", "WebDAV locks held."),
-            Gauge::CacheCapacityBytes => ("tierdav_cache_capacity_bytes", "", "gauge", "Bytes that the cache tier may hold."),
-            Gauge::CacheUsedBytes => ("tierdav_cache_used_bytes", "", "gauge", "Bytes that the cache tier holds."),
-            Gauge::ObjectsClean => ("tierdav_cache_objects", "{state=\"clean\"}", "gauge", "Objects in the cache tier."),
-            Gauge::ObjectsDirty => ("tierdav_cache_objects", "{state=\"dirty\"}", "gauge", "Objects in the cache tier."),
-            Gauge::ObjectBytesClean => ("tierdav_cache_object_bytes", "{state=\"clean\"}", "gauge", "Bytes of objects in the cache tier."),
-            Gauge::ObjectBytesDirty => ("tierdav_cache_object_bytes", "{state=\"dirty\"}", "gauge", "Bytes of objects in the cache tier."),
-            Gauge::MigratorQueue => ("tierdav_migrator_queue_actions", "", "gauge", "Actions that wait for the migrator."),
-            Gauge::OldestDirtySeconds => ("tierdav_dirty_age_max_seconds", "", "gauge", "Age of the oldest dirty object."),
-            Gauge::TraceRecords => ("tierdav_trace_records_total", "", "counter", "Trace records accepted."),
-            Gauge::TraceDropped => ("tierdav_trace_dropped_records_total", "", "counter", "Trace records dropped because the queue was full."),
-            Gauge::TraceErrors => ("tierdav_trace_errors_total", "", "counter", "Trace writes that failed."),
+            Gauge::CacheCapacityBytes => (
+                "tierdav_cache_capacity_bytes",
+                "",
+                "gauge",
+                "Bytes that the cache tier may hold.",
+            ),
+            Gauge::CacheUsedBytes => (
+                "tierdav_cache_used_bytes",
+                "",
+                "gauge",
+                "Bytes that the cache tier holds.",
+            ),
+            Gauge::ObjectsClean => (
+                "tierdav_cache_objects",
+                "{state=\"clean\"}",
+                "gauge",
+                "Objects in the cache tier.",
+            ),
+            Gauge::ObjectsDirty => (
+                "tierdav_cache_objects",
+                "{state=\"dirty\"}",
+                "gauge",
+                "Objects in the cache tier.",
+            ),
+            Gauge::ObjectBytesClean => (
+                "tierdav_cache_object_bytes",
+                "{state=\"clean\"}",
+                "gauge",
+                "Bytes of objects in the cache tier.",
+            ),
+            Gauge::ObjectBytesDirty => (
+                "tierdav_cache_object_bytes",
+                "{state=\"dirty\"}",
+                "gauge",
+                "Bytes of objects in the cache tier.",
+            ),
+            Gauge::MigratorQueue => (
+                "tierdav_migrator_queue_actions",
+                "",
+                "gauge",
+                "Actions that wait for the migrator.",
+            ),
+            Gauge::OldestDirtySeconds => (
+                "tierdav_dirty_age_max_seconds",
+                "",
+                "gauge",
+                "Age of the oldest dirty object.",
+            ),
+            Gauge::TraceRecords => (
+                "tierdav_trace_records_total",
+                "",
+                "counter",
+                "Trace records accepted.",
+            ),
+            Gauge::TraceDropped => (
+                "tierdav_trace_dropped_records_total",
+                "",
+                "counter",
+                "Trace records dropped because the queue was full.",
+            ),
+            Gauge::TraceErrors => (
+                "tierdav_trace_errors_total",
+                "",
+                "counter",
+                "Trace writes that failed.",
+            ),
         }
     }
 }
@@ -129,8 +189,15 @@ struct Latency {
 
 impl Latency {
     fn new() -> Self {
-        let make = |_| Histogram::new_with_bounds(1, LATENCY_US_MAX, 2).ok().map(Mutex::new);
-        Self { shards: (0..SHARDS).filter_map(make).collect(), sum_ns: AtomicU64::new(0) }
+        let make = |_| {
+            Histogram::new_with_bounds(1, LATENCY_US_MAX, 2)
+                .ok()
+                .map(Mutex::new)
+        };
+        Self {
+            shards: (0..SHARDS).filter_map(make).collect(),
+            sum_ns: AtomicU64::new(0),
+        }
     }
 
     fn record(&self, span: Duration) {
@@ -138,7 +205,8 @@ impl Latency {
             let micros = u64::try_from(span.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
             shard.lock().saturating_record(micros);
         }
-        self.sum_ns.fetch_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.sum_ns
+            .fetch_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// All shards together.
@@ -152,14 +220,24 @@ impl Latency {
     }
 
     fn render(&self, out: &mut String, name: &str, labels: &str) {
-        let Some(all) = self.merged().filter(|h| !h.is_empty()) else { return };
+        let Some(all) = self.merged().filter(|h| !h.is_empty()) else {
+            return;
+        };
         for bound in BUCKETS_US {
             let count = all.count_between(0, bound);
-            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{}\"}} {count}", bound as f64 / 1e6);
+            let _ = writeln!(
+                out,
+                "{name}_bucket{{{labels},le=\"{}\"}} {count}",
+                bound as f64 / 1e6
+            );
         }
         let count = all.len();
         let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {}", self.sum_ns.load(Relaxed) as f64 / 1e9);
+        let _ = writeln!(
+            out,
+            "{name}_sum{{{labels}}} {}",
+            self.sum_ns.load(Relaxed) as f64 / 1e9
+        );
         let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
     }
 }
@@ -248,7 +326,10 @@ impl Metrics {
     /// All zero.
     pub fn new() -> Self {
         Self {
-            requests: Method::ALL.iter().map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect(),
+            requests: Method::ALL
+                .iter()
+                .map(|_| std::array::from_fn(|_| AtomicU64::new(0)))
+                .collect(),
             request_latency: Method::ALL.iter().map(|_| Latency::new()).collect(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -256,7 +337,9 @@ impl Metrics {
             connections: AtomicI64::new(0),
             connections_total: AtomicU64::new(0),
             objects: zeros(ObjectOp::ALL.len() * TIERS.len()),
-            object_latency: (0..ObjectOp::ALL.len() * TIERS.len()).map(|_| Latency::new()).collect(),
+            object_latency: (0..ObjectOp::ALL.len() * TIERS.len())
+                .map(|_| Latency::new())
+                .collect(),
             moved: Default::default(),
             login_failures: zeros(LoginFailure::ALL.len()),
             gauges: RwLock::default(),
@@ -264,7 +347,14 @@ impl Metrics {
     }
 
     /// Counts one finished request. A status that HTTP does not have counts as 0.
-    pub fn request(&self, method: Method, status: u16, bytes_in: u64, bytes_out: u64, latency: Duration) {
+    pub fn request(
+        &self,
+        method: Method,
+        status: u16,
+        bytes_in: u64,
+        bytes_out: u64,
+        latency: Duration,
+    ) {
         if let Some(row) = self.requests.get(method as usize) {
             let known = row.get(usize::from(status)).or(row.first());
             known.inspect(|count| _ = count.fetch_add(1, Relaxed));
@@ -280,7 +370,10 @@ impl Metrics {
     #[must_use]
     pub fn request_started(self: &Arc<Self>) -> Running {
         self.in_flight.fetch_add(1, Relaxed);
-        Running { metrics: self.clone(), gauge: |m| &m.in_flight }
+        Running {
+            metrics: self.clone(),
+            gauge: |m| &m.in_flight,
+        }
     }
 
     /// Counts a connection as open until the guard is dropped.
@@ -288,7 +381,10 @@ impl Metrics {
     pub fn connection_opened(self: &Arc<Self>) -> Running {
         self.connections.fetch_add(1, Relaxed);
         self.connections_total.fetch_add(1, Relaxed);
-        Running { metrics: self.clone(), gauge: |m| &m.connections }
+        Running {
+            metrics: self.clone(),
+            gauge: |m| &m.connections,
+        }
     }
 
     /// Connections open now.
@@ -304,7 +400,8 @@ impl Metrics {
     /// Counts one object read or written for a client, by the tier that did it.
     pub fn object_io(&self, op: ObjectOp, tier: Tier, bytes: u64, latency: Duration) {
         let at = op as usize * TIERS.len() + tier_index(tier);
-        if let (Some(count), Some(histogram)) = (self.objects.get(at), self.object_latency.get(at)) {
+        if let (Some(count), Some(histogram)) = (self.objects.get(at), self.object_latency.get(at))
+        {
             count.ops.fetch_add(1, Relaxed);
             count.bytes.fetch_add(bytes, Relaxed);
             histogram.record(latency);
@@ -313,13 +410,18 @@ impl Metrics {
 
     /// Operations and bytes of `op` that `tier` did so far.
     pub fn object_counts(&self, op: ObjectOp, tier: Tier) -> (u64, u64) {
-        let count = self.objects.get(op as usize * TIERS.len() + tier_index(tier));
+        let count = self
+            .objects
+            .get(op as usize * TIERS.len() + tier_index(tier));
         count.map_or((0, 0), |c| (c.ops.load(Relaxed), c.bytes.load(Relaxed)))
     }
 
     /// Quantiles of object I/O so far.
     pub fn object_latency(&self, op: ObjectOp, tier: Tier) -> LatencySummary {
-        let all = self.object_latency.get(op as usize * TIERS.len() + tier_index(tier)).and_then(Latency::merged);
+        let all = self
+            .object_latency
+            .get(op as usize * TIERS.len() + tier_index(tier))
+            .and_then(Latency::merged);
         all.map_or_else(LatencySummary::default, |h| LatencySummary {
             count: h.len(),
             p50_us: h.value_at_quantile(0.5),
@@ -342,7 +444,11 @@ impl Metrics {
     /// Movements done, failed, and bytes moved so far.
     pub fn moved_counts(&self, kind: ActionKind) -> (u64, u64, u64) {
         let row = &self.moved[kind as usize];
-        (row.ok.load(Relaxed), row.failed.load(Relaxed), row.bytes.load(Relaxed))
+        (
+            row.ok.load(Relaxed),
+            row.failed.load(Relaxed),
+            row.bytes.load(Relaxed),
+        )
     }
 
     /// Counts a refused login.
@@ -365,13 +471,26 @@ impl Metrics {
         let mut out = String::with_capacity(16 << 10);
         let o = &mut out;
         head(o, "tierdav_build_info", "gauge", "Version of the gateway.");
-        let _ = writeln!(o, "tierdav_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+        let _ = writeln!(
+            o,
+            "tierdav_build_info{{version=\"{}\"}} 1",
+            env!("CARGO_PKG_VERSION")
+        );
         self.render_requests(o);
         self.render_objects(o);
-        head(o, "tierdav_login_failures_total", "counter", "Logins refused.");
+        head(
+            o,
+            "tierdav_login_failures_total",
+            "counter",
+            "Logins refused.",
+        );
         for (reason, count) in LoginFailure::ALL.iter().zip(&self.login_failures) {
             let count = count.load(Relaxed);
-            let _ = writeln!(o, "tierdav_login_failures_total{{reason=\"{}\"}} {count}", reason.as_str());
+            let _ = writeln!(
+                o,
+                "tierdav_login_failures_total{{reason=\"{}\"}} {count}",
+                reason.as_str()
+            );
         }
         self.render_gauges(o);
         out
@@ -384,12 +503,20 @@ impl Metrics {
                 let count = count.load(Relaxed);
                 if count > 0 {
                     let method = method.as_str();
-                    let _ = writeln!(o, "tierdav_requests_total{{method=\"{method}\",status=\"{status}\"}} {count}");
+                    let _ = writeln!(
+                        o,
+                        "tierdav_requests_total{{method=\"{method}\",status=\"{status}\"}} {count}"
+                    );
                 }
             }
         }
         let name = "tierdav_request_duration_seconds";
-        head(o, name, "histogram", "Time from the head of a request to the end of its response.");
+        head(
+            o,
+            name,
+            "histogram",
+            "Time from the head of a request to the end of its response.",
+        );
         for (method, latency) in Method::ALL.iter().zip(&self.request_latency) {
             latency.render(o, name, &format!("method=\"{}\"", method.as_str()));
         }
@@ -397,39 +524,113 @@ impl Metrics {
             head(o, name, kind, help);
             let _ = writeln!(o, "{name} {value}");
         };
-        value(o, "tierdav_received_bytes_total", "counter", "Bytes of request bodies.", self.bytes_in.load(Relaxed));
-        value(o, "tierdav_sent_bytes_total", "counter", "Bytes of response bodies.", self.bytes_out.load(Relaxed));
-        value(o, "tierdav_requests_in_flight", "gauge", "Requests running.", self.in_flight());
-        value(o, "tierdav_connections", "gauge", "Connections open.", self.connections());
+        value(
+            o,
+            "tierdav_received_bytes_total",
+            "counter",
+            "Bytes of request bodies.",
+            self.bytes_in.load(Relaxed),
+        );
+        value(
+            o,
+            "tierdav_sent_bytes_total",
+            "counter",
+            "Bytes of response bodies.",
+            self.bytes_out.load(Relaxed),
+        );
+        value(
+            o,
+            "tierdav_requests_in_flight",
+            "gauge",
+            "Requests running.",
+            self.in_flight(),
+        );
+        value(
+            o,
+            "tierdav_connections",
+            "gauge",
+            "Connections open.",
+            self.connections(),
+        );
         let opened = self.connections_total.load(Relaxed);
-        value(o, "tierdav_connections_opened_total", "counter", "Connections accepted.", opened);
+        value(
+            o,
+            "tierdav_connections_opened_total",
+            "counter",
+            "Connections accepted.",
+            opened,
+        );
     }
 
     fn render_objects(&self, o: &mut String) {
-        let pairs = || ObjectOp::ALL.iter().flat_map(|op| TIERS.iter().map(move |tier| (*op, *tier)));
-        let labels = |op: ObjectOp, tier: Tier| format!("op=\"{}\",tier=\"{}\"", op.as_str(), tier.as_str());
-        head(o, "tierdav_object_operations_total", "counter", "Object reads and writes for clients, by tier.");
+        let pairs = || {
+            ObjectOp::ALL
+                .iter()
+                .flat_map(|op| TIERS.iter().map(move |tier| (*op, *tier)))
+        };
+        let labels =
+            |op: ObjectOp, tier: Tier| format!("op=\"{}\",tier=\"{}\"", op.as_str(), tier.as_str());
+        head(
+            o,
+            "tierdav_object_operations_total",
+            "counter",
+            "Object reads and writes for clients, by tier.",
+        );
         for (op, tier) in pairs() {
             let count = self.object_counts(op, tier).0;
-            let _ = writeln!(o, "tierdav_object_operations_total{{{}}} {count}", labels(op, tier));
+            let _ = writeln!(
+                o,
+                "tierdav_object_operations_total{{{}}} {count}",
+                labels(op, tier)
+            );
         }
-        head(o, "tierdav_object_bytes_total", "counter", "Bytes of object reads and writes for clients, by tier.");
+        head(
+            o,
+            "tierdav_object_bytes_total",
+            "counter",
+            "Bytes of object reads and writes for clients, by tier.",
+        );
         for (op, tier) in pairs() {
             let bytes = self.object_counts(op, tier).1;
-            let _ = writeln!(o, "tierdav_object_bytes_total{{{}}} {bytes}", labels(op, tier));
+            let _ = writeln!(
+                o,
+                "tierdav_object_bytes_total{{{}}} {bytes}",
+                labels(op, tier)
+            );
         }
         let name = "tierdav_object_duration_seconds";
-        head(o, name, "histogram", "Time of object reads and writes for clients, by tier.");
+        head(
+            o,
+            name,
+            "histogram",
+            "Time of object reads and writes for clients, by tier.",
+        );
         for ((op, tier), latency) in pairs().zip(&self.object_latency) {
             latency.render(o, name, &labels(op, tier));
         }
-        head(o, "tierdav_moves_total", "counter", "Movements between the tiers.");
+        head(
+            o,
+            "tierdav_moves_total",
+            "counter",
+            "Movements between the tiers.",
+        );
         for kind in ActionKind::ALL {
             let (ok, failed, _) = self.moved_counts(kind);
-            let _ = writeln!(o, "tierdav_moves_total{{kind=\"{kind}\",result=\"ok\"}} {ok}");
-            let _ = writeln!(o, "tierdav_moves_total{{kind=\"{kind}\",result=\"failed\"}} {failed}");
+            let _ = writeln!(
+                o,
+                "tierdav_moves_total{{kind=\"{kind}\",result=\"ok\"}} {ok}"
+            );
+            let _ = writeln!(
+                o,
+                "tierdav_moves_total{{kind=\"{kind}\",result=\"failed\"}} {failed}"
+            );
         }
-        head(o, "tierdav_moved_bytes_total", "counter", "Bytes moved between the tiers.");
+        head(
+            o,
+            "tierdav_moved_bytes_total",
+            "counter",
+            "Bytes moved between the tiers.",
+        );
         for kind in ActionKind::ALL {
             let bytes = self.moved_counts(kind).2;
             let _ = writeln!(o, "tierdav_moved_bytes_total{{kind=\"{kind}\"}} {bytes}");
@@ -440,7 +641,9 @@ impl Metrics {
         let sources = self.gauges.read();
         let mut family = "";
         for gauge in Gauge::ALL {
-            let Some((_, source)) = sources.iter().find(|(known, _)| *known == gauge) else { continue };
+            let Some((_, source)) = sources.iter().find(|(known, _)| *known == gauge) else {
+                continue;
+            };
             let (name, labels, kind, help) = gauge.describe();
             if name != family {
                 head(o, name, kind, help);

@@ -177,11 +177,19 @@ impl fmt::Display for Reason {
         match self {
             Reason::FirstRead => write!(f, "first read"),
             Reason::Recency { periods } => write!(f, "seen in the last {periods} periods"),
-            Reason::HeadTime { spent_us, cost_us } => write!(f, "head time {spent_us} us spent, {cost_us} us to move"),
+            Reason::HeadTime { spent_us, cost_us } => {
+                write!(f, "head time {spent_us} us spent, {cost_us} us to move")
+            }
             Reason::DirtyAge { age_ms } => write!(f, "dirty for {age_ms} ms"),
             Reason::SameRun => write!(f, "same sequential run"),
-            Reason::Watermark { used_bytes, high_bytes } => write!(f, "{used_bytes} of {high_bytes} bytes used"),
-            Reason::NurseryFull { nursery_bytes, share_bytes } => {
+            Reason::Watermark {
+                used_bytes,
+                high_bytes,
+            } => write!(f, "{used_bytes} of {high_bytes} bytes used"),
+            Reason::NurseryFull {
+                nursery_bytes,
+                share_bytes,
+            } => {
                 write!(f, "new writes use {nursery_bytes} of {share_bytes} bytes")
             }
             Reason::NotWanted => write!(f, "policy keeps nothing"),

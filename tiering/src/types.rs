@@ -61,7 +61,9 @@ impl FromStr for ObjectId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let (file, index) = text.split_once('.').ok_or_else(|| ParseIdError(text.to_owned()))?;
+        let (file, index) = text
+            .split_once('.')
+            .ok_or_else(|| ParseIdError(text.to_owned()))?;
         let index = u32::try_from(hex(index, 8)?).map_err(|_| ParseIdError(text.to_owned()))?;
         Ok(Self::new(file.parse()?, index))
     }
@@ -104,7 +106,9 @@ impl fmt::Display for Tier {
 }
 
 /// A monotonic instant: nanoseconds since the anchor of the process or of the trace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Nanos(pub u64);
 
@@ -163,7 +167,14 @@ mod tests {
 
     #[test]
     fn only_the_displayed_form_is_an_identity() {
-        for text in ["", ".", "1", "+0000000deadbeef", "00000000DEADBEEF", "00000000deadbeef.11"] {
+        for text in [
+            "",
+            ".",
+            "1",
+            "+0000000deadbeef",
+            "00000000DEADBEEF",
+            "00000000deadbeef.11",
+        ] {
             assert!(text.parse::<ObjectId>().is_err(), "{text}");
         }
         assert!("00000000DEADBEEF".parse::<FileId>().is_err());

@@ -87,13 +87,21 @@ struct Shared {
 impl Recorder {
     /// Starts recording on its own thread.
     pub fn start(cfg: RecorderConfig) -> Result<Recorder, RecorderError> {
-        std::fs::create_dir_all(&cfg.dir).map_err(|source| RecorderError::Io { path: cfg.dir, source })?;
+        std::fs::create_dir_all(&cfg.dir).map_err(|source| RecorderError::Io {
+            path: cfg.dir,
+            source,
+        })?;
         Ok(Self::disabled())
     }
 
     /// A recorder that only tells the time.
     pub fn disabled() -> Recorder {
-        Recorder { shared: Arc::new(Shared { anchor: Instant::now(), counters: Arc::default() }) }
+        Recorder {
+            shared: Arc::new(Shared {
+                anchor: Instant::now(),
+                counters: Arc::default(),
+            }),
+        }
     }
 
     /// Nanoseconds since this recorder's anchor.

@@ -49,7 +49,12 @@ pub struct RecencyConfig {
 
 impl Default for RecencyConfig {
     fn default() -> Self {
-        Self { period_s: 1200, periods: 4, needed: 1, period_objects_max: 100_000 }
+        Self {
+            period_s: 1200,
+            periods: 4,
+            needed: 1,
+            period_objects_max: 100_000,
+        }
     }
 }
 
@@ -142,33 +147,106 @@ impl PolicyConfig {
         match self {
             PolicyConfig::None(_) | PolicyConfig::Lru(_) => {}
             PolicyConfig::Recency(c) => {
-                check(&mut found, "period_s", c.period_s, c.period_s >= 1, "1 or more");
-                check(&mut found, "periods", c.periods, (1..=64).contains(&c.periods), "1 to 64");
-                check(&mut found, "needed", c.needed, c.needed <= c.periods, "0 to `periods`");
+                check(
+                    &mut found,
+                    "period_s",
+                    c.period_s,
+                    c.period_s >= 1,
+                    "1 or more",
+                );
+                check(
+                    &mut found,
+                    "periods",
+                    c.periods,
+                    (1..=64).contains(&c.periods),
+                    "1 to 64",
+                );
+                check(
+                    &mut found,
+                    "needed",
+                    c.needed,
+                    c.needed <= c.periods,
+                    "0 to `periods`",
+                );
                 let objects = c.period_objects_max;
-                check(&mut found, "period_objects_max", objects, objects >= 1, "1 or more");
+                check(
+                    &mut found,
+                    "period_objects_max",
+                    objects,
+                    objects >= 1,
+                    "1 or more",
+                );
             }
             PolicyConfig::CostBenefit(c) => {
-                let mut over = |key, value: f64, ok: bool, allowed| check(&mut found, key, value, value.is_finite() && ok, allowed);
-                over("half_life_s", c.half_life_s, c.half_life_s > 0.0, "more than 0");
+                let mut over = |key, value: f64, ok: bool, allowed| {
+                    check(&mut found, key, value, value.is_finite() && ok, allowed)
+                };
+                over(
+                    "half_life_s",
+                    c.half_life_s,
+                    c.half_life_s > 0.0,
+                    "more than 0",
+                );
                 over("theta", c.theta, c.theta > 0.0, "more than 0");
                 over("stickiness", c.stickiness, c.stickiness >= 0.0, "0 or more");
-                over("dirty_weight", c.dirty_weight, c.dirty_weight >= 0.0, "0 or more");
-                over("revalidation_weight", c.revalidation_weight, c.revalidation_weight >= 0.0, "0 or more");
-                over("nursery_share", c.nursery_share, (0.0..=1.0).contains(&c.nursery_share), "0 to 1");
+                over(
+                    "dirty_weight",
+                    c.dirty_weight,
+                    c.dirty_weight >= 0.0,
+                    "0 or more",
+                );
+                over(
+                    "revalidation_weight",
+                    c.revalidation_weight,
+                    c.revalidation_weight >= 0.0,
+                    "0 or more",
+                );
+                over(
+                    "nursery_share",
+                    c.nursery_share,
+                    (0.0..=1.0).contains(&c.nursery_share),
+                    "0 to 1",
+                );
                 over("seek_ms", c.seek_ms, c.seek_ms >= 0.0, "0 or more");
-                over("transfer_mib_per_s", c.transfer_mib_per_s, c.transfer_mib_per_s > 0.0, "more than 0");
-                check(&mut found, "samples", c.samples, (1..=1024).contains(&c.samples), "1 to 1024");
-                check(&mut found, "ghosts_max", c.ghosts_max, c.ghosts_max <= 1 << 26, "0 to 67108864");
+                over(
+                    "transfer_mib_per_s",
+                    c.transfer_mib_per_s,
+                    c.transfer_mib_per_s > 0.0,
+                    "more than 0",
+                );
+                check(
+                    &mut found,
+                    "samples",
+                    c.samples,
+                    (1..=1024).contains(&c.samples),
+                    "1 to 1024",
+                );
+                check(
+                    &mut found,
+                    "ghosts_max",
+                    c.ghosts_max,
+                    c.ghosts_max <= 1 << 26,
+                    "0 to 67108864",
+                );
             }
         }
         found
     }
 }
 
-fn check(found: &mut Vec<InvalidParameter>, key: &'static str, value: impl ToString, ok: bool, allowed: &'static str) {
+fn check(
+    found: &mut Vec<InvalidParameter>,
+    key: &'static str,
+    value: impl ToString,
+    ok: bool,
+    allowed: &'static str,
+) {
     if !ok {
-        found.push(InvalidParameter { key, value: value.to_string(), allowed });
+        found.push(InvalidParameter {
+            key,
+            value: value.to_string(),
+            allowed,
+        });
     }
 }
 
@@ -196,6 +274,9 @@ mod tests {
         });
         let keys: Vec<_> = config.violations().iter().map(|v| v.key).collect();
         assert_eq!(keys, ["half_life_s", "nursery_share", "samples"]);
-        assert_eq!(config.violations()[1].to_string(), "`nursery_share` is 1.1: allowed is 0 to 1");
+        assert_eq!(
+            config.violations()[1].to_string(),
+            "`nursery_share` is 1.1: allowed is 0 to 1"
+        );
     }
 }

@@ -2,7 +2,9 @@
 
 mod config;
 
-pub use config::{CostBenefitConfig, InvalidParameter, LruConfig, NoneConfig, PolicyConfig, RecencyConfig};
+pub use config::{
+    CostBenefitConfig, InvalidParameter, LruConfig, NoneConfig, PolicyConfig, RecencyConfig,
+};
 
 use crate::event::{Action, CacheView, Event};
 use crate::types::{Nanos, ObjectId, Tier};
