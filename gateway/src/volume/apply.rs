@@ -1,0 +1,221 @@
+//! The changes of the tree themselves, shared by the live path and by replay.
+//!
+//! Each is atomic for those who look, and leaves the tree such that replay recognises by ids
+//! whether it happened.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use tiering::FileId;
+
+use super::cleaner::{Cleaner, forget};
+use super::identity::{self, Identity, State};
+use super::tree::{self, Tree, id_name};
+use super::types::{Found, Kind};
+use crate::objects::ObjectCache;
+
+/// A directory handle and a name in it.
+pub(crate) struct Place<'a> {
+    pub dir: &'a OwnedFd,
+    pub name: &'a str,
+}
+
+/// Gives a prepared file its second, dirty name. Repeatable.
+pub(crate) fn link_dirty(tree: &Tree, id: FileId) -> io::Result<()> {
+    let name = id_name(id);
+    match rustix::fs::linkat(
+        &tree.tmp,
+        name.as_str(),
+        &tree.dirty,
+        name.as_str(),
+        AtFlags::empty(),
+    ) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Removes a dirty name. Repeatable.
+pub(crate) fn unlink_dirty(tree: &Tree, id: FileId) -> io::Result<()> {
+    match rustix::fs::unlinkat(&tree.dirty, id_name(id).as_str(), AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Renames `from` to `to`, replacing what `replaced` says is there.
+///
+/// What cannot be replaced by a plain rename (a collection on either side) is exchanged and then
+/// moved aside, so that the destination exists at every instant.
+pub(crate) fn rename_in(
+    tree: &Tree,
+    cleaner: &Cleaner,
+    from: &Place<'_>,
+    kind: Kind,
+    to: &Place<'_>,
+    replaced: Option<Kind>,
+) -> io::Result<()> {
+    match (kind, replaced) {
+        (_, None) => {
+            rustix::fs::renameat_with(
+                from.dir,
+                from.name,
+                to.dir,
+                to.name,
+                RenameFlags::NOREPLACE,
+            )?;
+        }
+        (Kind::File, Some(Kind::File)) => {
+            rustix::fs::renameat(from.dir, from.name, to.dir, to.name)?;
+        }
+        (_, Some(_)) => {
+            rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, RenameFlags::EXCHANGE)?;
+            set_aside(tree, cleaner, from)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a name into `.tierdav/tmp`, where the cleaner removes it.
+pub(crate) fn set_aside(tree: &Tree, cleaner: &Cleaner, place: &Place<'_>) -> io::Result<()> {
+    let aside = id_name(identity::fresh()?);
+    rustix::fs::renameat(place.dir, place.name, &tree.tmp, aside.as_str())?;
+    cleaner.remove(aside, true);
+    Ok(())
+}
+
+/// Makes a collection with its identity at once.
+pub(crate) fn make_dir(tree: &Tree, at: &Place<'_>, identity: &Identity) -> io::Result<()> {
+    let name = id_name(identity.file_id);
+    prepare_dir(&tree.tmp, &name, identity)?;
+    let renamed = rustix::fs::renameat_with(
+        &tree.tmp,
+        name.as_str(),
+        at.dir,
+        at.name,
+        RenameFlags::NOREPLACE,
+    );
+    if let Err(e) = renamed {
+        let _ = rustix::fs::unlinkat(&tree.tmp, name.as_str(), AtFlags::REMOVEDIR);
+        return Err(e.into());
+    }
+    Ok(())
+}
+
+/// Makes directory `name` in `parent` and gives it its record.
+pub(crate) fn prepare_dir(
+    parent: &OwnedFd,
+    name: &str,
+    identity: &Identity,
+) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(parent, name, Mode::from(0o777)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let dir = tree::open_dir_raw(parent, name.as_bytes())?;
+    tree::set_identity(&dir, identity)?;
+    Ok(dir)
+}
+
+/// Removes a resource; a collection with all below it, at once.
+pub(crate) fn remove(
+    tree: &Tree,
+    cache: &ObjectCache,
+    cleaner: &Cleaner,
+    at: &Place<'_>,
+    found: &Found,
+) -> io::Result<()> {
+    match found.meta.kind {
+        Kind::Collection => set_aside(tree, cleaner, at),
+        Kind::File => {
+            rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())?;
+            forget(tree, cache, found);
+            Ok(())
+        }
+    }
+}
+
+/// Creates `.tierdav/tmp/<id>` to be filled.
+pub(crate) fn create_tmp(tree: &Tree, id: FileId) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(
+        &tree.tmp,
+        id_name(id).as_str(),
+        flags,
+        Mode::from(0o666),
+    )?))
+}
+
+/// Opens `.tierdav/tmp/<id>` or `.tierdav/dirty/<id>` for reading and writing.
+pub(crate) fn open_rw(dir: &OwnedFd, id: FileId) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(
+        dir,
+        id_name(id).as_str(),
+        flags,
+        Mode::empty(),
+    )?))
+}
+
+/// Gives a prepared file its size, times, permissions, properties and record.
+///
+/// Returns the record as stored: the file system may keep coarser times, and the inode is known
+/// only here.
+pub(crate) fn dress(
+    file: &File,
+    identity: &Identity,
+    mode: Option<u32>,
+    props: &[u8],
+) -> io::Result<Identity> {
+    let stat = tree::statx(file, "", AtFlags::EMPTY_PATH)?;
+    if stat.len != identity.len {
+        rustix::fs::ftruncate(file, identity.len)?;
+    }
+    if let Some(mode) = mode.filter(|m| *m != stat.mode) {
+        rustix::fs::fchmod(file, Mode::from(mode))?;
+    }
+    if !props.is_empty() {
+        tree::set_props(file, props)?;
+    }
+    tree::set_mtime(file, identity.mtime_ns)?;
+    let kept = tree::statx(file, "", AtFlags::EMPTY_PATH)?;
+    let identity = Identity {
+        mtime_ns: kept.mtime_ns,
+        ino: kept.ino,
+        ..*identity
+    };
+    tree::set_identity(file, &identity)?;
+    Ok(identity)
+}
+
+/// Ends a file's dirty time: content complete and synced, so the plain file speaks for itself.
+pub(crate) fn settle(tree: &Tree, id: FileId) -> io::Result<()> {
+    let file = match open_rw(&tree.dirty, id) {
+        Ok(file) => file,
+        Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let record = tree::get_identity(&file)?;
+    if let Some(record) = record.filter(|r| r.file_id == id && r.state == State::Dirty) {
+        tree::set_mtime(&file, record.mtime_ns)?;
+        let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
+        if stat.len != record.len {
+            return Err(io::Error::other(format!(
+                "file {id} should have {} bytes in the tree but has {}",
+                record.len, stat.len
+            )));
+        }
+        let settled = Identity {
+            mtime_ns: stat.mtime_ns,
+            ino: stat.ino,
+            state: State::Inline,
+            ..record
+        };
+        tree::set_identity(&file, &settled)?;
+        rustix::fs::fsync(&file)?;
+    }
+    unlink_dirty(tree, id)
+}

@@ -1,0 +1,37 @@
+//! What the migrator needs of the namespace: a version's plain file, by id.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use tiering::FileId;
+
+use super::tree::{self, Entry};
+use super::{Volume, apply};
+use crate::objects::Backing;
+
+impl Backing for Volume {
+    fn open_dirty(&self, file: FileId) -> io::Result<Arc<File>> {
+        Ok(Arc::new(apply::open_rw(&self.inner.tree.dirty, file)?))
+    }
+
+    /// By the path it was last opened under, if that still is this version.
+    fn open_clean(&self, file: FileId) -> io::Result<Option<Arc<File>>> {
+        let Some(path) = self.inner.recent.lock().get(&file).cloned() else {
+            return Ok(None);
+        };
+        let opened = match self.inner.tree.file(&path) {
+            Ok(opened) => opened,
+            Err(e) if tree::is_absent(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        match tree::look_fd(&opened)? {
+            Entry::Found(found) if found.meta.file_id == file => Ok(Some(Arc::new(opened))),
+            Entry::Found(_) | Entry::Absent | Entry::Other => Ok(None),
+        }
+    }
+
+    fn settle(&self, file: FileId) -> io::Result<()> {
+        apply::settle(&self.inner.tree, file)
+    }
+}

@@ -1,0 +1,316 @@
+//! MKCOL, DELETE, MOVE and changes of properties.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::Mode;
+
+use super::apply::{self, Place};
+use super::error::{At, VolumeError};
+use super::identity::{self, Identity, State};
+use super::log::record::Record;
+use super::path::ResourcePath;
+use super::types::{Check, Found, Kind, Meta, PropChange, Replaced};
+use super::{Inner, Volume, cleaner, decode_props, hop, now_ns, props, tree};
+
+impl Volume {
+    /// Makes a collection. A taken name is [`VolumeError::Exists`], a missing parent [`VolumeError::Conflict`].
+    pub async fn mkcol(&self, path: &ResourcePath, check: Check) -> Result<(), VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let guard = inner.locks.lock(&[&path]).await;
+        hop(move || {
+            let _guard = guard;
+            inner.mkcol(&path, check)
+        })
+        .await
+    }
+
+    /// Removes a file, or a collection with everything below it: at once for all who look.
+    pub async fn remove(&self, path: &ResourcePath, check: Check) -> Result<(), VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let guard = inner.locks.lock(&[&path]).await;
+        hop(move || {
+            let _guard = guard;
+            inner.remove(&path, check)
+        })
+        .await
+    }
+
+    /// Gives a resource another name, atomically; ids and ETags stay. `check` gets the destination.
+    ///
+    /// A taken destination without `overwrite` is [`VolumeError::PreconditionFailed`].
+    pub async fn rename(
+        &self,
+        from: &ResourcePath,
+        to: &ResourcePath,
+        overwrite: bool,
+        check: Check,
+    ) -> Result<Replaced, VolumeError> {
+        let (inner, from, to) = (Arc::clone(&self.inner), from.clone(), to.clone());
+        let guard = inner.locks.lock(&[&from, &to]).await;
+        hop(move || {
+            let _guard = guard;
+            inner.rename(&from, &to, overwrite, check)
+        })
+        .await
+    }
+
+    /// Applies all changes of properties or none. Too much for the file system is [`VolumeError::NoSpace`].
+    pub async fn patch_props(
+        &self,
+        path: &ResourcePath,
+        changes: Vec<PropChange>,
+        executable: Option<bool>,
+    ) -> Result<(), VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let guard = inner.locks.lock(&[&path]).await;
+        hop(move || {
+            let _guard = guard;
+            inner.set_attributes(&path, changes, executable, false)
+        })
+        .await
+    }
+
+    /// Turns a resource that only a LOCK made into an ordinary empty one.
+    pub async fn clear_lock_null(&self, path: &ResourcePath) -> Result<(), VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let guard = inner.locks.lock(&[&path]).await;
+        hop(move || {
+            let _guard = guard;
+            if inner.found(&path)?.meta.lock_null {
+                inner.set_attributes(&path, Vec::new(), None, true)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes a resource if a LOCK made it and nothing was PUT since; `true` when it went.
+    pub async fn remove_lock_null(&self, path: &ResourcePath) -> Result<bool, VolumeError> {
+        let only_lock_null: Check =
+            Box::new(|meta: Option<&Meta>| meta.is_some_and(|m| m.lock_null));
+        match self.remove(path, only_lock_null).await {
+            Ok(()) => Ok(true),
+            Err(VolumeError::NotFound { .. } | VolumeError::PreconditionFailed { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn forbidden(op: &'static str, path: &ResourcePath, why: &'static str) -> VolumeError {
+    VolumeError::Forbidden {
+        op,
+        path: path.clone(),
+        why,
+    }
+}
+
+impl Inner {
+    fn mkcol(&self, path: &ResourcePath, check: Check) -> Result<(), VolumeError> {
+        if path.is_root() {
+            return Err(VolumeError::Exists { path: path.clone() });
+        }
+        let (dir, name) = self.place(path)?;
+        let old = match self.tree.look(&dir, name, path).at("stat", path)? {
+            tree::Entry::Absent => None,
+            tree::Entry::Other => return Err(VolumeError::Exists { path: path.clone() }),
+            tree::Entry::Found(found) => Some(found),
+        };
+        if !check(old.as_ref().map(|f| &f.meta)) {
+            return Err(VolumeError::PreconditionFailed { path: path.clone() });
+        }
+        if old.is_some() {
+            return Err(VolumeError::Exists { path: path.clone() });
+        }
+        let identity = fresh_dir(path)?;
+        self.commit(
+            path,
+            || Record::Mkcol {
+                path: path.clone(),
+                identity,
+            },
+            &[&dir],
+            || apply::make_dir(&self.tree, &Place { dir: &dir, name }, &identity).at("mkdir", path),
+        )
+    }
+
+    fn remove(&self, path: &ResourcePath, check: Check) -> Result<(), VolumeError> {
+        if path.is_root() {
+            return Err(forbidden("delete", path, "the root stays"));
+        }
+        let (dir, name, found) = self.existing(path)?;
+        if !check(Some(&found.meta)) {
+            return Err(VolumeError::PreconditionFailed { path: path.clone() });
+        }
+        let record = || Record::Delete {
+            path: path.clone(),
+            id: found.meta.file_id,
+        };
+        self.commit(path, record, &[&dir], || {
+            apply::remove(
+                &self.tree,
+                &self.cache,
+                &self.cleaner,
+                &Place { dir: &dir, name },
+                &found,
+            )
+            .at("delete", path)
+        })?;
+        if found.meta.kind == Kind::File {
+            self.usage.change(0, found.meta.len);
+        }
+        Ok(())
+    }
+
+    fn rename(
+        &self,
+        from: &ResourcePath,
+        to: &ResourcePath,
+        overwrite: bool,
+        check: Check,
+    ) -> Result<Replaced, VolumeError> {
+        if from.is_root() || to.is_root() {
+            return Err(forbidden("move", from, "the root stays"));
+        }
+        if to.is_within(from) || from.is_within(to) {
+            return Err(forbidden("move", from, "source and destination overlap"));
+        }
+        let (from_dir, from_name, found) = self.existing(from)?;
+        let (to_dir, to_name) = self.place(to)?;
+        let old = self.occupant(&to_dir, to_name, to)?;
+        if !check(old.as_ref().map(|f| &f.meta)) || (old.is_some() && !overwrite) {
+            return Err(VolumeError::PreconditionFailed { path: to.clone() });
+        }
+        let id = found.meta.file_id;
+        let old_kind = old.as_ref().map(|f| f.meta.kind);
+        let record = || Record::Move {
+            from: from.clone(),
+            to: to.clone(),
+            id,
+            replaced: old.as_ref().map(|f| f.meta.file_id),
+        };
+        self.commit(to, record, &[&from_dir, &to_dir], || {
+            let source = Place {
+                dir: &from_dir,
+                name: from_name,
+            };
+            let target = Place {
+                dir: &to_dir,
+                name: to_name,
+            };
+            apply::rename_in(
+                &self.tree,
+                &self.cleaner,
+                &source,
+                found.meta.kind,
+                &target,
+                old_kind,
+            )
+            .at("rename", to)
+        })?;
+        // What was exchanged and set aside is the cleaner's; a file renamed over is ours.
+        if let (Kind::File, Some(old)) = (found.meta.kind, &old)
+            && old.meta.kind == Kind::File
+        {
+            cleaner::forget(&self.tree, &self.cache, old);
+            self.usage.change(0, old.meta.len);
+        }
+        if found.meta.kind == Kind::File {
+            self.recent.lock().put(id, to.clone());
+        }
+        Ok(Replaced(old.is_some()))
+    }
+
+    /// Opens the parent of a resource that must exist, and says what it is.
+    pub(super) fn existing<'p>(
+        &self,
+        path: &'p ResourcePath,
+    ) -> Result<(OwnedFd, &'p str, Found), VolumeError> {
+        let (dir, name) = self.tree.parent(path).at("open the parent of", path)?;
+        match self.tree.look(&dir, name, path).at("stat", path)? {
+            tree::Entry::Found(found) => Ok((dir, name, *found)),
+            tree::Entry::Absent | tree::Entry::Other => {
+                Err(VolumeError::NotFound { path: path.clone() })
+            }
+        }
+    }
+
+    fn set_attributes(
+        &self,
+        path: &ResourcePath,
+        changes: Vec<PropChange>,
+        executable: Option<bool>,
+        unlock_null: bool,
+    ) -> Result<(), VolumeError> {
+        let (found, stored) = self.stored_props(path)?;
+        let value = props::encode(&props::apply(decode_props(path, &stored)?, changes));
+        if value.len() > props::VALUE_BYTES_MAX {
+            let why = format!("properties of {} bytes", value.len());
+            return Err(VolumeError::NoSpace {
+                op: "set properties",
+                path: path.clone(),
+                why,
+            });
+        }
+        let mode = match executable {
+            Some(true) if found.meta.kind == Kind::File => {
+                Some(found.mode | (found.mode & 0o444) >> 2)
+            }
+            Some(false) if found.meta.kind == Kind::File => Some(found.mode & !0o111),
+            _ => None,
+        };
+        let file = self.tree.file(path).at("open", path)?;
+        let id = found.meta.file_id;
+        let fd = OwnedFd::from(file);
+        // Tried first, because only the file system knows what fits; taken back if not committed.
+        self.commit(
+            path,
+            || Record::Attributes {
+                path: path.clone(),
+                id,
+                props: Bytes::copy_from_slice(&value),
+                mode,
+                unlock_null,
+            },
+            &[&fd],
+            || write_attributes(&fd, &value, mode, unlock_null).at("set properties", path),
+        )
+    }
+}
+
+/// Properties first: they are what may not fit, and then nothing else has changed.
+pub(super) fn write_attributes(
+    fd: &OwnedFd,
+    props: &[u8],
+    mode: Option<u32>,
+    unlock_null: bool,
+) -> std::io::Result<()> {
+    tree::set_props(fd, props)?;
+    if let Some(mode) = mode {
+        rustix::fs::fchmod(fd, Mode::from(mode))?;
+    }
+    if unlock_null && let Some(record) = tree::get_identity(fd)? {
+        tree::set_identity(
+            fd,
+            &Identity {
+                lock_null: false,
+                ..record
+            },
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn fresh_dir(path: &ResourcePath) -> Result<Identity, VolumeError> {
+    let now = now_ns();
+    Ok(Identity {
+        file_id: identity::fresh().at("draw an id for", path)?,
+        len: 0,
+        mtime_ns: now,
+        created_ns: now,
+        ino: 0,
+        state: State::Inline,
+        lock_null: false,
+    })
+}

@@ -1,0 +1,186 @@
+//! Deletes behind the requests: discarded uploads and collections that were renamed aside.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use super::identity;
+use super::tree::{Entry, Tree, id_name, look_at, names, open_dir_raw};
+use super::types::Kind;
+use super::usage::Usage;
+use crate::objects::ObjectCache;
+
+enum Job {
+    /// Remove `.tierdav/tmp/<name>` with all below it; `counted`: its bytes are in the usage.
+    Remove { name: String, counted: bool },
+    /// Answer when everything before is done.
+    Barrier(SyncSender<()>),
+}
+
+/// The thread and its queue. Ends, after finishing its work, when dropped.
+pub(crate) struct Cleaner {
+    jobs: Mutex<Option<Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Cleaner {
+    pub fn start(
+        tree: Arc<Tree>,
+        cache: Arc<ObjectCache>,
+        usage: Arc<Usage>,
+    ) -> io::Result<Cleaner> {
+        let (tx, rx) = channel();
+        let thread = std::thread::Builder::new()
+            .name("tierdav-cleaner".into())
+            .spawn(move || run(&tree, &cache, &usage, &rx))?;
+        Ok(Cleaner {
+            jobs: Mutex::new(Some(tx)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Queues the removal of `.tierdav/tmp/<name>`.
+    pub fn remove(&self, name: String, counted: bool) {
+        if let Some(jobs) = &*self.jobs.lock() {
+            // The thread is gone only at the end of the process; the next start cleans up.
+            let _ = jobs.send(Job::Remove { name, counted });
+        }
+    }
+
+    /// Waits until everything queued before is done. Blocks.
+    pub fn finish(&self) {
+        let (tx, rx) = sync_channel(1);
+        let sent = self
+            .jobs
+            .lock()
+            .as_ref()
+            .is_some_and(|jobs| jobs.send(Job::Barrier(tx)).is_ok());
+        if sent {
+            let _ = rx.recv();
+        }
+    }
+}
+
+impl Drop for Cleaner {
+    fn drop(&mut self) {
+        self.jobs.lock().take();
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(tree: &Tree, cache: &ObjectCache, usage: &Usage, jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Remove { name, counted } => {
+                if let Err(error) = remove_all(tree, cache, usage, &name, counted) {
+                    tracing::warn!(%error, name, "could not remove a discarded entry; the next start tries again");
+                }
+            }
+            Job::Barrier(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Removes `.tierdav/tmp/<name>`, the objects and the dirty names of all files below it.
+///
+/// Flat: a directory in a doomed one is first moved up beside it, so that no depth of nesting
+/// costs handles or stack.
+pub(crate) fn remove_all(
+    tree: &Tree,
+    cache: &ObjectCache,
+    usage: &Usage,
+    name: &str,
+    counted: bool,
+) -> io::Result<()> {
+    let mut doomed = vec![name.to_owned()];
+    while let Some(name) = doomed.pop() {
+        match look_at(&tree.tmp, &name)? {
+            Some(Entry::Absent) => {}
+            Some(Entry::Found(f)) if f.meta.kind == Kind::Collection => {
+                let dir = open_dir_raw(&tree.tmp, name.as_bytes())?;
+                empty(tree, cache, usage, &dir, counted, &mut doomed)?;
+                rustix::fs::unlinkat(&tree.tmp, name.as_str(), AtFlags::REMOVEDIR)?;
+            }
+            found => {
+                if let Some(Entry::Found(f)) = &found {
+                    forget(tree, cache, f);
+                    if counted {
+                        usage.change(0, f.meta.len);
+                    }
+                }
+                unlink(&tree.tmp, name.as_bytes())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn empty(
+    tree: &Tree,
+    cache: &ObjectCache,
+    usage: &Usage,
+    dir: &OwnedFd,
+    counted: bool,
+    doomed: &mut Vec<String>,
+) -> io::Result<()> {
+    for name in names(dir)? {
+        let text = std::str::from_utf8(&name).ok();
+        let found = match text {
+            Some(text) => look_at(dir, text)?,
+            None => None,
+        };
+        if let Some(Entry::Found(f)) = &found
+            && f.meta.kind == Kind::File
+        {
+            forget(tree, cache, f);
+            if counted {
+                usage.change(0, f.meta.len);
+            }
+        }
+        match unlink(dir, &name) {
+            Ok(()) => {}
+            Err(Errno::ISDIR | Errno::PERM) => {
+                let aside = id_name(identity::fresh()?);
+                let from = std::ffi::CString::new(name).map_err(io::Error::other)?;
+                rustix::fs::renameat(dir, &from, &tree.tmp, aside.as_str())?;
+                doomed.push(aside);
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+fn unlink(dir: &impl AsFd, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Ends a version of a file: its objects and its dirty name go.
+pub(crate) fn forget(tree: &Tree, cache: &ObjectCache, found: &super::types::Found) {
+    if found.meta.kind != Kind::File {
+        return;
+    }
+    cache.forget(found.identity.file_id, found.identity.len);
+    if let Some(stale) = found.stale {
+        cache.drop_clean(stale);
+    }
+    if found.dirty() {
+        let name = id_name(found.identity.file_id);
+        if let Err(error) = unlink(&tree.dirty, name.as_bytes()) {
+            tracing::warn!(%error, name, "could not remove a dirty name; the next start tries again");
+        }
+    }
+}

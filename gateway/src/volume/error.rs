@@ -1,0 +1,180 @@
+//! What can go wrong in the namespace, said once: operation, path, source.
+
+use std::io;
+
+use super::path::{PathError, ResourcePath};
+use crate::objects::CacheError;
+
+/// A failed namespace operation. Mapped to HTTP once, in `dav::status`.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The resource, or a collection above it, does not exist.
+    #[error("{path}: not found")]
+    NotFound {
+        /// The resource asked for.
+        path: ResourcePath,
+    },
+    /// The collection that should hold the resource does not exist.
+    #[error("{path}: its parent collection does not exist")]
+    Conflict {
+        /// The resource to be made.
+        path: ResourcePath,
+    },
+    /// The name is taken.
+    #[error("{path}: exists already")]
+    Exists {
+        /// The resource to be made.
+        path: ResourcePath,
+    },
+    /// A file was wanted, a collection found.
+    #[error("{path}: is a collection")]
+    IsCollection {
+        /// The collection.
+        path: ResourcePath,
+    },
+    /// A collection was wanted, a file found.
+    #[error("{path}: is not a collection")]
+    NotCollection {
+        /// The file.
+        path: ResourcePath,
+    },
+    /// The caller's `Check` said no.
+    #[error("{path}: a precondition does not hold")]
+    PreconditionFailed {
+        /// The resource checked.
+        path: ResourcePath,
+    },
+    /// The operation is never allowed on this resource (the root, a symbolic link, into itself).
+    #[error("{op} {path}: not allowed: {why}")]
+    Forbidden {
+        /// The operation.
+        op: &'static str,
+        /// The resource.
+        path: ResourcePath,
+        /// The reason.
+        why: &'static str,
+    },
+    /// A name or the whole path is longer than the file system takes.
+    #[error("{path}: name too long")]
+    NameTooLong {
+        /// The resource.
+        path: ResourcePath,
+    },
+    /// The text is no path below the root.
+    #[error(transparent)]
+    InvalidPath(#[from] PathError),
+    /// The volume, its quota, or the room for a resource's properties is full.
+    #[error("{op} {path}: no space: {why}")]
+    NoSpace {
+        /// The operation.
+        op: &'static str,
+        /// The resource.
+        path: ResourcePath,
+        /// Which limit was met.
+        why: String,
+    },
+    /// More bytes than one resource may have.
+    #[error("{path}: too large")]
+    TooLarge {
+        /// The resource.
+        path: ResourcePath,
+    },
+    /// Trouble of ours that may pass: a store is away, read-only or shutting down.
+    #[error("{op} {path}: unavailable")]
+    Unavailable {
+        /// The operation.
+        op: &'static str,
+        /// The resource.
+        path: ResourcePath,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Any other failure of the file system.
+    #[error("{op} {path}")]
+    Io {
+        /// The operation.
+        op: &'static str,
+        /// The resource.
+        path: ResourcePath,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The volume cannot be opened as configured.
+    #[error("{0}")]
+    Startup(String),
+    /// The object cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl VolumeError {
+    /// Whether the same request may succeed later without anything else changing.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            VolumeError::Unavailable { .. } => true,
+            VolumeError::Io { .. } => true,
+            VolumeError::Cache(_) => true,
+            VolumeError::NotFound { .. }
+            | VolumeError::Conflict { .. }
+            | VolumeError::Exists { .. }
+            | VolumeError::IsCollection { .. }
+            | VolumeError::NotCollection { .. }
+            | VolumeError::PreconditionFailed { .. }
+            | VolumeError::Forbidden { .. }
+            | VolumeError::NameTooLong { .. }
+            | VolumeError::InvalidPath(_)
+            | VolumeError::NoSpace { .. }
+            | VolumeError::TooLarge { .. }
+            | VolumeError::Startup(_) => false,
+        }
+    }
+}
+
+/// Adds operation and path to a failed system call, and sorts it into its variant.
+pub(crate) fn classify(op: &'static str, path: &ResourcePath, source: io::Error) -> VolumeError {
+    use rustix::io::Errno;
+    let path = path.clone();
+    let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+    match errno {
+        // ELOOP and, but for calls with two names, EXDEV come from openat2: a link is refused or leads out.
+        Some(Errno::NOENT | Errno::LOOP) => VolumeError::NotFound { path },
+        Some(Errno::NOTDIR) => VolumeError::NotFound { path },
+        Some(Errno::XDEV) if !matches!(op, "rename" | "link" | "copy") => {
+            VolumeError::NotFound { path }
+        }
+        Some(Errno::EXIST | Errno::NOTEMPTY) => VolumeError::Exists { path },
+        Some(Errno::ISDIR) => VolumeError::IsCollection { path },
+        Some(Errno::NAMETOOLONG) => VolumeError::NameTooLong { path },
+        Some(Errno::FBIG) => VolumeError::TooLarge { path },
+        Some(Errno::ACCESS | Errno::PERM) => VolumeError::Forbidden {
+            op,
+            path,
+            why: "the file system refuses it",
+        },
+        Some(Errno::NOSPC | Errno::DQUOT) => VolumeError::NoSpace {
+            op,
+            path,
+            why: source.to_string(),
+        },
+        Some(
+            Errno::ROFS | Errno::IO | Errno::NODEV | Errno::NXIO | Errno::STALE | Errno::TIMEDOUT,
+        )
+        | Some(Errno::NOTCONN | Errno::SHUTDOWN | Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
+            VolumeError::Unavailable { op, path, source }
+        }
+        Some(_) | None => VolumeError::Io { op, path, source },
+    }
+}
+
+/// `result.at("unlink", &path)?`: see [`classify`].
+pub(crate) trait At<T> {
+    fn at(self, op: &'static str, path: &ResourcePath) -> Result<T, VolumeError>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, op: &'static str, path: &ResourcePath) -> Result<T, VolumeError> {
+        self.map_err(|e| classify(op, path, e.into()))
+    }
+}

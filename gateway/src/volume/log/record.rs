@@ -1,0 +1,501 @@
+//! Records of the intent log and their framing: pure functions over bytes.
+//!
+//! A segment is a header of 16 bytes, `TDAVLOG1` and the first record's number (`u64`), then
+//! frames: `u32` payload length, `u32` CRC-32C of number and payload, `u64` number, payload.
+//! All little endian. Numbers are consecutive, so that a frame left over from an older use of the
+//! blocks is never taken for a new one. Reading stops at the first frame that is short, does not
+//! match its checksum or is out of sequence: the torn tail of the last write.
+
+use bytes::Bytes;
+use tiering::FileId;
+
+use crate::volume::identity::{ENCODED_BYTES, Identity};
+use crate::volume::path::ResourcePath;
+
+/// First bytes of every segment.
+pub const MAGIC: &[u8; 8] = b"TDAVLOG1";
+/// Bytes of a segment's header.
+pub const HEADER_BYTES: usize = 16;
+/// Bytes of a frame before its payload.
+pub const FRAME_BYTES: usize = 16;
+
+/// One object of a PUT whose bytes are in the cache tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedObject {
+    /// Which stripe of the file.
+    pub index: u32,
+    /// Bytes.
+    pub len: u32,
+    /// Its bytes, when the log carries them; else the object file was synced before.
+    pub inline: Option<Bytes>,
+}
+
+/// An intended change of the namespace. Replayed only if it was not applied, see `replay`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A new version of a file takes a name. Prepared as `.tierdav/tmp/<file_id>`.
+    Put {
+        /// Where.
+        path: ResourcePath,
+        /// What.
+        identity: Identity,
+        /// Permission bits.
+        mode: u32,
+        /// Some of its bytes are in the prepared file, which was synced.
+        in_tree: bool,
+        /// Dead properties, encoded.
+        props: Bytes,
+        /// What the cache holds.
+        objects: Vec<LoggedObject>,
+    },
+    /// A synced directory tree prepared as `.tierdav/tmp/<id>` takes a name.
+    Install {
+        /// Where.
+        path: ResourcePath,
+        /// The directory's id, also its temporary name.
+        id: FileId,
+        /// Who had the name.
+        replaced: Option<FileId>,
+    },
+    /// A new collection.
+    Mkcol {
+        /// Where.
+        path: ResourcePath,
+        /// What.
+        identity: Identity,
+    },
+    /// A resource changes its name.
+    Move {
+        /// Old name.
+        from: ResourcePath,
+        /// New name.
+        to: ResourcePath,
+        /// Who moves.
+        id: FileId,
+        /// Who had the new name.
+        replaced: Option<FileId>,
+    },
+    /// A resource goes.
+    Delete {
+        /// Its name.
+        path: ResourcePath,
+        /// Who.
+        id: FileId,
+    },
+    /// New dead properties, mode or identity record of a resource whose content stays.
+    Attributes {
+        /// Its name.
+        path: ResourcePath,
+        /// Who.
+        id: FileId,
+        /// All dead properties, encoded.
+        props: Bytes,
+        /// New permission bits.
+        mode: Option<u32>,
+        /// No longer a resource that only a LOCK made.
+        unlock_null: bool,
+    },
+    /// Record `number` failed when it was applied and must not be replayed.
+    Abort {
+        /// The failed record.
+        number: u64,
+    },
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn u64(&mut self, v: u64) {
+        self.0.extend_from_slice(&v.to_le_bytes());
+    }
+    fn u32(&mut self, v: u32) {
+        self.0.extend_from_slice(&v.to_le_bytes());
+    }
+    fn bytes(&mut self, v: &[u8]) {
+        self.u32(v.len() as u32);
+        self.0.extend_from_slice(v);
+    }
+    fn path(&mut self, v: &ResourcePath) {
+        self.bytes(v.relative().as_bytes());
+    }
+    /// 0 stands for none: no id is 0.
+    fn id(&mut self, v: Option<FileId>) {
+        self.u64(v.map_or(0, |id| id.0));
+    }
+}
+
+struct Reader(Bytes);
+
+impl Reader {
+    fn take(&mut self, n: usize) -> Option<Bytes> {
+        (n <= self.0.len()).then(|| self.0.split_to(n))
+    }
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|b| b[0])
+    }
+    fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.take(8)?[..].try_into().ok().map(u64::from_le_bytes)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.take(4)?[..].try_into().ok().map(u32::from_le_bytes)
+    }
+    fn bytes(&mut self) -> Option<Bytes> {
+        let n = self.u32()?;
+        self.take(n as usize)
+    }
+    fn path(&mut self) -> Option<ResourcePath> {
+        let b = self.bytes()?;
+        ResourcePath::parse(&format!("/{}", std::str::from_utf8(&b).ok()?)).ok()
+    }
+    fn id(&mut self) -> Option<Option<FileId>> {
+        self.u64().map(|v| (v != 0).then_some(FileId(v)))
+    }
+    fn identity(&mut self) -> Option<Identity> {
+        Identity::decode(&self.take(ENCODED_BYTES)?)
+    }
+}
+
+impl Record {
+    fn encode(&self) -> Vec<u8> {
+        let mut w = Writer(Vec::with_capacity(256));
+        match self {
+            Record::Put {
+                path,
+                identity,
+                mode,
+                in_tree,
+                props,
+                objects,
+            } => {
+                w.0.push(1);
+                w.path(path);
+                w.0.extend_from_slice(&identity.encode());
+                w.u32(*mode);
+                w.0.push(u8::from(*in_tree));
+                w.bytes(props);
+                w.u32(objects.len() as u32);
+                for o in objects {
+                    w.u32(o.index);
+                    w.u32(o.len);
+                    w.0.push(u8::from(o.inline.is_some()));
+                    if let Some(data) = &o.inline {
+                        w.bytes(data);
+                    }
+                }
+            }
+            Record::Install { path, id, replaced } => {
+                w.0.push(2);
+                w.path(path);
+                w.u64(id.0);
+                w.id(*replaced);
+            }
+            Record::Mkcol { path, identity } => {
+                w.0.push(3);
+                w.path(path);
+                w.0.extend_from_slice(&identity.encode());
+            }
+            Record::Move {
+                from,
+                to,
+                id,
+                replaced,
+            } => {
+                w.0.push(4);
+                w.path(from);
+                w.path(to);
+                w.u64(id.0);
+                w.id(*replaced);
+            }
+            Record::Delete { path, id } => {
+                w.0.push(5);
+                w.path(path);
+                w.u64(id.0);
+            }
+            Record::Attributes {
+                path,
+                id,
+                props,
+                mode,
+                unlock_null,
+            } => {
+                w.0.push(6);
+                w.path(path);
+                w.u64(id.0);
+                w.bytes(props);
+                w.0.push(u8::from(mode.is_some()));
+                w.u32(mode.unwrap_or(0));
+                w.0.push(u8::from(*unlock_null));
+            }
+            Record::Abort { number } => {
+                w.0.push(7);
+                w.u64(*number);
+            }
+        }
+        w.0
+    }
+
+    fn decode(payload: Bytes) -> Option<Record> {
+        let mut r = Reader(payload);
+        let record = match r.u8()? {
+            1 => {
+                let path = r.path()?;
+                let identity = r.identity()?;
+                let mode = r.u32()?;
+                let in_tree = r.flag()?;
+                let props = r.bytes()?;
+                let count = r.u32()?;
+                let mut objects = Vec::new();
+                for _ in 0..count {
+                    let (index, len) = (r.u32()?, r.u32()?);
+                    let inline = if r.flag()? { Some(r.bytes()?) } else { None };
+                    objects.push(LoggedObject { index, len, inline });
+                }
+                Record::Put {
+                    path,
+                    identity,
+                    mode,
+                    in_tree,
+                    props,
+                    objects,
+                }
+            }
+            2 => Record::Install {
+                path: r.path()?,
+                id: FileId(r.u64()?),
+                replaced: r.id()?,
+            },
+            3 => Record::Mkcol {
+                path: r.path()?,
+                identity: r.identity()?,
+            },
+            4 => Record::Move {
+                from: r.path()?,
+                to: r.path()?,
+                id: FileId(r.u64()?),
+                replaced: r.id()?,
+            },
+            5 => Record::Delete {
+                path: r.path()?,
+                id: FileId(r.u64()?),
+            },
+            6 => {
+                let (path, id, props) = (r.path()?, FileId(r.u64()?), r.bytes()?);
+                let (has_mode, mode) = (r.flag()?, r.u32()?);
+                let unlock_null = r.flag()?;
+                Record::Attributes {
+                    path,
+                    id,
+                    props,
+                    mode: has_mode.then_some(mode),
+                    unlock_null,
+                }
+            }
+            7 => Record::Abort { number: r.u64()? },
+            _ => return None,
+        };
+        r.0.is_empty().then_some(record)
+    }
+}
+
+/// The header of a segment whose first record is `first`.
+pub fn segment_header(first: u64) -> [u8; HEADER_BYTES] {
+    let mut out = [0; HEADER_BYTES];
+    out[..8].copy_from_slice(MAGIC);
+    out[8..].copy_from_slice(&first.to_le_bytes());
+    out
+}
+
+/// Appends the frame of `record` to `out`.
+pub fn frame(number: u64, record: &Record, out: &mut Vec<u8>) {
+    let payload = record.encode();
+    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&checksum(number, &payload).to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(&payload);
+}
+
+fn checksum(number: u64, payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), payload)
+}
+
+/// All whole records of a segment, in order, with their numbers. Whatever follows is ignored.
+pub fn parse_segment(mut bytes: Bytes) -> Vec<(u64, Record)> {
+    let mut out = Vec::new();
+    if bytes.len() < HEADER_BYTES {
+        return out;
+    }
+    let header = bytes.split_to(HEADER_BYTES);
+    let Some(mut next) = header
+        .strip_prefix(MAGIC)
+        .and_then(|b| b.try_into().ok())
+        .map(u64::from_le_bytes)
+    else {
+        return out;
+    };
+    let mut r = Reader(bytes);
+    while let Some((number, record)) = parse_frame(&mut r) {
+        if number != next {
+            break;
+        }
+        out.push((number, record));
+        let Some(n) = next.checked_add(1) else { break };
+        next = n;
+    }
+    out
+}
+
+fn parse_frame(r: &mut Reader) -> Option<(u64, Record)> {
+    let len = r.u32()?;
+    let crc = r.u32()?;
+    let number = r.u64()?;
+    let payload = r.take(len as usize)?;
+    if crc != checksum(number, &payload) {
+        return None;
+    }
+    Some((number, Record::decode(payload)?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::volume::identity::State;
+    use proptest::prelude::*;
+
+    fn path() -> impl Strategy<Value = ResourcePath> {
+        "(/[a-cé ]{1,4}){1,3}".prop_map(|s| ResourcePath::parse(&s).unwrap())
+    }
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..30).prop_map(Bytes::from)
+    }
+    fn identity() -> impl Strategy<Value = Identity> {
+        (1u64.., any::<u64>(), any::<i64>(), any::<bool>()).prop_map(|(id, len, t, lock_null)| {
+            Identity {
+                file_id: FileId(id),
+                len,
+                mtime_ns: t,
+                created_ns: t,
+                ino: len,
+                state: State::Dirty,
+                lock_null,
+            }
+        })
+    }
+    fn id() -> impl Strategy<Value = FileId> {
+        (1u64..).prop_map(FileId)
+    }
+    fn replaced() -> impl Strategy<Value = Option<FileId>> {
+        proptest::option::of(id())
+    }
+    fn record() -> impl Strategy<Value = Record> {
+        let object = (any::<u32>(), any::<u32>(), proptest::option::of(bytes()))
+            .prop_map(|(index, len, inline)| LoggedObject { index, len, inline });
+        prop_oneof![
+            (
+                path(),
+                identity(),
+                any::<u32>(),
+                any::<bool>(),
+                bytes(),
+                proptest::collection::vec(object, 0..3)
+            )
+                .prop_map(|(path, identity, mode, in_tree, props, objects)| {
+                    Record::Put {
+                        path,
+                        identity,
+                        mode,
+                        in_tree,
+                        props,
+                        objects,
+                    }
+                }),
+            (path(), id(), replaced()).prop_map(|(path, id, replaced)| Record::Install {
+                path,
+                id,
+                replaced
+            }),
+            (path(), identity()).prop_map(|(path, identity)| Record::Mkcol { path, identity }),
+            (path(), path(), id(), replaced()).prop_map(|(from, to, id, replaced)| Record::Move {
+                from,
+                to,
+                id,
+                replaced
+            }),
+            (path(), id()).prop_map(|(path, id)| Record::Delete { path, id }),
+            (
+                path(),
+                id(),
+                bytes(),
+                proptest::option::of(any::<u32>()),
+                any::<bool>()
+            )
+                .prop_map(|(path, id, props, mode, unlock_null)| Record::Attributes {
+                    path,
+                    id,
+                    props,
+                    mode,
+                    unlock_null
+                }),
+            any::<u64>().prop_map(|number| Record::Abort { number }),
+        ]
+    }
+
+    fn segment(first: u64, records: &[Record]) -> (Vec<u8>, Vec<usize>) {
+        let mut out = segment_header(first).to_vec();
+        let mut ends = Vec::new();
+        for (i, r) in records.iter().enumerate() {
+            frame(first + i as u64, r, &mut out);
+            ends.push(out.len());
+        }
+        (out, ends)
+    }
+
+    proptest! {
+        #[test]
+        fn every_cut_keeps_exactly_the_whole_records(
+            records in proptest::collection::vec(record(), 0..5), first in 1u64..1000, cut: prop::sample::Index
+        ) {
+            let (all, ends) = segment(first, &records);
+            let at = cut.index(all.len() + 1);
+            let got = parse_segment(Bytes::copy_from_slice(&all[..at]));
+            let whole = ends.iter().filter(|e| **e <= at).count();
+            prop_assert_eq!(got.len(), whole);
+            for (i, (n, r)) in got.iter().enumerate() {
+                prop_assert_eq!(*n, first + i as u64);
+                prop_assert_eq!(r, &records[i]);
+            }
+        }
+
+        #[test]
+        fn a_damaged_byte_never_yields_a_wrong_record(
+            records in proptest::collection::vec(record(), 1..4), at: prop::sample::Index, with in 1u8..
+        ) {
+            let (mut all, _) = segment(1, &records);
+            let at = at.index(all.len());
+            all[at] ^= with;
+            let got = parse_segment(Bytes::from(all));
+            prop_assert!(got.len() < records.len());
+            for (got, want) in got.iter().zip(&records) {
+                prop_assert_eq!(&got.1, want);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(mut tail in proptest::collection::vec(any::<u8>(), 0..200), header: bool) {
+            if header {
+                let mut all = segment_header(1).to_vec();
+                all.append(&mut tail);
+                tail = all;
+            }
+            let _ = parse_segment(Bytes::from(tail.clone()));
+            let _ = Record::decode(Bytes::from(tail));
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The namespace: real names in a real directory, changed atomically and durably.
+//!
+//! Every change follows one path: checks under the hold of its names (`locks`), made durable
+//! (`commit` below: the intent log on the cache tier, or fsyncs of the tree), applied to the tree
+//! by atomic calls (`apply`). What content is and where its bytes are is the business of
+//! [`objects`](crate::objects); what a request means is that of `dav`.
+//!
+//! | part | does |
+//! | --- | --- |
+//! | `path` | names below the root, checked |
+//! | `tree` | looks and opens beneath the root, free of races |
+//! | `identity`, `props` | what a file's extended attributes say |
+//! | `upload` | a new version, from the first byte to its name |
+//! | `change` | MKCOL, DELETE, MOVE, properties |
+//! | `copy` | COPY, built aside |
+//! | `log`, `start` | intent log; locks, markers and recovery at start |
+//! | `cleaner` | deletes behind the requests |
+
+mod apply;
+mod backing;
+mod change;
+mod cleaner;
+mod copy;
+pub mod error;
+pub mod identity;
+mod locks;
+pub mod log;
+pub mod path;
+pub mod props;
+mod replay;
+mod start;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod types;
+mod upload;
+mod usage;
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use tiering::FileId;
+
+use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache};
+
+pub use crate::objects::Durability;
+pub use error::VolumeError;
+pub use path::{PathError, ResourcePath};
+pub use types::{
+    Check, DeadProp, Kind, Meta, PropChange, Quota, Replaced, Symlinks, VolumeOptions, unchecked,
+};
+pub use upload::Upload;
+
+use error::At;
+use log::Log;
+use log::record::Record;
+use tree::{Entry, Tree};
+use types::Found;
+
+/// Versions whose path is remembered for the migrator.
+const RECENT_FILES_MAX: NonZeroUsize = match NonZeroUsize::new(65_536) {
+    Some(n) => n,
+    None => NonZeroUsize::MIN,
+};
+
+/// Tries of a read that races with overwrites of its resource before it gives up.
+const READ_TRIES: usize = 16;
+
+/// The served directory. Used as `Arc<Volume>`; cheap calls, all system calls on blocking threads.
+///
+/// Dropping it without [`shutdown`](Volume::shutdown) is a crash as far as the disk is concerned:
+/// the next start recovers.
+pub struct Volume {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    tree: Arc<Tree>,
+    cache: Arc<ObjectCache>,
+    log: Option<Arc<Log>>,
+    durability: Durability,
+    locks: Arc<locks::PathLocks>,
+    usage: Arc<usage::Usage>,
+    sync: sync::SharedSync,
+    cleaner: cleaner::Cleaner,
+    recent: Mutex<LruCache<FileId, ResourcePath>>,
+    state_dir: PathBuf,
+    skipped_names: AtomicU64,
+    ready: AtomicBool,
+    /// Its lock keeps other instances out.
+    owner: std::fs::File,
+}
+
+impl Volume {
+    /// Opens the volume: takes the owner's lock, checks the markers, recovers from the log.
+    ///
+    /// The migrator must not run yet. Errors are [`VolumeError::Startup`] with a message for people.
+    pub async fn open(options: VolumeOptions) -> Result<Arc<Volume>, VolumeError> {
+        let inner = hop(move || start::open(options)).await?;
+        start::spawn_background(&inner)?;
+        Ok(Arc::new(Volume { inner }))
+    }
+
+    /// What `path` names.
+    pub async fn stat(&self, path: &ResourcePath) -> Result<Meta, VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        hop(move || Ok(inner.found(&path)?.meta)).await
+    }
+
+    /// The resources in a collection, by name. Names that are not UTF-8 are left out and counted.
+    pub async fn list(&self, path: &ResourcePath) -> Result<Vec<(String, Meta)>, VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        hop(move || inner.list(&path)).await
+    }
+
+    /// Opens a file's current version; the reader keeps it whatever happens to the name.
+    pub async fn open_read(
+        &self,
+        path: &ResourcePath,
+        io: IoContext,
+    ) -> Result<(Meta, ContentReader), VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        hop(move || {
+            inner
+                .open_read(&path, io)
+                .map(|(found, reader)| (found.meta, reader))
+        })
+        .await
+    }
+
+    /// Notes that a client found its copy still valid (304).
+    pub fn revalidated(&self, meta: &Meta, io: IoContext) {
+        self.inner.cache.revalidated(meta.file_id, meta.len, io);
+    }
+
+    /// The dead properties of a resource.
+    pub async fn props(&self, path: &ResourcePath) -> Result<Vec<DeadProp>, VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        hop(move || inner.props(&path)).await
+    }
+
+    /// RFC 4331 figures: of the configured quota, else of the file system.
+    pub async fn quota(&self) -> Result<Quota, VolumeError> {
+        let inner = Arc::clone(&self.inner);
+        hop(move || inner.quota()).await
+    }
+
+    /// A directory for the state of other parts, on the cache tier when there is one.
+    pub fn state_dir(&self) -> &Path {
+        &self.inner.state_dir
+    }
+
+    /// Whether the volume serves (it is open and not shut down).
+    pub fn ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Relaxed)
+    }
+
+    /// Names seen in listings that are not UTF-8.
+    pub fn skipped_names(&self) -> u64 {
+        self.inner.skipped_names.load(Ordering::Relaxed)
+    }
+
+    /// Makes everything durable in the tree, empties the log, finishes deletions. Idempotent.
+    ///
+    /// Call it after the last request and after the migrator has stopped.
+    pub async fn shutdown(&self) -> Result<(), VolumeError> {
+        let inner = Arc::clone(&self.inner);
+        hop(move || start::shutdown(&inner)).await
+    }
+}
+
+/// Runs `work` on a blocking thread.
+pub(crate) async fn hop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(VolumeError::Io {
+            op: "run",
+            path: ResourcePath::root(),
+            source: io::Error::other(e),
+        }),
+    }
+}
+
+/// Now, in ns since 1970.
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// A full backing tier is a full volume; everything else keeps its own name.
+pub(crate) fn cache_error(op: &'static str, path: &ResourcePath, e: CacheError) -> VolumeError {
+    match e {
+        CacheError::NoSpace => VolumeError::NoSpace {
+            op,
+            path: path.clone(),
+            why: "the volume is full".to_owned(),
+        },
+        other => VolumeError::Cache(other),
+    }
+}
+
+impl Inner {
+    fn found(&self, path: &ResourcePath) -> Result<Found, VolumeError> {
+        match self.tree.find(path).at("stat", path)? {
+            Entry::Found(found) => Ok(*found),
+            Entry::Absent | Entry::Other => Err(VolumeError::NotFound { path: path.clone() }),
+        }
+    }
+
+    fn list(&self, path: &ResourcePath) -> Result<Vec<(String, Meta)>, VolumeError> {
+        let dir = match self.tree.dir(path) {
+            Err(e) if tree::is_absent(&e) => {
+                return Err(match self.found(path) {
+                    Ok(_) => VolumeError::NotCollection { path: path.clone() },
+                    Err(e) => e,
+                });
+            }
+            other => other.at("list", path)?,
+        };
+        let mut out = Vec::new();
+        for name in tree::names(&dir).at("list", path)? {
+            let Ok(name) = String::from_utf8(name) else {
+                self.skipped_names.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            let Ok(child) = path.join(&name) else {
+                continue;
+            };
+            if let Entry::Found(found) = self.tree.look(&dir, &name, &child).at("list", &child)? {
+                out.push((name, found.meta));
+            }
+        }
+        out.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(out)
+    }
+
+    fn open_read(
+        &self,
+        path: &ResourcePath,
+        io: IoContext,
+    ) -> Result<(Found, ContentReader), VolumeError> {
+        for _ in 0..READ_TRIES {
+            let file = self.tree.file(path).at("open", path)?;
+            let found = match tree::look_fd(&file).at("open", path)? {
+                Entry::Found(found) if found.meta.kind == Kind::File => *found,
+                Entry::Found(_) => return Err(VolumeError::IsCollection { path: path.clone() }),
+                Entry::Absent | Entry::Other => {
+                    return Err(VolumeError::NotFound { path: path.clone() });
+                }
+            };
+            if let Some(stale) = found.stale {
+                self.cache.drop_clean(stale);
+            }
+            let id = found.meta.file_id;
+            let reader = self.cache.reader(id, found.meta.len, Arc::new(file), io);
+            // Objects of a dirty version vanish with its name. Pinned now; was it in time?
+            if found.dirty() && !self.still(path, id)? {
+                continue;
+            }
+            self.recent.lock().put(id, path.clone());
+            return Ok((found, reader));
+        }
+        Err(VolumeError::Unavailable {
+            op: "open",
+            path: path.clone(),
+            source: io::Error::other("overwritten again and again"),
+        })
+    }
+
+    fn still(&self, path: &ResourcePath, id: FileId) -> Result<bool, VolumeError> {
+        match self.tree.find(path).at("stat", path)? {
+            Entry::Found(found) => Ok(found.meta.file_id == id),
+            Entry::Absent | Entry::Other => Ok(false),
+        }
+    }
+
+    fn props(&self, path: &ResourcePath) -> Result<Vec<DeadProp>, VolumeError> {
+        let (_, value) = self.stored_props(path)?;
+        decode_props(path, &value)
+    }
+
+    /// The resource, and its dead properties as stored.
+    fn stored_props(&self, path: &ResourcePath) -> Result<(Found, Vec<u8>), VolumeError> {
+        let file = self.tree.file(path).at("open", path)?;
+        match tree::look_fd(&file).at("stat", path)? {
+            Entry::Found(found) => {
+                Ok((*found, tree::get_props(&file).at("read properties", path)?))
+            }
+            Entry::Absent | Entry::Other => Err(VolumeError::NotFound { path: path.clone() }),
+        }
+    }
+
+    fn quota(&self) -> Result<Quota, VolumeError> {
+        let root = ResourcePath::root();
+        let s = rustix::fs::fstatvfs(self.tree.root()).at("statvfs", &root)?;
+        let free = s.f_bavail.saturating_mul(s.f_frsize);
+        Ok(match self.usage.quota {
+            Some(quota) => {
+                let used = self.usage.used();
+                Quota {
+                    used,
+                    available: quota.saturating_sub(used).min(free),
+                }
+            }
+            None => Quota {
+                used: s
+                    .f_blocks
+                    .saturating_sub(s.f_bfree)
+                    .saturating_mul(s.f_frsize),
+                available: free,
+            },
+        })
+    }
+
+    /// The open collection a new resource goes into, and its name there.
+    fn place<'p>(&self, path: &'p ResourcePath) -> Result<(OwnedFd, &'p str), VolumeError> {
+        match self.tree.parent(path) {
+            Err(e) if tree::is_absent(&e) => Err(VolumeError::Conflict { path: path.clone() }),
+            other => other.at("open the parent of", path),
+        }
+    }
+
+    /// What now has a name that is to be given away; `None` when free.
+    fn occupant(
+        &self,
+        dir: &OwnedFd,
+        name: &str,
+        path: &ResourcePath,
+    ) -> Result<Option<Found>, VolumeError> {
+        match self.tree.look(dir, name, path).at("stat", path)? {
+            Entry::Absent => Ok(None),
+            Entry::Found(found) => Ok(Some(*found)),
+            Entry::Other => Err(VolumeError::Forbidden {
+                op: "replace",
+                path: path.clone(),
+                why: "the name belongs to something that is no resource",
+            }),
+        }
+    }
+
+    /// Makes a change durable and applies it.
+    ///
+    /// With a log: the record first, then the tree. Without: the tree first, then fsyncs of
+    /// `dirs`. The caller holds the change's paths and has synced whatever the record relies on.
+    fn commit<R>(
+        &self,
+        path: &ResourcePath,
+        record: impl FnOnce() -> Record,
+        dirs: &[&OwnedFd],
+        apply: impl FnOnce() -> Result<R, VolumeError>,
+    ) -> Result<R, VolumeError> {
+        match (&self.log, self.durability) {
+            (_, Durability::Relaxed) => apply(),
+            (None, Durability::Commit) => {
+                let result = apply()?;
+                for dir in dirs {
+                    self.sync
+                        .sync(dir)
+                        .map_err(|e| unavailable("sync", path, e))?;
+                }
+                Ok(result)
+            }
+            (Some(log), Durability::Commit) => {
+                let (number, logged) = log.append(&record());
+                if logged.is_err() {
+                    // Without the log the change still can be made durable, only slower.
+                    self.cache
+                        .sync()
+                        .map_err(|e| unavailable("sync the cache for", path, e))?;
+                }
+                let result = apply();
+                log.applied(number, |state| start::store_applied(&self.tree, state))
+                    .map_err(|e| unavailable("note", path, e))?;
+                if result.is_err() {
+                    let (abort, _) = log.append(&Record::Abort { number });
+                    log.applied(abort, |state| start::store_applied(&self.tree, state))
+                        .map_err(|e| unavailable("note", path, e))?;
+                }
+                if logged.is_err() {
+                    rustix::fs::syncfs(self.tree.root())
+                        .map_err(|e| unavailable("sync the volume for", path, e.into()))?;
+                }
+                result
+            }
+        }
+    }
+}
+
+fn unavailable(op: &'static str, path: &ResourcePath, source: io::Error) -> VolumeError {
+    VolumeError::Unavailable {
+        op,
+        path: path.clone(),
+        source,
+    }
+}
+
+fn decode_props(path: &ResourcePath, value: &[u8]) -> Result<Vec<DeadProp>, VolumeError> {
+    props::decode(value).ok_or_else(|| VolumeError::Io {
+        op: "read properties",
+        path: path.clone(),
+        source: io::Error::new(io::ErrorKind::InvalidData, "the attribute is damaged"),
+    })
+}

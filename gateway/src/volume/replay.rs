@@ -1,0 +1,326 @@
+//! Replay of the intent log: repeats what was acknowledged and the tree does not show yet.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+use tiering::{FileId, ObjectId};
+
+use super::apply::{self, Place};
+use super::change::write_attributes;
+use super::cleaner::{self, Cleaner};
+use super::identity::{Identity, State};
+use super::log::applied::Applied;
+use super::log::record::{LoggedObject, Record};
+use super::path::ResourcePath;
+use super::start::{dirty_ids, is_version, store_applied};
+use super::tree::{self, Entry, Tree, id_name};
+use super::types::Kind;
+use crate::objects::ObjectCache;
+
+struct Replay<'a> {
+    tree: &'a Tree,
+    cache: &'a ObjectCache,
+    cleaner: &'a Cleaner,
+}
+
+/// Applies every record that `applied` lacks, in order, then restores small objects.
+pub(super) fn run(
+    tree: &Tree,
+    cache: &ObjectCache,
+    cleaner: &Cleaner,
+    records: &[(u64, Record)],
+    applied: &mut Applied,
+) -> io::Result<()> {
+    let replay = Replay {
+        tree,
+        cache,
+        cleaner,
+    };
+    let aborted: HashSet<u64> = records
+        .iter()
+        .filter_map(|(_, r)| {
+            if let Record::Abort { number } = r {
+                Some(*number)
+            } else {
+                None
+            }
+        })
+        .collect();
+    let mut redone = 0;
+    for (number, record) in records {
+        if !applied.contains(*number) {
+            if !aborted.contains(number) {
+                replay.redo(record)?;
+                redone += 1;
+            }
+            // In order, so everything below is settled too. Kept after each step: a crash during
+            // replay must find the same rule as a crash during the changes themselves.
+            applied.advance(*number);
+            store_applied(tree, &applied.encode())?;
+        }
+    }
+    if let Some((last, _)) = records.last() {
+        applied.advance(*last);
+    }
+    applied.advance(applied.highest());
+    store_applied(tree, &applied.encode())?;
+    for (number, record) in records {
+        if let (
+            Record::Put {
+                identity, objects, ..
+            },
+            false,
+        ) = (record, aborted.contains(number))
+        {
+            replay.restore(identity.file_id, objects)?;
+        }
+    }
+    if !records.is_empty() {
+        tracing::info!(records = records.len(), redone, "intent log replayed");
+    }
+    Ok(())
+}
+
+impl Replay<'_> {
+    fn redo(&self, record: &Record) -> io::Result<()> {
+        match record {
+            Record::Put {
+                path,
+                identity,
+                mode,
+                in_tree,
+                props,
+                objects,
+            } => self.put(path, identity, *mode, *in_tree, props, objects),
+            Record::Install { path, id, replaced } => self.install(path, *id, *replaced),
+            Record::Mkcol { path, identity } => self.at(path, |place, entry| match entry {
+                Entry::Absent => apply::make_dir(self.tree, place, identity),
+                Entry::Found(_) | Entry::Other => Ok(()),
+            }),
+            Record::Move {
+                from,
+                to,
+                id,
+                replaced,
+            } => self.rename(from, to, *id, *replaced),
+            Record::Delete { path, id } => self.at(path, |place, entry| match &entry {
+                Entry::Found(found) if found.meta.file_id == *id => {
+                    apply::remove(self.tree, self.cache, self.cleaner, place, found)
+                }
+                Entry::Found(_) | Entry::Absent | Entry::Other => Ok(()),
+            }),
+            Record::Attributes {
+                path,
+                id,
+                props,
+                mode,
+                unlock_null,
+            } => {
+                let file = match self.tree.file(path) {
+                    Err(e) if tree::is_absent(&e) => return Ok(()),
+                    other => OwnedFd::from(other?),
+                };
+                if is_version(&tree::look_fd(&file)?, *id) {
+                    write_attributes(&file, props, *mode, *unlock_null)?;
+                }
+                Ok(())
+            }
+            Record::Abort { .. } => Ok(()),
+        }
+    }
+
+    /// Calls `then` with a path's place and what is there. Without a parent nothing can be redone.
+    fn at(
+        &self,
+        path: &ResourcePath,
+        then: impl FnOnce(&Place<'_>, Entry) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.tree.parent(path) {
+            Ok((dir, name)) => {
+                let entry = self.tree.look(&dir, name, path)?;
+                then(&Place { dir: &dir, name }, entry)
+            }
+            Err(e) if tree::is_absent(&e) => {
+                tracing::warn!(%path, "intent log: the parent collection is gone, change skipped");
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn put(
+        &self,
+        path: &ResourcePath,
+        identity: &Identity,
+        mode: u32,
+        in_tree: bool,
+        props: &[u8],
+        objects: &[LoggedObject],
+    ) -> io::Result<()> {
+        self.at(path, |place, entry| {
+            let id = identity.file_id;
+            if is_version(&entry, id) {
+                return Ok(());
+            }
+            let file = match apply::open_rw(&self.tree.tmp, id) {
+                Ok(file) => file,
+                Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) && !in_tree => {
+                    apply::create_tmp(self.tree, id)?
+                }
+                Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
+                    tracing::warn!(%path, %id, "intent log: the prepared file is gone, change skipped");
+                    return Ok(());
+                }
+                Err(e) => return Err(e),
+            };
+            let synced: Vec<ObjectId> = objects
+                .iter()
+                .filter(|o| o.inline.is_none())
+                .map(|o| ObjectId { file: id, index: o.index })
+                .collect();
+            if !self.cache.contains_all(id, &synced) {
+                tracing::warn!(%path, %id, "intent log: objects are gone from the cache, change skipped");
+                return Ok(());
+            }
+            apply::dress(&file, identity, Some(mode), props)?;
+            if identity.state == State::Dirty {
+                apply::link_dirty(self.tree, id)?;
+            }
+            let old = match &entry {
+                Entry::Found(found) => Some(found),
+                Entry::Absent | Entry::Other => None,
+            };
+            let tmp = id_name(id);
+            let from = Place { dir: &self.tree.tmp, name: &tmp };
+            let old_kind = old.map(|f| f.meta.kind);
+            apply::rename_in(self.tree, self.cleaner, &from, Kind::File, place, old_kind)?;
+            if let Some(old) = old.filter(|f| f.meta.kind == Kind::File) {
+                cleaner::forget(self.tree, self.cache, old);
+            }
+            Ok(())
+        })
+    }
+
+    fn install(&self, path: &ResourcePath, id: FileId, replaced: Option<FileId>) -> io::Result<()> {
+        self.at(path, |place, entry| {
+            let tmp = id_name(id);
+            let from = Place {
+                dir: &self.tree.tmp,
+                name: &tmp,
+            };
+            let prepared = is_version(
+                &tree::look_at(from.dir, from.name)?.unwrap_or(Entry::Absent),
+                id,
+            );
+            let old_kind = match &entry {
+                Entry::Found(found) if Some(found.meta.file_id) == replaced => {
+                    Some(found.meta.kind)
+                }
+                Entry::Absent => None,
+                // Already there (what it replaced is swept up with the temporary names), or foreign.
+                Entry::Found(_) | Entry::Other => return Ok(()),
+            };
+            if !prepared {
+                tracing::warn!(%path, %id, "intent log: the prepared copy is gone, change skipped");
+                return Ok(());
+            }
+            apply::rename_in(
+                self.tree,
+                self.cleaner,
+                &from,
+                Kind::Collection,
+                place,
+                old_kind,
+            )
+        })
+    }
+
+    fn rename(
+        &self,
+        from: &ResourcePath,
+        to: &ResourcePath,
+        id: FileId,
+        replaced: Option<FileId>,
+    ) -> io::Result<()> {
+        self.at(from, |source, moving| {
+            self.at(to, |target, entry| {
+                if is_version(&entry, id) {
+                    // Died between the exchange and the removal of what was replaced?
+                    if replaced.is_some_and(|r| is_version(&moving, r)) {
+                        apply::set_aside(self.tree, self.cleaner, source)?;
+                    }
+                    return Ok(());
+                }
+                let Entry::Found(found) = &moving else {
+                    return Ok(());
+                };
+                if found.meta.file_id != id {
+                    return Ok(());
+                }
+                let old = match &entry {
+                    Entry::Found(old) => Some(old),
+                    Entry::Absent | Entry::Other => None,
+                };
+                let old_kind = old.map(|f| f.meta.kind);
+                apply::rename_in(
+                    self.tree,
+                    self.cleaner,
+                    source,
+                    found.meta.kind,
+                    target,
+                    old_kind,
+                )?;
+                if let (Kind::File, Some(old)) = (found.meta.kind, old)
+                    && old.meta.kind == Kind::File
+                {
+                    cleaner::forget(self.tree, self.cache, old);
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Gives a still dirty version the small objects whose files were not synced.
+    fn restore(&self, id: FileId, objects: &[LoggedObject]) -> io::Result<()> {
+        let alive = match tree::statx(&self.tree.dirty, &id_name(id), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat.links > 1,
+            Err(Errno::NOENT) => false,
+            Err(e) => return Err(e.into()),
+        };
+        if alive {
+            for object in objects {
+                if let Some(data) = &object.inline {
+                    let id = ObjectId {
+                        file: id,
+                        index: object.index,
+                    };
+                    self.cache.restore(id, data).map_err(io::Error::other)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes dirty names, tree files and cached objects agree, after replay and clean-up.
+pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()> {
+    let named = dirty_ids(tree)?;
+    let cached: HashSet<FileId> = cache.dirty_files().into_iter().collect();
+    for id in &named {
+        let stat = tree::statx(&tree.dirty, &id_name(*id), AtFlags::SYMLINK_NOFOLLOW)?;
+        if stat.links < 2 {
+            cache.forget(*id, stat.len);
+            apply::unlink_dirty(tree, *id)?;
+        } else if !cached.contains(id) {
+            apply::settle(tree, *id)?;
+        }
+    }
+    // Objects of uploads that were never acknowledged.
+    for id in cached.difference(&named) {
+        cache.forget(*id, 0);
+    }
+    Ok(())
+}

@@ -1,0 +1,456 @@
+//! Start, recovery and shutdown: the owner's lock, the markers, the log's replay.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
+use tiering::FileId;
+
+use super::cleaner::Cleaner;
+use super::error::VolumeError;
+use super::log::{Log, applied, applied::Applied};
+use super::path::{HIDDEN, ResourcePath};
+use super::tree::{self, Entry, Tree};
+use super::types::{Kind, VolumeOptions};
+use super::usage::{self, Usage};
+use super::{Durability, Inner, RECENT_FILES_MAX, locks, log, replay, sync};
+
+/// How often the log is looked at.
+const CHECKPOINT_PERIOD: Duration = Duration::from_secs(15);
+/// The log is emptied early when it has grown to this.
+const CHECKPOINT_BYTES: u64 = 48 << 20;
+
+fn fail(what: impl std::fmt::Display) -> VolumeError {
+    VolumeError::Startup(what.to_string())
+}
+
+/// Opens everything; blocking.
+pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
+    let root = &options.root;
+    let cache_dir = options.log_dir.as_deref().and_then(Path::parent);
+    let pair = Markers::read(root, cache_dir)?;
+    pair.check(root, cache_dir)?;
+
+    let tree = Tree::open(root, options.symlinks)
+        .map_err(|e| fail(format!("root {}: cannot be opened: {e}", root.display())))?;
+    let owner = take_ownership(&tree, root)?;
+    match rustix::fs::fsetxattr(
+        &tree.hidden,
+        "user.tierdav.probe",
+        b"1",
+        XattrFlags::empty(),
+    ) {
+        Ok(()) => {}
+        Err(Errno::OPNOTSUPP) => {
+            return Err(fail(format!(
+                "root {}: this file system keeps no extended attributes (user.*), which TierDAV needs; \
+                 use ext4, xfs, btrfs or CephFS, or mount with user_xattr",
+                root.display()
+            )));
+        }
+        Err(e) => {
+            return Err(fail(format!(
+                "root {}: cannot set extended attributes: {e}",
+                root.display()
+            )));
+        }
+    }
+    pair.write(&tree, cache_dir)?;
+
+    let state_dir = match cache_dir {
+        Some(dir) => dir.join("state"),
+        None => tree.hidden_path().join("state"),
+    };
+    std::fs::create_dir_all(&state_dir)
+        .map_err(|e| fail(format!("{}: {e}", state_dir.display())))?;
+
+    let tree = Arc::new(tree);
+    let usage = Usage::new(options.quota_bytes);
+    let cleaner = Cleaner::start(
+        Arc::clone(&tree),
+        Arc::clone(&options.cache),
+        Arc::clone(&usage),
+    )
+    .map_err(|e| fail(format!("cannot start a thread: {e}")))?;
+    let recovery = |e: io::Error| fail(format!("root {}: recovery failed: {e}", root.display()));
+
+    let mut applied = load_applied(&tree).map_err(recovery)?;
+    if let Some(dir) = &options.log_dir {
+        let found = log::recover(dir)
+            .map_err(|e| fail(format!("intent log {}: cannot be read: {e}", dir.display())))?;
+        replay::run(
+            &tree,
+            &options.cache,
+            &cleaner,
+            &found.records,
+            &mut applied,
+        )
+        .map_err(recovery)?;
+        if !found.records.is_empty() {
+            rustix::fs::syncfs(tree.root()).map_err(|e| recovery(e.into()))?;
+            options.cache.sync().map_err(recovery)?;
+        }
+        found.remove().map_err(recovery)?;
+    }
+    clean_up(&tree, &cleaner).map_err(recovery)?;
+    replay::reconcile_dirty(&tree, &options.cache).map_err(recovery)?;
+
+    let log = match (&options.log_dir, options.durability) {
+        (Some(dir), Durability::Commit) => {
+            Some(Arc::new(Log::open(dir, applied).map_err(|e| {
+                fail(format!("intent log {}: {e}", dir.display()))
+            })?))
+        }
+        (Some(_), Durability::Relaxed) | (None, _) => None,
+    };
+    Ok(Arc::new(Inner {
+        tree,
+        cache: options.cache,
+        log,
+        durability: options.durability,
+        locks: Arc::new(locks::PathLocks::default()),
+        usage,
+        sync: sync::SharedSync::default(),
+        cleaner,
+        recent: Mutex::new(LruCache::new(RECENT_FILES_MAX)),
+        state_dir,
+        skipped_names: AtomicU64::new(0),
+        ready: AtomicBool::new(true),
+        owner,
+    }))
+}
+
+/// What the marker files of a root and its cache say.
+struct Markers {
+    root_id: Option<String>,
+    /// The cache that holds what the root lacks; absent after a clean end.
+    attached: Option<String>,
+    cache: Option<(String, String)>,
+}
+
+impl Markers {
+    fn read(root: &Path, cache_dir: Option<&Path>) -> Result<Markers, VolumeError> {
+        if !root.is_dir() {
+            return Err(fail(format!("root {}: no such directory", root.display())));
+        }
+        let hidden = root.join(HIDDEN);
+        let root_id = read_small(&hidden.join("format"))?
+            .map(|t| field(&t, "root"))
+            .transpose()?;
+        let attached = read_small(&hidden.join("cache"))?
+            .map(|t| field(&t, "cache"))
+            .transpose()?;
+        let cache = match cache_dir {
+            None => None,
+            Some(dir) => match read_small(&dir.join("volume"))? {
+                Some(text) => Some((field(&text, "root")?, field(&text, "cache")?)),
+                None => None,
+            },
+        };
+        Ok(Markers {
+            root_id,
+            attached,
+            cache,
+        })
+    }
+
+    /// Refuses a pair that does not belong together, above all a disk that is not mounted.
+    fn check(&self, root: &Path, cache_dir: Option<&Path>) -> Result<(), VolumeError> {
+        let root = root.display();
+        if let (Some((owner, _)), Some(dir)) = (&self.cache, cache_dir) {
+            let dir = dir.display();
+            match &self.root_id {
+                None => {
+                    return Err(fail(format!(
+                        "root {root} is new, but cache {dir} belongs to root {owner}: \
+                         is the root's volume mounted?"
+                    )));
+                }
+                Some(id) if id != owner => {
+                    return Err(fail(format!(
+                        "cache {dir} belongs to root {owner}, not to {root} ({id})"
+                    )));
+                }
+                Some(_) => {}
+            }
+        }
+        match (&self.attached, &self.cache, cache_dir) {
+            (None, _, _) => Ok(()),
+            (Some(want), Some((_, id)), _) if id == want => Ok(()),
+            (Some(want), _, Some(dir)) => Err(fail(format!(
+                "root {root} has data in cache {want}, which {} is not: is the cache's volume mounted?",
+                dir.display()
+            ))),
+            (Some(want), _, None) => Err(fail(format!(
+                "root {root} has data in cache {want}: give its cache directory, or drain it first"
+            ))),
+        }
+    }
+
+    /// Writes what is missing, and that this cache is attached from now on.
+    fn write(&self, tree: &Tree, cache_dir: Option<&Path>) -> Result<(), VolumeError> {
+        let new_id = || Ok::<_, VolumeError>(uuid::Uuid::new_v4().to_string());
+        let hidden = tree.hidden_path();
+        let root_id = match &self.root_id {
+            Some(id) => id.clone(),
+            None => new_id()?,
+        };
+        if self.root_id.is_none() {
+            write_small(
+                &hidden.join("format"),
+                &format!("tierdav 1\nroot {root_id}\n"),
+            )?;
+        }
+        if let Some(dir) = cache_dir {
+            let cache_id = match &self.cache {
+                Some((_, id)) => id.clone(),
+                None => new_id()?,
+            };
+            if self.cache.is_none() {
+                std::fs::create_dir_all(dir)
+                    .map_err(|e| fail(format!("{}: {e}", dir.display())))?;
+                let text = format!("tierdav 1\nroot {root_id}\ncache {cache_id}\n");
+                write_small(&dir.join("volume"), &text)?;
+            }
+            if self.attached.is_none() {
+                write_small(
+                    &hidden.join("cache"),
+                    &format!("tierdav 1\ncache {cache_id}\n"),
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn field(text: &str, name: &str) -> Result<String, VolumeError> {
+    let mut lines = text.lines();
+    if lines.next() != Some("tierdav 1") {
+        return Err(fail("a format marker is of another version or damaged"));
+    }
+    lines
+        .filter_map(|l| l.split_once(' '))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned())
+        .ok_or_else(|| fail(format!("a format marker lacks '{name}'")))
+}
+
+fn read_small(path: &Path) -> Result<Option<String>, VolumeError> {
+    match File::open(path) {
+        Ok(file) => {
+            let mut text = String::new();
+            let read = file.take(4096).read_to_string(&mut text);
+            read.map(|_| Some(text))
+                .map_err(|e| fail(format!("{}: {e}", path.display())))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(fail(format!("{}: {e}", path.display()))),
+    }
+}
+
+/// Writes a marker whole or not at all, durably.
+fn write_small(path: &Path, text: &str) -> Result<(), VolumeError> {
+    let aside = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&aside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)?;
+        path.parent()
+            .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    };
+    write().map_err(|e| fail(format!("{}: {e}", path.display())))
+}
+
+fn take_ownership(tree: &Tree, root: &Path) -> Result<File, VolumeError> {
+    let wrong = |e: io::Error| fail(format!("root {}: owner.lock: {e}", root.display()));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(
+        rustix::fs::openat(&tree.hidden, "owner.lock", flags, Mode::from(0o600))
+            .map_err(|e| wrong(e.into()))?,
+    );
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            file.take(512).read_to_string(&mut holder).map_err(wrong)?;
+            return Err(fail(format!(
+                "root {} is served by another instance already: {}",
+                root.display(),
+                holder.trim()
+            )));
+        }
+        Err(e) => return Err(wrong(e.into())),
+    }
+    let name = rustix::system::uname();
+    let holder = format!(
+        "pid {} on host {}\n",
+        std::process::id(),
+        name.nodename().to_string_lossy()
+    );
+    file.set_len(0)
+        .and_then(|()| file.write_all(holder.as_bytes()))
+        .map_err(wrong)?;
+    Ok(file)
+}
+
+fn load_applied(tree: &Tree) -> io::Result<Applied> {
+    let mut buf = [0u8; 64];
+    match rustix::fs::fgetxattr(&tree.hidden, applied::ATTRIBUTE, &mut buf[..]) {
+        Ok(n) => Applied::decode(&buf[..n])
+            .ok_or_else(|| io::Error::other("damaged record of applied changes")),
+        Err(Errno::NODATA) => Ok(Applied::default()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Writes down which logged changes the tree shows.
+pub(super) fn store_applied(tree: &Tree, state: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::fsetxattr(
+        &tree.hidden,
+        applied::ATTRIBUTE,
+        state,
+        XattrFlags::empty(),
+    )?)
+}
+
+/// Removes what uploads and deletions of the last run left: files at once, collections behind.
+fn clean_up(tree: &Tree, cleaner: &Cleaner) -> io::Result<()> {
+    for name in tree::names(&tree.tmp)? {
+        match rustix::fs::unlinkat(&tree.tmp, &name[..], AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) => {
+                cleaner.remove(String::from_utf8_lossy(&name).into_owned(), false);
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Starts what runs beside the requests: checkpoints, and the first count for a quota.
+pub(super) fn spawn_background(inner: &Arc<Inner>) -> Result<(), VolumeError> {
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    if inner.log.is_some() {
+        let weak = Arc::downgrade(inner);
+        thread("tierdav-log")
+            .spawn(move || {
+                let mut waited = Duration::ZERO;
+                loop {
+                    std::thread::sleep(Duration::from_millis(500));
+                    waited += Duration::from_millis(500);
+                    let Some(inner) = weak.upgrade() else { return };
+                    let bytes = inner.log.as_ref().map_or(0, |log| log.bytes());
+                    if bytes >= CHECKPOINT_BYTES || (bytes > 0 && waited >= CHECKPOINT_PERIOD) {
+                        waited = Duration::ZERO;
+                        if let Err(error) = checkpoint(&inner) {
+                            tracing::error!(%error, "intent log: checkpoint failed, will be tried again");
+                        }
+                    }
+                }
+            })
+            .map_err(|e| fail(format!("cannot start a thread: {e}")))?;
+    }
+    if inner.usage.quota.is_some() && !load_used(inner) {
+        let weak = Arc::downgrade(inner);
+        thread("tierdav-count")
+            .spawn(move || {
+                let mut left = vec![ResourcePath::root()];
+                while let Some(path) = left.pop() {
+                    let Some(inner) = weak.upgrade() else { return };
+                    // Gone since it was listed: nothing to count.
+                    let Ok(entries) = inner.list(&path) else {
+                        continue;
+                    };
+                    for (name, meta) in entries {
+                        match (meta.kind, path.join(&name)) {
+                            (Kind::Collection, Ok(child)) => left.push(child),
+                            (Kind::File, _) => inner.usage.change(meta.len, 0),
+                            (Kind::Collection, Err(_)) => {}
+                        }
+                    }
+                }
+            })
+            .map_err(|e| fail(format!("cannot start a thread: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Takes over the last run's sum, once.
+fn load_used(inner: &Inner) -> bool {
+    let mut buf = [0u8; 8];
+    let kept = rustix::fs::fgetxattr(&inner.tree.hidden, usage::ATTRIBUTE, &mut buf[..]);
+    let removed = rustix::fs::fremovexattr(&inner.tree.hidden, usage::ATTRIBUTE);
+    let usable = matches!(kept, Ok(8)) && removed.is_ok();
+    if usable {
+        inner.usage.change(u64::from_le_bytes(buf), 0);
+    }
+    usable
+}
+
+/// Makes tree and cache durable and empties the log.
+pub(super) fn checkpoint(inner: &Inner) -> io::Result<()> {
+    match &inner.log {
+        Some(log) => log.checkpoint(|| {
+            rustix::fs::syncfs(inner.tree.root())?;
+            inner.cache.sync()
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The clean end. After it, a root without dirty files no longer insists on its cache.
+pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
+    if !inner.ready.swap(false, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let at = |source: io::Error| super::unavailable("shut down", &ResourcePath::root(), source);
+    inner.cleaner.finish();
+    checkpoint(inner).map_err(at)?;
+    if inner.usage.quota.is_some() {
+        let used = inner.usage.used().to_le_bytes();
+        rustix::fs::fsetxattr(
+            &inner.tree.hidden,
+            usage::ATTRIBUTE,
+            &used,
+            XattrFlags::empty(),
+        )
+        .map_err(|e| at(e.into()))?;
+    }
+    if dirty_ids(&inner.tree).map_err(at)?.is_empty() {
+        match rustix::fs::unlinkat(&inner.tree.hidden, "cache", AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(at(e.into())),
+        }
+    }
+    if inner.durability == Durability::Commit {
+        rustix::fs::syncfs(inner.tree.root()).map_err(|e| at(e.into()))?;
+    }
+    // Another instance may take over from here, even while this value is still held somewhere.
+    rustix::fs::flock(inner.owner.as_fd(), FlockOperation::Unlock).map_err(|e| at(e.into()))
+}
+
+/// The versions that have a dirty name.
+pub(super) fn dirty_ids(tree: &Tree) -> io::Result<HashSet<FileId>> {
+    let names = tree::names(&tree.dirty)?;
+    Ok(names
+        .iter()
+        .filter_map(|n| std::str::from_utf8(n).ok())
+        .filter_map(|n| u64::from_str_radix(n, 16).ok())
+        .map(FileId)
+        .collect())
+}
+
+/// Whether an entry is the version `id`.
+pub(super) fn is_version(entry: &Entry, id: FileId) -> bool {
+    matches!(entry, Entry::Found(found) if found.meta.file_id == id)
+}

@@ -1,0 +1,740 @@
+//! The namespace as a whole: a model, crashes, links, writers beside the gateway.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::objects::Backing;
+
+struct Fixture {
+    dir: TempDir,
+    cached: bool,
+    durability: Durability,
+    symlinks: Symlinks,
+    quota: Option<u64>,
+}
+
+fn p(s: &str) -> ResourcePath {
+    ResourcePath::parse(s).unwrap()
+}
+
+impl Fixture {
+    fn new(cached: bool) -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("root")).unwrap();
+        Fixture {
+            dir,
+            cached,
+            durability: Durability::Commit,
+            symlinks: Symlinks::Refuse,
+            quota: None,
+        }
+    }
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+    fn cache_dir(&self) -> Option<PathBuf> {
+        self.cached.then(|| self.dir.path().join("cache"))
+    }
+    async fn try_open(&self) -> Result<Arc<Volume>, VolumeError> {
+        Volume::open(VolumeOptions {
+            root: self.root(),
+            cache: open_cache(self.cache_dir(), self.durability),
+            log_dir: self.cache_dir().map(|d| d.join("log")),
+            durability: self.durability,
+            symlinks: self.symlinks,
+            quota_bytes: self.quota,
+        })
+        .await
+    }
+    async fn open(&self) -> Arc<Volume> {
+        self.try_open().await.unwrap()
+    }
+    fn litter(&self) -> Vec<PathBuf> {
+        std::fs::read_dir(self.root().join(".tierdav/tmp"))
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect()
+    }
+}
+
+fn open_cache(dir: Option<PathBuf>, _durability: Durability) -> Arc<ObjectCache> {
+    ObjectCache::open_stub(dir)
+}
+
+async fn put(v: &Volume, path: &str, data: &[u8]) -> Result<(Meta, bool), VolumeError> {
+    let mut up = v
+        .create(&p(path), IoContext::default(), Some(data.len() as u64))
+        .await?;
+    up.write(Bytes::copy_from_slice(data)).await?;
+    up.commit(unchecked()).await
+}
+
+async fn get(v: &Volume, path: &str) -> Result<Vec<u8>, VolumeError> {
+    let (meta, reader) = v.open_read(&p(path), IoContext::default()).await?;
+    let mut out = Vec::new();
+    while (out.len() as u64) < meta.len {
+        let (data, _) = reader
+            .read(out.len() as u64, 1 << 20)
+            .await
+            .map_err(VolumeError::Cache)?;
+        out.extend_from_slice(&data);
+    }
+    Ok(out)
+}
+
+/// Ends a volume as a crash of the process would: no shutdown, only the owner's lock goes.
+async fn crash(v: Arc<Volume>) {
+    v.inner.cleaner.finish();
+    rustix::fs::flock(&v.inner.owner, rustix::fs::FlockOperation::Unlock).unwrap();
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let ok = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .unwrap()
+        .success();
+    assert!(ok);
+}
+
+async fn walk(v: &Volume) -> BTreeMap<String, Option<Vec<u8>>> {
+    let mut out = BTreeMap::new();
+    let mut left = vec![ResourcePath::root()];
+    while let Some(dir) = left.pop() {
+        for (name, meta) in v.list(&dir).await.unwrap() {
+            let path = dir.join(&name).unwrap();
+            if meta.kind == Kind::Collection {
+                out.insert(path.to_string(), None);
+                left.push(path);
+            } else {
+                let data = get(v, &path.to_string()).await.unwrap();
+                assert_eq!(data.len() as u64, meta.len);
+                out.insert(path.to_string(), Some(data));
+            }
+        }
+    }
+    out
+}
+
+#[tokio::test]
+async fn a_resource_lives_from_put_to_delete_in_every_mode() {
+    for (cached, durability) in [
+        (false, Durability::Commit),
+        (true, Durability::Commit),
+        (false, Durability::Relaxed),
+        (true, Durability::Relaxed),
+    ] {
+        let mut f = Fixture::new(cached);
+        f.durability = durability;
+        let v = f.open().await;
+        assert!(put(&v, "/a", b"one").await.unwrap().1);
+        let (two, created) = put(&v, "/a", b"two").await.unwrap();
+        assert!(!created);
+        assert_eq!(v.stat(&p("/a")).await.unwrap(), two);
+        assert!(matches!(
+            put(&v, "/x/a", b"").await,
+            Err(VolumeError::Conflict { .. })
+        ));
+        assert!(matches!(
+            put(&v, "/a/b", b"").await,
+            Err(VolumeError::Conflict { .. })
+        ));
+        v.mkcol(&p("/d"), unchecked()).await.unwrap();
+        assert!(matches!(
+            v.mkcol(&p("/d"), unchecked()).await,
+            Err(VolumeError::Exists { .. })
+        ));
+        assert!(matches!(
+            v.mkcol(&p("/q/d"), unchecked()).await,
+            Err(VolumeError::Conflict { .. })
+        ));
+        assert!(matches!(
+            put(&v, "/d", b"").await,
+            Err(VolumeError::IsCollection { .. })
+        ));
+        assert_eq!(
+            v.rename(&p("/a"), &p("/d/b"), false, unchecked())
+                .await
+                .unwrap(),
+            Replaced(false)
+        );
+        assert_eq!(v.stat(&p("/d/b")).await.unwrap().etag, two.etag);
+        assert_eq!(
+            v.copy(&p("/d"), &p("/e"), false, true, unchecked())
+                .await
+                .unwrap(),
+            Replaced(false)
+        );
+        assert_ne!(v.stat(&p("/e/b")).await.unwrap().etag, two.etag);
+        assert_eq!(get(&v, "/e/b").await.unwrap(), b"two");
+        assert_eq!(
+            v.rename(&p("/e"), &p("/d"), true, unchecked())
+                .await
+                .unwrap(),
+            Replaced(true)
+        );
+        let before = walk(&v).await;
+        v.shutdown().await.unwrap();
+        drop(v);
+        let v = f.open().await;
+        assert_eq!(walk(&v).await, before);
+        v.remove(&p("/d"), unchecked()).await.unwrap();
+        assert!(matches!(
+            v.stat(&p("/d/b")).await,
+            Err(VolumeError::NotFound { .. })
+        ));
+        v.inner.cleaner.finish();
+        assert!(f.litter().is_empty() && v.inner.cache.dirty_files().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn twenty_quick_puts_of_one_size_have_twenty_etags() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let mut seen = HashSet::new();
+    for _ in 0..20 {
+        seen.insert(put(&v, "/a", b"same").await.unwrap().0.etag);
+    }
+    assert_eq!(seen.len(), 20);
+}
+
+#[tokio::test]
+async fn an_etag_survives_move_flush_and_reopen() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let meta = put(&v, "/a", b"content").await.unwrap().0;
+    v.rename(&p("/a"), &p("/b"), true, unchecked())
+        .await
+        .unwrap();
+    crash(v).await;
+    let v = f.open().await;
+    assert_eq!(v.stat(&p("/b")).await.unwrap(), meta);
+    // What the migrator does with the last dirty object.
+    let file = v.open_dirty(meta.file_id).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&*file, b"content", 0).unwrap();
+    v.settle(meta.file_id).unwrap();
+    v.settle(meta.file_id).unwrap();
+    assert_eq!(v.stat(&p("/b")).await.unwrap(), meta);
+    assert_eq!(std::fs::read(f.root().join("b")).unwrap(), b"content");
+    assert!(
+        std::fs::read_dir(f.root().join(".tierdav/dirty"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_writer_beside_the_gateway_changes_the_etag_and_is_served() {
+    let f = Fixture::new(false);
+    let v = f.open().await;
+    let before = put(&v, "/a", b"ours").await.unwrap().0;
+    std::fs::write(f.root().join("a"), b"their").unwrap();
+    let after = v.stat(&p("/a")).await.unwrap();
+    assert_ne!(after.etag, before.etag);
+    assert_eq!(get(&v, "/a").await.unwrap(), b"their");
+    v.rename(&p("/a"), &p("/b"), true, unchecked())
+        .await
+        .unwrap();
+    assert_eq!(v.stat(&p("/b")).await.unwrap().etag, after.etag);
+    std::fs::write(f.root().join("b"), b"again").unwrap();
+    assert_ne!(v.stat(&p("/b")).await.unwrap().etag, after.etag);
+}
+
+#[tokio::test]
+async fn symbolic_links_are_absent_or_stay_beneath_the_root() {
+    let mut f = Fixture::new(false);
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret"), b"s").unwrap();
+    let v = f.open().await;
+    put(&v, "/real", b"r").await.unwrap();
+    for (target, name) in [
+        (outside.path().join("secret"), "out"),
+        (outside.path().to_owned(), "outdir"),
+        (PathBuf::from("real"), "in"),
+        (PathBuf::from(".tierdav"), "own"),
+        (PathBuf::from("../../etc"), "up"),
+    ] {
+        symlink(target, f.root().join(name)).unwrap();
+    }
+    assert_eq!(v.list(&ResourcePath::root()).await.unwrap().len(), 1);
+    for name in [
+        "/out",
+        "/outdir/secret",
+        "/in",
+        "/own/tmp",
+        "/own/owner.lock",
+        "/up/passwd",
+    ] {
+        assert!(
+            matches!(get(&v, name).await, Err(VolumeError::NotFound { .. })),
+            "{name}"
+        );
+        assert!(
+            matches!(v.stat(&p(name)).await, Err(VolumeError::NotFound { .. })),
+            "{name}"
+        );
+    }
+    assert!(matches!(
+        put(&v, "/out", b"x").await,
+        Err(VolumeError::Forbidden { .. })
+    ));
+    assert!(matches!(
+        put(&v, "/outdir/new", b"x").await,
+        Err(VolumeError::Conflict { .. })
+    ));
+    v.shutdown().await.unwrap();
+    drop(v);
+    f.symlinks = Symlinks::InsideRoot;
+    let v = f.open().await;
+    assert_eq!(get(&v, "/in").await.unwrap(), b"r");
+    for name in [
+        "/out",
+        "/outdir/secret",
+        "/own/tmp",
+        "/own/owner.lock",
+        "/up/passwd",
+    ] {
+        assert!(
+            matches!(get(&v, name).await, Err(VolumeError::NotFound { .. })),
+            "{name}"
+        );
+    }
+    assert!(
+        put(&v, "/own/tmp/x", b"x").await.is_err() && put(&v, "/outdir/x", b"x").await.is_err()
+    );
+    assert_eq!(std::fs::read(outside.path().join("secret")).unwrap(), b"s");
+    assert_eq!(v.list(&ResourcePath::root()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_dropped_upload_leaves_the_old_content_and_no_litter() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    put(&v, "/a", b"old").await.unwrap();
+    let mut up = v
+        .create(&p("/a"), IoContext::default(), None)
+        .await
+        .unwrap();
+    up.write(Bytes::from_static(b"new")).await.unwrap();
+    drop(up);
+    v.inner.cleaner.finish();
+    assert!(f.litter().is_empty());
+    assert_eq!(get(&v, "/a").await.unwrap(), b"old");
+    let mut up = v
+        .create(&p("/a"), IoContext::default(), None)
+        .await
+        .unwrap();
+    up.write(Bytes::from_static(b"new")).await.unwrap();
+    assert!(matches!(
+        up.commit(Box::new(|_| false)).await,
+        Err(VolumeError::PreconditionFailed { .. })
+    ));
+    assert_eq!(get(&v, "/a").await.unwrap(), b"old");
+}
+
+#[tokio::test]
+async fn a_reader_keeps_the_version_it_opened() {
+    for cached in [false, true] {
+        let f = Fixture::new(cached);
+        let v = f.open().await;
+        put(&v, "/a", b"old").await.unwrap();
+        let (_, reader) = v.open_read(&p("/a"), IoContext::default()).await.unwrap();
+        put(&v, "/a", b"new").await.unwrap();
+        assert_eq!(&reader.read(0, 9).await.unwrap().0[..], b"old");
+        v.remove(&p("/a"), unchecked()).await.unwrap();
+        assert_eq!(&reader.read(0, 9).await.unwrap().0[..], b"old");
+    }
+}
+
+#[tokio::test]
+async fn dead_properties_survive_put_move_copy_and_reopen_and_507_when_too_large() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let prop = DeadProp {
+        namespace: "n".into(),
+        name: "x".into(),
+        xml: b"<x/>".to_vec(),
+    };
+    put(&v, "/a", b"1").await.unwrap();
+    v.patch_props(&p("/a"), vec![PropChange::Set(prop.clone())], Some(true))
+        .await
+        .unwrap();
+    put(&v, "/a", b"2").await.unwrap();
+    v.rename(&p("/a"), &p("/b"), true, unchecked())
+        .await
+        .unwrap();
+    v.copy(&p("/b"), &p("/c"), true, true, unchecked())
+        .await
+        .unwrap();
+    crash(v).await;
+    let v = f.open().await;
+    for name in ["/b", "/c"] {
+        assert_eq!(v.props(&p(name)).await.unwrap(), vec![prop.clone()]);
+        assert!(v.stat(&p(name)).await.unwrap().executable);
+    }
+    let large = DeadProp {
+        xml: vec![b'x'; 70_000],
+        ..prop.clone()
+    };
+    let set = vec![
+        PropChange::Remove {
+            ns: "n".into(),
+            name: "x".into(),
+        },
+        PropChange::Set(large),
+    ];
+    let refused = v.patch_props(&p("/b"), set, Some(false)).await;
+    assert!(matches!(refused, Err(VolumeError::NoSpace { .. })));
+    assert_eq!(v.props(&p("/b")).await.unwrap(), vec![prop]);
+    assert!(v.stat(&p("/b")).await.unwrap().executable);
+}
+
+#[tokio::test]
+async fn lock_null_resources_become_real_by_put_or_go() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    assert!(v.touch_locked(&p("/a")).await.unwrap().lock_null);
+    assert!(matches!(
+        v.touch_locked(&p("/a")).await,
+        Err(VolumeError::Exists { .. })
+    ));
+    v.touch_locked(&p("/b")).await.unwrap();
+    v.touch_locked(&p("/c")).await.unwrap();
+    crash(v).await;
+    let v = f.open().await;
+    assert!(v.stat(&p("/a")).await.unwrap().lock_null);
+    put(&v, "/a", b"x").await.unwrap();
+    v.clear_lock_null(&p("/b")).await.unwrap();
+    for (name, goes) in [
+        ("/a", false),
+        ("/b", false),
+        ("/c", true),
+        ("/never", false),
+    ] {
+        assert_eq!(v.remove_lock_null(&p(name)).await.unwrap(), goes, "{name}");
+    }
+    assert!(
+        !v.stat(&p("/a")).await.unwrap().lock_null && !v.stat(&p("/b")).await.unwrap().lock_null
+    );
+}
+
+#[tokio::test]
+async fn a_quota_is_enforced_to_the_byte_and_freed_by_delete() {
+    let mut f = Fixture::new(false);
+    f.quota = Some(10);
+    let v = f.open().await;
+    put(&v, "/a", b"123456").await.unwrap();
+    assert!(matches!(
+        put(&v, "/b", b"12345").await,
+        Err(VolumeError::NoSpace { .. })
+    ));
+    put(&v, "/b", b"1234").await.unwrap();
+    put(&v, "/a", b"654321").await.unwrap();
+    assert_eq!(
+        v.quota().await.unwrap(),
+        Quota {
+            used: 10,
+            available: 0
+        }
+    );
+    v.shutdown().await.unwrap();
+    drop(v);
+    let v = f.open().await;
+    assert_eq!(v.quota().await.unwrap().used, 10);
+    v.remove(&p("/a"), unchecked()).await.unwrap();
+    assert_eq!(
+        v.quota().await.unwrap(),
+        Quota {
+            used: 4,
+            available: 6
+        }
+    );
+}
+
+#[tokio::test]
+async fn patches_make_new_versions() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let old = put(&v, "/a", b"hello world").await.unwrap().0;
+    let mut up = v.patch(&p("/a"), IoContext::default()).await.unwrap();
+    up.write_at(6, Bytes::from_static(b"there")).await.unwrap();
+    up.write_at(11, Bytes::from_static(b"!")).await.unwrap();
+    let new = up.commit(unchecked()).await.unwrap().0;
+    assert_ne!(new.etag, old.etag);
+    assert_eq!(get(&v, "/a").await.unwrap(), b"hello there!");
+    let mut late = v.patch(&p("/a"), IoContext::default()).await.unwrap();
+    late.truncate(1).await.unwrap();
+    put(&v, "/a", b"other").await.unwrap();
+    assert!(matches!(
+        late.commit(unchecked()).await,
+        Err(VolumeError::Unavailable { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_second_instance_and_a_wrong_pair_are_refused_by_name() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let text = f.try_open().await.err().unwrap().to_string();
+    assert!(
+        text.contains(&format!("pid {}", std::process::id())),
+        "{text}"
+    );
+    put(&v, "/a", b"dirty").await.unwrap();
+    v.shutdown().await.unwrap();
+    drop(v);
+    let away = f.dir.path().join("away");
+    std::fs::rename(f.dir.path().join("cache"), &away).unwrap();
+    let text = f.try_open().await.err().unwrap().to_string();
+    assert!(text.contains("is the cache's volume mounted"), "{text}");
+    std::fs::remove_dir_all(f.dir.path().join("cache")).unwrap();
+    std::fs::rename(&away, f.dir.path().join("cache")).unwrap();
+    std::fs::rename(f.root(), &away).unwrap();
+    std::fs::create_dir(f.root()).unwrap();
+    let text = f.try_open().await.err().unwrap().to_string();
+    assert!(text.contains("is the root's volume mounted"), "{text}");
+}
+
+/// A power cut: the tree as it was when it was last synced, log and cache as they are now.
+#[tokio::test]
+async fn the_log_rebuilds_all_that_was_acknowledged_over_a_tree_of_any_age() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    put(&v, "/base", b"base").await.unwrap();
+    v.mkcol(&p("/olddir"), unchecked()).await.unwrap();
+    checkpoint_now(&v);
+    let mut trees = Vec::new();
+    let snapshot = |trees: &mut Vec<PathBuf>| {
+        let to = f.dir.path().join(format!("tree{}", trees.len()));
+        copy_tree(&f.root(), &to);
+        trees.push(to);
+    };
+    snapshot(&mut trees);
+    put(&v, "/a", b"1").await.unwrap();
+    snapshot(&mut trees);
+    v.rename(&p("/a"), &p("/b"), true, unchecked())
+        .await
+        .unwrap();
+    snapshot(&mut trees);
+    put(&v, "/a", b"2").await.unwrap();
+    snapshot(&mut trees);
+    v.mkcol(&p("/d"), unchecked()).await.unwrap();
+    v.rename(&p("/b"), &p("/d/b"), true, unchecked())
+        .await
+        .unwrap();
+    snapshot(&mut trees);
+    v.rename(&p("/d"), &p("/olddir"), true, unchecked())
+        .await
+        .unwrap();
+    put(&v, "/base", b"newer").await.unwrap();
+    put(&v, "/olddir/b", b"3").await.unwrap();
+    snapshot(&mut trees);
+    let prop = DeadProp {
+        namespace: "n".into(),
+        name: "x".into(),
+        xml: b"<x/>".to_vec(),
+    };
+    v.patch_props(&p("/a"), vec![PropChange::Set(prop.clone())], None)
+        .await
+        .unwrap();
+    put(&v, "/gone", b"4").await.unwrap();
+    v.remove(&p("/gone"), unchecked()).await.unwrap();
+    v.inner.cleaner.finish();
+    snapshot(&mut trees);
+    let want = walk(&v).await;
+    let etag = v.stat(&p("/olddir/b")).await.unwrap().etag;
+    crash(v).await;
+    let cache = f.dir.path().join("cache.kept");
+    copy_tree(&f.dir.path().join("cache"), &cache);
+    for tree in trees {
+        std::fs::remove_dir_all(f.root()).unwrap();
+        std::fs::rename(&tree, f.root()).unwrap();
+        std::fs::remove_dir_all(f.dir.path().join("cache")).unwrap();
+        copy_tree(&cache, &f.dir.path().join("cache"));
+        let v = f.open().await;
+        assert_eq!(walk(&v).await, want, "{tree:?}");
+        assert_eq!(v.stat(&p("/olddir/b")).await.unwrap().etag, etag);
+        assert_eq!(v.props(&p("/a")).await.unwrap(), vec![prop.clone()]);
+        v.inner.cleaner.finish();
+        assert!(f.litter().is_empty());
+        crash(v).await;
+        let v = f.open().await;
+        assert_eq!(walk(&v).await, want, "again, {tree:?}");
+        crash(v).await;
+    }
+}
+
+fn checkpoint_now(v: &Volume) {
+    start::checkpoint(&v.inner).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_changes_all_arrive() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    v.mkcol(&p("/d"), unchecked()).await.unwrap();
+    let tasks: Vec<_> = (0..64)
+        .map(|i| {
+            let v = Arc::clone(&v);
+            tokio::spawn(async move {
+                put(&v, &format!("/d/{i}"), format!("{i}").as_bytes())
+                    .await
+                    .unwrap();
+                put(&v, "/d/shared", format!("{i}").as_bytes())
+                    .await
+                    .unwrap();
+                v.rename(
+                    &p(&format!("/d/{i}")),
+                    &p(&format!("/d/m{i}")),
+                    true,
+                    unchecked(),
+                )
+                .await
+                .unwrap();
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let before = walk(&v).await;
+    assert_eq!(before.len(), 66);
+    crash(v).await;
+    assert_eq!(walk(&*f.open().await).await, before);
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put(String, u8),
+    Mkcol(String),
+    Remove(String),
+    Rename(String, String, bool),
+    Copy(String, String, bool),
+    Reopen(bool),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let path = || "(/[ab]){1,3}";
+    let op = prop_oneof![
+        4 => (path(), any::<u8>()).prop_map(|(a, b)| Op::Put(a, b)),
+        3 => path().prop_map(Op::Mkcol),
+        1 => path().prop_map(Op::Remove),
+        2 => (path(), path(), any::<bool>()).prop_map(|(a, b, o)| Op::Rename(a, b, o)),
+        2 => (path(), path(), any::<bool>()).prop_map(|(a, b, o)| Op::Copy(a, b, o)),
+        1 => any::<bool>().prop_map(Op::Reopen),
+    ];
+    proptest::collection::vec(op, 1..30)
+}
+
+type Model = BTreeMap<String, Option<Vec<u8>>>;
+
+fn parent_ok(m: &Model, path: &str) -> bool {
+    let parent = &path[..path.rfind('/').unwrap()];
+    parent.is_empty() || matches!(m.get(parent), Some(None))
+}
+
+fn take(m: &mut Model, path: &str) -> Vec<(String, Option<Vec<u8>>)> {
+    let below = format!("{path}/");
+    let names: Vec<String> = m
+        .keys()
+        .filter(|k| *k == path || k.starts_with(&below))
+        .cloned()
+        .collect();
+    names
+        .into_iter()
+        .map(|k| (k[path.len()..].to_owned(), m.remove(&k).unwrap()))
+        .collect()
+}
+
+/// The model's answer: whether the operation succeeds, the model changed accordingly.
+fn expect(m: &mut Model, op: &Op) -> bool {
+    match op {
+        Op::Put(path, b) => {
+            let ok = parent_ok(m, path) && !matches!(m.get(path), Some(None));
+            if ok {
+                m.insert(path.clone(), Some(vec![*b; *b as usize]));
+            }
+            ok
+        }
+        Op::Mkcol(path) => {
+            let ok = parent_ok(m, path) && !m.contains_key(path);
+            if ok {
+                m.insert(path.clone(), None);
+            }
+            ok
+        }
+        Op::Remove(path) => !take(m, path).is_empty(),
+        Op::Rename(from, to, overwrite) | Op::Copy(from, to, overwrite) => {
+            let overlap = p(from).is_within(&p(to)) || p(to).is_within(&p(from));
+            if overlap
+                || !m.contains_key(from)
+                || !parent_ok(m, to)
+                || (m.contains_key(to) && !overwrite)
+            {
+                return false;
+            }
+            let moved = take(m, from);
+            if matches!(op, Op::Copy(..)) {
+                m.extend(moved.iter().map(|(k, d)| (format!("{from}{k}"), d.clone())));
+            }
+            take(m, to);
+            m.extend(moved.into_iter().map(|(k, d)| (format!("{to}{k}"), d)));
+            true
+        }
+        Op::Reopen(_) => true,
+    }
+}
+
+async fn perform(f: &Fixture, v: &mut Arc<Volume>, op: &Op) -> bool {
+    match op {
+        Op::Put(path, b) => put(v, path, &vec![*b; *b as usize]).await.is_ok(),
+        Op::Mkcol(path) => v.mkcol(&p(path), unchecked()).await.is_ok(),
+        Op::Remove(path) => v.remove(&p(path), unchecked()).await.is_ok(),
+        Op::Rename(a, b, o) => v.rename(&p(a), &p(b), *o, unchecked()).await.is_ok(),
+        Op::Copy(a, b, o) => v.copy(&p(a), &p(b), *o, true, unchecked()).await.is_ok(),
+        Op::Reopen(clean) => {
+            if *clean {
+                v.shutdown().await.unwrap();
+            } else {
+                crash(Arc::clone(v)).await;
+            }
+            *v = f.open().await;
+            true
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_sequence_of_changes_agrees_with_a_plain_model(ops in ops(), cached: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let f = Fixture::new(cached);
+            let mut v = f.open().await;
+            let mut model = Model::new();
+            for op in &ops {
+                let want = expect(&mut model, op);
+                assert_eq!(perform(&f, &mut v, op).await, want, "{op:?}");
+                assert_eq!(walk(&v).await, model, "after {op:?}");
+            }
+            crash(v).await;
+            let v = f.open().await;
+            assert_eq!(walk(&v).await, model);
+            v.inner.cleaner.finish();
+            assert!(f.litter().is_empty());
+        });
+    }
+}

@@ -1,0 +1,424 @@
+//! The tree under the root: every look and every change relative to a directory handle.
+//!
+//! Names are resolved by `openat2` beneath the root, without magic links and, unless allowed,
+//! without symbolic ones. The last step is always one name in an open directory, so that nothing
+//! swapped in between can lead outside.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, XattrFlags,
+};
+use rustix::io::Errno;
+
+use super::identity::{self, Identity, State};
+use super::path::{HIDDEN, ResourcePath};
+use super::props;
+use super::types::{Found, Kind, Meta, Symlinks};
+
+/// Longest text handed to one `openat2` (`PATH_MAX` is 4096 with its NUL).
+const RESOLVE_BYTES_MAX: usize = 4000;
+
+/// What holds a name.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// Nothing.
+    Absent,
+    /// Something that is no resource: a refused link, a device, a pipe.
+    Other,
+    /// A file or collection.
+    Found(Box<Found>),
+}
+
+/// The open root.
+pub(crate) struct Tree {
+    root: OwnedFd,
+    symlinks: Symlinks,
+    hidden_real: PathBuf,
+    /// `.tierdav`.
+    pub hidden: OwnedFd,
+    /// `.tierdav/tmp`: prepared and discarded things.
+    pub tmp: OwnedFd,
+    /// `.tierdav/dirty`: a second name for each file with dirty objects.
+    pub dirty: OwnedFd,
+}
+
+const DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+pub(crate) fn id_name(id: tiering::FileId) -> String {
+    format!("{:016x}", id.0)
+}
+
+impl Tree {
+    /// Opens `root`, makes the hidden directories.
+    pub fn open(root: &Path, symlinks: Symlinks) -> io::Result<Tree> {
+        let root = rustix::fs::open(root, DIR, Mode::empty())?;
+        let sub = |dir: &OwnedFd, name: &str| -> io::Result<OwnedFd> {
+            match rustix::fs::mkdirat(dir, name, Mode::from(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e.into()),
+            }
+            Ok(rustix::fs::openat(
+                dir,
+                name,
+                DIR | OFlags::NOFOLLOW,
+                Mode::empty(),
+            )?)
+        };
+        let hidden = sub(&root, HIDDEN)?;
+        let (tmp, dirty) = (sub(&hidden, "tmp")?, sub(&hidden, "dirty")?);
+        let hidden_real = std::fs::read_link(proc_path(&hidden, None))?;
+        Ok(Tree {
+            root,
+            symlinks,
+            hidden_real,
+            hidden,
+            tmp,
+            dirty,
+        })
+    }
+
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// A directory of the hidden one, created when missing.
+    pub fn hidden_path(&self) -> &Path {
+        &self.hidden_real
+    }
+
+    fn flags(&self) -> ResolveFlags {
+        let base = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match self.symlinks {
+            Symlinks::Refuse => base | ResolveFlags::NO_SYMLINKS,
+            Symlinks::InsideRoot => base,
+        }
+    }
+
+    /// Opens what `path` names beneath the root.
+    fn resolve(&self, path: &ResourcePath, flags: OFlags) -> io::Result<OwnedFd> {
+        let mut rest = path.relative();
+        if rest.is_empty() {
+            rest = ".";
+        }
+        let mut base: Option<OwnedFd> = None;
+        while rest.len() > RESOLVE_BYTES_MAX {
+            let cut = rest.as_bytes()[..RESOLVE_BYTES_MAX]
+                .iter()
+                .rposition(|b| *b == b'/');
+            let (head, tail) = rest.split_at(cut.ok_or(Errno::NAMETOOLONG)?);
+            base = Some(self.openat2(base.as_ref(), head, DIR)?);
+            rest = &tail[1..];
+        }
+        let fd = self.openat2(base.as_ref(), rest, flags)?;
+        if self.symlinks == Symlinks::InsideRoot {
+            // A link below the root may point at the gateway's own directory, which is no place.
+            let real = std::fs::read_link(proc_path(&fd, None))?;
+            if real.starts_with(&self.hidden_real) {
+                return Err(Errno::NOENT.into());
+            }
+        }
+        Ok(fd)
+    }
+
+    fn openat2(&self, base: Option<&OwnedFd>, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let base = base.unwrap_or(&self.root);
+        let flags = flags | OFlags::CLOEXEC;
+        loop {
+            // EAGAIN: a rename elsewhere raced with the walk; the kernel asks to try again.
+            match rustix::fs::openat2(base, path, flags, Mode::empty(), self.flags()) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Opens a collection.
+    pub fn dir(&self, path: &ResourcePath) -> io::Result<OwnedFd> {
+        self.resolve(path, DIR)
+    }
+
+    /// Opens the collection that holds `path`; the root itself is `.` in itself.
+    pub fn parent<'p>(&self, path: &'p ResourcePath) -> io::Result<(OwnedFd, &'p str)> {
+        match path.parent() {
+            Some(parent) => Ok((self.dir(&parent)?, path.name())),
+            None => Ok((self.dir(path)?, ".")),
+        }
+    }
+
+    /// Opens a file's content to read.
+    pub fn file(&self, path: &ResourcePath) -> io::Result<File> {
+        Ok(File::from(self.resolve(
+            path,
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
+        )?))
+    }
+
+    /// What `path` names.
+    pub fn find(&self, path: &ResourcePath) -> io::Result<Entry> {
+        match self.parent(path) {
+            Ok((dir, name)) => self.look(&dir, name, path),
+            Err(e) if is_absent(&e) => Ok(Entry::Absent),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What `name` is in `dir`; `path` is where that is, to follow an allowed link.
+    pub fn look(&self, dir: &OwnedFd, name: &str, path: &ResourcePath) -> io::Result<Entry> {
+        let entry = look_at(dir, name)?;
+        if let Some(entry) = entry {
+            return Ok(entry);
+        }
+        // A symbolic link.
+        match self.symlinks {
+            Symlinks::Refuse => Ok(Entry::Other),
+            Symlinks::InsideRoot => {
+                match self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+                    Ok(fd) => look_fd(&fd),
+                    Err(e) if is_absent(&e) => Ok(Entry::Other),
+                    Err(e) => Err(e),
+                }
+            }
+        }
+    }
+}
+
+/// Errors of a walk that mean: there is no such place beneath the root.
+pub(crate) fn is_absent(e: &io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO)
+    )
+}
+
+/// The file's path for calls that take no directory handle. The kernel follows the magic link to
+/// the open directory itself, wherever that is now.
+fn proc_path(fd: &impl AsRawFd, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("/proc/self/fd/{}/{name}", fd.as_raw_fd()),
+        None => format!("/proc/self/fd/{}", fd.as_raw_fd()),
+    }
+}
+
+/// Looks at a name without following links; `None` for a symbolic link.
+pub(crate) fn look_at(dir: &OwnedFd, name: &str) -> io::Result<Option<Entry>> {
+    // The record before the status: settling writes times first and the record last, so a record
+    // that says inline goes with the times seen after it.
+    let mut buf = [0u8; 128];
+    let record = match rustix::fs::lgetxattr(
+        proc_path(dir, Some(name)),
+        identity::ATTRIBUTE,
+        &mut buf[..],
+    ) {
+        Ok(n) => Identity::decode(&buf[..n]),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE | Errno::PERM | Errno::ACCESS) => None,
+        Err(Errno::NOENT) => return Ok(Some(Entry::Absent)),
+        Err(e) => return Err(e.into()),
+    };
+    let stat = match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(Some(Entry::Absent)),
+        other => other?,
+    };
+    if stat.file_type == FileType::Symlink {
+        return Ok(None);
+    }
+    let mismatch = record.is_some_and(|r| {
+        stat.file_type == FileType::RegularFile && !r.describes(stat.mtime_ns, stat.len, stat.ino)
+    });
+    if mismatch {
+        // Either written beside the gateway, or another file took the name between the two calls.
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+            Ok(fd) => return look_fd(&fd).map(Some),
+            Err(Errno::NOENT) => return Ok(Some(Entry::Absent)),
+            Err(Errno::ACCESS | Errno::LOOP) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(Some(entry_of(record, &stat)))
+}
+
+/// Looks at an open file or directory.
+pub(crate) fn look_fd(fd: &impl AsFd) -> io::Result<Entry> {
+    let record = get_identity(fd)?;
+    let stat = statx(fd, "", AtFlags::EMPTY_PATH)?;
+    Ok(entry_of(record, &stat))
+}
+
+/// The record of an open file, valid or not for what the file now is.
+pub(crate) fn get_identity(fd: &impl AsFd) -> io::Result<Option<Identity>> {
+    let mut buf = [0u8; 128];
+    match rustix::fs::fgetxattr(fd, identity::ATTRIBUTE, &mut buf[..]) {
+        Ok(n) => Ok(Identity::decode(&buf[..n])),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What `statx` says, as far as it matters here.
+pub(crate) struct Stat {
+    pub file_type: FileType,
+    pub mode: u32,
+    pub len: u64,
+    pub mtime_ns: i64,
+    pub created_ns: i64,
+    pub ino: u64,
+    pub links: u32,
+}
+
+/// `statx` of a name in a directory, or of an open file with an empty name.
+pub(crate) fn statx(dir: &impl AsFd, name: &str, flags: AtFlags) -> Result<Stat, Errno> {
+    let s = rustix::fs::statx(
+        dir,
+        name,
+        flags,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+    )?;
+    let ns = |t: rustix::fs::StatxTimestamp| {
+        t.tv_sec
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(t.tv_nsec))
+    };
+    let mtime_ns = ns(s.stx_mtime);
+    let born = s.stx_mask & StatxFlags::BTIME.bits() != 0;
+    Ok(Stat {
+        file_type: FileType::from_raw_mode(u32::from(s.stx_mode)),
+        mode: u32::from(s.stx_mode) & 0o7777,
+        len: s.stx_size,
+        mtime_ns,
+        created_ns: if born { ns(s.stx_btime) } else { mtime_ns },
+        ino: s.stx_ino,
+        links: s.stx_nlink,
+    })
+}
+
+fn entry_of(record: Option<Identity>, stat: &Stat) -> Entry {
+    let kind = match stat.file_type {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Collection,
+        _ => return Entry::Other,
+    };
+    let mut stale = None;
+    let identity = match (kind, record) {
+        (Kind::File, Some(r)) if r.describes(stat.mtime_ns, stat.len, stat.ino) => r,
+        (Kind::Collection, r) => Identity {
+            file_id: r.map_or_else(|| identity::derived_dir(stat.ino), |r| r.file_id),
+            len: 0,
+            mtime_ns: stat.mtime_ns,
+            created_ns: r.map_or(stat.created_ns, |r| r.created_ns),
+            ino: stat.ino,
+            state: State::Inline,
+            lock_null: false,
+        },
+        (Kind::File, r) => {
+            stale = r.map(|r| r.file_id);
+            Identity {
+                file_id: identity::derived(stat.mtime_ns, stat.len, stat.ino),
+                len: stat.len,
+                mtime_ns: stat.mtime_ns,
+                created_ns: r.map_or(stat.created_ns, |r| r.created_ns),
+                ino: stat.ino,
+                state: State::Inline,
+                lock_null: false,
+            }
+        }
+    };
+    let executable = kind == Kind::File && stat.mode & 0o100 != 0;
+    let meta = Meta::of(&identity, kind, executable);
+    Entry::Found(Box::new(Found {
+        meta,
+        identity,
+        stale,
+        mode: stat.mode,
+    }))
+}
+
+/// Writes the identity record.
+pub(crate) fn set_identity(fd: &impl AsFd, id: &Identity) -> io::Result<()> {
+    Ok(rustix::fs::fsetxattr(
+        fd,
+        identity::ATTRIBUTE,
+        &id.encode(),
+        XattrFlags::empty(),
+    )?)
+}
+
+/// The encoded dead properties of an open file or directory; empty for none.
+pub(crate) fn get_props(fd: &impl AsFd) -> io::Result<Vec<u8>> {
+    let mut buf = vec![0u8; 4096];
+    loop {
+        match rustix::fs::fgetxattr(fd, props::ATTRIBUTE, &mut buf[..]) {
+            Ok(n) => {
+                buf.truncate(n);
+                return Ok(buf);
+            }
+            Err(Errno::NODATA | Errno::NOTSUP) => return Ok(Vec::new()),
+            Err(Errno::RANGE) if buf.len() < props::VALUE_BYTES_MAX => {
+                buf.resize(props::VALUE_BYTES_MAX, 0)
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Writes the encoded dead properties; empty removes them.
+pub(crate) fn set_props(fd: &impl AsFd, value: &[u8]) -> io::Result<()> {
+    if value.is_empty() {
+        return match rustix::fs::fremovexattr(fd, props::ATTRIBUTE) {
+            Ok(()) | Err(Errno::NODATA) => Ok(()),
+            Err(e) => Err(e.into()),
+        };
+    }
+    match rustix::fs::fsetxattr(fd, props::ATTRIBUTE, value, XattrFlags::empty()) {
+        // What does not fit the attribute area is a lack of space, whatever the file system calls it.
+        Err(Errno::TOOBIG | Errno::RANGE) => Err(Errno::NOSPC.into()),
+        other => Ok(other?),
+    }
+}
+
+/// Sets a file's mtime; its atime stays.
+pub(crate) fn set_mtime(fd: &impl AsFd, mtime_ns: i64) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime_ns.div_euclid(1_000_000_000),
+            tv_nsec: mtime_ns.rem_euclid(1_000_000_000) as _,
+        },
+    };
+    Ok(rustix::fs::futimens(fd, &times)?)
+}
+
+/// The names in an open directory, `.` and `..` left out, as bytes.
+pub(crate) fn names(dir: &impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut out = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            out.push(name.to_vec());
+        }
+    }
+    Ok(out)
+}
+
+/// Opens a directory by raw name for the gateway's own work below the hidden directory.
+pub(crate) fn open_dir_raw(dir: &impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(
+        dir,
+        OsStr::from_bytes(name),
+        DIR | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )?)
+}

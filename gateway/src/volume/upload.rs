@@ -1,0 +1,416 @@
+//! A new version of a file, from its first byte to its name.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::AtFlags;
+use tiering::FileId;
+
+use super::apply::{self, Place};
+use super::error::{At, VolumeError};
+use super::identity::{self, Identity, State};
+use super::log::record::{LoggedObject, Record};
+use super::path::ResourcePath;
+use super::tree::{self, id_name};
+use super::types::{Check, Kind, Meta};
+use super::usage::Reservation;
+use super::{Durability, Inner, Volume, cache_error, cleaner, hop, now_ns, unavailable};
+use crate::objects::{IoContext, Staged, Staging};
+
+/// The temporary name of a version on its way; gone when dropped.
+pub(crate) struct Prepared {
+    inner: Arc<Inner>,
+    pub id: FileId,
+    pub tree: Arc<File>,
+    named: bool,
+}
+
+impl Prepared {
+    pub fn new(inner: &Arc<Inner>, path: &ResourcePath) -> Result<Prepared, VolumeError> {
+        let id = identity::fresh().at("draw an id for", path)?;
+        let tree = Arc::new(apply::create_tmp(&inner.tree, id).at("create", path)?);
+        Ok(Prepared {
+            inner: Arc::clone(inner),
+            id,
+            tree,
+            named: true,
+        })
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if self.named {
+            // No system call here: this may be an async thread.
+            self.inner.cleaner.remove(id_name(self.id), false);
+        }
+    }
+}
+
+/// Where a new version's properties, permissions and rules come from.
+pub(crate) enum Origin {
+    /// Whole content by PUT.
+    Whole,
+    /// A change of this version, which must still be the current one.
+    Partial(FileId),
+    /// A copy: takes these along; may replace only if allowed.
+    Copy {
+        props: Vec<u8>,
+        mode: u32,
+        overwrite: bool,
+    },
+    /// An empty resource for a lock.
+    LockNull,
+}
+
+/// Content being received. Dropping it discards it and leaves the old version untouched.
+pub struct Upload {
+    path: ResourcePath,
+    prepared: Prepared,
+    staging: Staging,
+    reserved: Reservation,
+    origin: Origin,
+}
+
+impl Volume {
+    /// Begins a whole PUT. `expected_len` lets a full volume refuse before any byte is sent.
+    pub async fn create(
+        &self,
+        path: &ResourcePath,
+        io: IoContext,
+        expected_len: Option<u64>,
+    ) -> Result<Upload, VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        hop(move || {
+            let old = inner.target_of_put(&path)?;
+            let mut reserved = inner.usage.reservation(old.as_ref().map_or(0, |m| m.len));
+            if let Some(len) = expected_len {
+                inner.check_room(&path, len, &mut reserved)?;
+            }
+            let prepared = Prepared::new(&inner, &path)?;
+            let mut staging = inner
+                .cache
+                .stage(prepared.id, Arc::clone(&prepared.tree), io);
+            if let Some(len) = expected_len {
+                staging.expect_len(len);
+            }
+            inner.tune(&mut staging);
+            Ok(Upload {
+                path,
+                prepared,
+                staging,
+                reserved,
+                origin: Origin::Whole,
+            })
+        })
+        .await
+    }
+
+    /// Begins a partial change: an upload that already holds the current content.
+    pub async fn patch(&self, path: &ResourcePath, io: IoContext) -> Result<Upload, VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let cache = Arc::clone(&inner.cache);
+        let (path, old, reader, prepared, reserved) = hop(move || {
+            let (found, reader) = inner.open_read(&path, io)?;
+            let mut reserved = inner.usage.reservation(found.meta.len);
+            inner.check_room(&path, found.meta.len, &mut reserved)?;
+            let prepared = Prepared::new(&inner, &path)?;
+            Ok((path, found.meta.file_id, reader, prepared, reserved))
+        })
+        .await?;
+        let mut staging = cache
+            .stage_from(&reader, prepared.id, Arc::clone(&prepared.tree), io)
+            .await
+            .map_err(|e| cache_error("patch", &path, e))?;
+        self.inner.tune(&mut staging);
+        Ok(Upload {
+            path,
+            prepared,
+            staging,
+            reserved,
+            origin: Origin::Partial(old),
+        })
+    }
+
+    /// Makes an empty resource for a LOCK of an unmapped URL. An existing one is [`VolumeError::Exists`].
+    pub async fn touch_locked(&self, path: &ResourcePath) -> Result<Meta, VolumeError> {
+        let mut upload = self.create(path, IoContext::default(), Some(0)).await?;
+        upload.origin = Origin::LockNull;
+        Ok(upload.commit(Box::new(|_| true)).await?.0)
+    }
+}
+
+impl Upload {
+    /// Appends `data`.
+    pub async fn write(&mut self, data: Bytes) -> Result<(), VolumeError> {
+        self.reserve(self.staging.len().saturating_add(data.len() as u64))?;
+        self.staging
+            .write(data)
+            .await
+            .map_err(|e| cache_error("write", &self.path, e))
+    }
+
+    /// Writes `data` at `offset`; a gap before it reads as zeros.
+    pub async fn write_at(&mut self, offset: u64, data: Bytes) -> Result<(), VolumeError> {
+        let end = offset
+            .checked_add(data.len() as u64)
+            .ok_or_else(|| VolumeError::TooLarge {
+                path: self.path.clone(),
+            })?;
+        self.reserve(end.max(self.staging.len()))?;
+        self.staging
+            .write_at(offset, data)
+            .await
+            .map_err(|e| cache_error("write", &self.path, e))
+    }
+
+    /// Cuts or extends (with zeros) the content to `len` bytes.
+    pub async fn truncate(&mut self, len: u64) -> Result<(), VolumeError> {
+        self.reserve(len)?;
+        self.staging
+            .truncate(len)
+            .await
+            .map_err(|e| cache_error("truncate", &self.path, e))
+    }
+
+    /// Bytes of content so far.
+    pub fn len(&self) -> u64 {
+        self.staging.len()
+    }
+
+    /// Whether there is no content yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn reserve(&mut self, len: u64) -> Result<(), VolumeError> {
+        if self.reserved.grow(len) {
+            return Ok(());
+        }
+        Err(quota_exceeded(&self.path))
+    }
+
+    /// Makes the content durable and gives it its name; `true` when the name was free.
+    ///
+    /// Once begun it runs to its end even if the caller goes away.
+    pub async fn commit(self, check: Check) -> Result<(Meta, bool), VolumeError> {
+        let Upload {
+            path,
+            prepared,
+            staging,
+            reserved,
+            origin,
+        } = self;
+        let inner = Arc::clone(&prepared.inner);
+        let staged = staging
+            .finish()
+            .await
+            .map_err(|e| cache_error("finish", &path, e))?;
+        let guard = inner.locks.lock(&[&path]).await;
+        hop(move || {
+            let result = inner.publish(&path, prepared, staged, &origin, check);
+            drop((guard, reserved));
+            result
+        })
+        .await
+    }
+}
+
+pub(crate) fn quota_exceeded(path: &ResourcePath) -> VolumeError {
+    VolumeError::NoSpace {
+        op: "write",
+        path: path.clone(),
+        why: "the quota is used up".to_owned(),
+    }
+}
+
+impl Inner {
+    /// The file a PUT would replace; refuses what no PUT can replace.
+    fn target_of_put(&self, path: &ResourcePath) -> Result<Option<Meta>, VolumeError> {
+        if path.is_root() {
+            return Err(VolumeError::IsCollection { path: path.clone() });
+        }
+        let (dir, name) = self.place(path)?;
+        match self.occupant(&dir, name, path)? {
+            Some(found) if found.meta.kind == Kind::Collection => {
+                Err(VolumeError::IsCollection { path: path.clone() })
+            }
+            found => Ok(found.map(|f| f.meta)),
+        }
+    }
+
+    /// Without a log the commit syncs the tree file itself, once, with its attributes.
+    pub(super) fn tune(&self, staging: &mut Staging) {
+        if self.log.is_none() {
+            staging.leave_tree_unsynced();
+        }
+    }
+
+    /// Refuses `len` bytes that the quota or the file system cannot take.
+    pub(super) fn check_room(
+        &self,
+        path: &ResourcePath,
+        len: u64,
+        reserved: &mut Reservation,
+    ) -> Result<(), VolumeError> {
+        if !reserved.grow(len) {
+            return Err(quota_exceeded(path));
+        }
+        if len > 0 {
+            let s = rustix::fs::fstatvfs(self.tree.root()).at("statvfs", path)?;
+            if s.f_bavail.saturating_mul(s.f_frsize) < len {
+                let why = format!("{len} bytes announced, fewer free");
+                return Err(VolumeError::NoSpace {
+                    op: "write",
+                    path: path.clone(),
+                    why,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The commit of a staged version. The caller holds the path.
+    pub(super) fn publish(
+        &self,
+        path: &ResourcePath,
+        mut prepared: Prepared,
+        staged: Staged,
+        origin: &Origin,
+        check: Check,
+    ) -> Result<(Meta, bool), VolumeError> {
+        let (dir, name) = self.place(path)?;
+        let old = self.occupant(&dir, name, path)?;
+        if !check(old.as_ref().map(|f| &f.meta)) {
+            return Err(VolumeError::PreconditionFailed { path: path.clone() });
+        }
+        match (origin, &old) {
+            (
+                Origin::Copy {
+                    overwrite: false, ..
+                },
+                Some(_),
+            ) => {
+                return Err(VolumeError::PreconditionFailed { path: path.clone() });
+            }
+            (Origin::LockNull, Some(_)) => return Err(VolumeError::Exists { path: path.clone() }),
+            (Origin::Partial(base), found)
+                if found.as_ref().map(|f| f.meta.file_id) != Some(*base) =>
+            {
+                let source = io::Error::other("changed by another request meanwhile");
+                return Err(unavailable("patch", path, source));
+            }
+            _ => {}
+        }
+        let old_kind = old.as_ref().map(|f| f.meta.kind);
+        if old_kind == Some(Kind::Collection) && !matches!(origin, Origin::Copy { .. }) {
+            return Err(VolumeError::IsCollection { path: path.clone() });
+        }
+
+        // Dead properties and permissions belong to the resource, not to a version of its content.
+        let (props, mode) = match (origin, &old) {
+            (Origin::Copy { props, mode, .. }, _) => (props.clone(), Some(*mode)),
+            (_, Some(found)) => (
+                self.stored_props(path)
+                    .map(|(_, props)| props)
+                    .unwrap_or_default(),
+                Some(found.mode),
+            ),
+            (_, None) => (Vec::new(), None),
+        };
+        let now = now_ns();
+        let created_ns = match (origin, &old) {
+            (Origin::Copy { .. }, _) | (_, None) => now,
+            (_, Some(found)) => found.identity.created_ns,
+        };
+        let identity = Identity {
+            file_id: prepared.id,
+            len: staged.len,
+            mtime_ns: now,
+            created_ns,
+            ino: 0,
+            state: if staged.dirty.is_empty() {
+                State::Inline
+            } else {
+                State::Dirty
+            },
+            lock_null: matches!(origin, Origin::LockNull),
+        };
+        let identity = apply::dress(&prepared.tree, &identity, mode, &props).at("prepare", path)?;
+        let stat = tree::statx(&prepared.tree, "", AtFlags::EMPTY_PATH).at("stat", path)?;
+        self.settle_before_commit(path, &prepared, staged.tree_written)?;
+
+        let record = || Record::Put {
+            path: path.clone(),
+            identity,
+            mode: stat.mode,
+            in_tree: staged.tree_written,
+            props: Bytes::from(props),
+            objects: staged
+                .dirty
+                .iter()
+                .map(|o| LoggedObject {
+                    index: o.id.index,
+                    len: o.len,
+                    inline: o.inline.clone(),
+                })
+                .collect(),
+        };
+        let (id, len) = (identity.file_id, identity.len);
+        // The record is made before the staged objects are consumed below.
+        let record = record();
+        self.commit(path, || record, &[&dir], || {
+            if identity.state == State::Dirty {
+                apply::link_dirty(&self.tree, id).at("link", path)?;
+            }
+            // Before the name exists nobody can ask for this version, after it somebody may.
+            staged.publish();
+            let tmp = id_name(id);
+            let from = Place { dir: &self.tree.tmp, name: &tmp };
+            let to = Place { dir: &dir, name };
+            let renamed = apply::rename_in(&self.tree, &self.cleaner, &from, Kind::File, &to, old_kind);
+            if let Err(e) = renamed {
+                self.cache.forget(id, len);
+                if let Err(error) = apply::unlink_dirty(&self.tree, id) {
+                    tracing::warn!(%error, %id, "could not remove a dirty name; the next start tries again");
+                }
+                return Err(e).at("rename", path);
+            }
+            Ok(())
+        })?;
+        prepared.named = false;
+        // A replaced collection is the cleaner's.
+        if let Some(old) = old.as_ref().filter(|f| f.meta.kind == Kind::File) {
+            cleaner::forget(&self.tree, &self.cache, old);
+            self.usage.change(len, old.meta.len);
+        } else {
+            self.usage.change(len, 0);
+        }
+        self.recent.lock().put(id, path.clone());
+        let executable = stat.mode & 0o100 != 0;
+        Ok((Meta::of(&identity, Kind::File, executable), old.is_none()))
+    }
+
+    /// Syncs what the log or the directory entry will rely on.
+    fn settle_before_commit(
+        &self,
+        path: &ResourcePath,
+        prepared: &Prepared,
+        in_tree: bool,
+    ) -> Result<(), VolumeError> {
+        match (self.durability, self.log.is_some()) {
+            (Durability::Relaxed, _) => Ok(()),
+            // Staging synced the bytes; replay restores attributes, but must find the file.
+            (Durability::Commit, true) if in_tree => self
+                .sync
+                .sync(&self.tree.tmp)
+                .map_err(|e| unavailable("sync", path, e)),
+            (Durability::Commit, true) => Ok(()),
+            (Durability::Commit, false) => {
+                rustix::fs::fsync(&prepared.tree).map_err(|e| unavailable("sync", path, e.into()))
+            }
+        }
+    }
+}
