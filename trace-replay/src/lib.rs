@@ -1,1 +1,10 @@
-//! Under construction.
+//! Reads, describes and replays I/O traces against a WebDAV server, and checks every byte.
+//!
+//! The way of a trace: a [`read::Reader`] yields [`trace::Entry`] values lazily, [`plan`] turns them into
+//! WebDAV requests with their order and the content each read must find, [`replay`] sends those over
+//! keep-alive connections, and [`report`] says what came of it.
+
+pub mod content;
+pub mod info;
+pub mod read;
+pub mod trace;

@@ -1,0 +1,183 @@
+//! What a trace says: one [`Entry`] per recorded operation, whatever format it came from.
+
+use serde::Serialize;
+use std::fmt;
+use std::sync::Arc;
+
+/// Which of the two kinds of load a trace holds. They share almost no read pattern, so results always name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// System calls of an application, as seen above any client cache.
+    FileOperations,
+    /// Requests as they reached a WebDAV server.
+    WebdavRequests,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Level::FileOperations => "file operations",
+            Level::WebdavRequests => "WebDAV requests",
+        })
+    }
+}
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal),+ $(,)?) => {
+        /// A recorded operation: file operations in lower case, WebDAV methods in capitals.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Op { $($(#[$doc])* $variant),+ }
+
+        impl Op {
+            /// The name as in the trace and in every table.
+            pub const fn name(self) -> &'static str {
+                match self { $(Op::$variant => $name),+ }
+            }
+
+            /// Finds an operation by its name.
+            pub fn from_name(name: &str) -> Option<Op> {
+                match name { $($name => Some(Op::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+ops! {
+    /// `open` that made the file.
+    FileCreate = "create",
+    /// `open` of something that exists.
+    FileOpen = "open",
+    /// Consecutive reads of one descriptor.
+    FileRead = "read",
+    /// Consecutive writes of one descriptor.
+    FileWrite = "write",
+    /// `close`.
+    FileClose = "close",
+    /// `fsync` or `fdatasync`.
+    FileSync = "fsync",
+    /// `truncate` or `ftruncate`; the length is the new size.
+    FileTruncate = "truncate",
+    /// `rename` of `path` to `path2`.
+    FileRename = "rename",
+    /// `unlink`.
+    FileUnlink = "unlink",
+    /// `mkdir`.
+    FileMkdir = "mkdir",
+    /// `rmdir`.
+    FileRmdir = "rmdir",
+    /// `stat` and its family.
+    FileStat = "stat",
+    /// `getdents`.
+    FileList = "list",
+    /// `open` of a directory.
+    FileOpendir = "opendir",
+    /// `statfs`.
+    FileStatfs = "statfs",
+    /// `flock` or `fcntl` locks.
+    FileLock = "lock",
+    /// OPTIONS.
+    DavOptions = "OPTIONS",
+    /// PROPFIND with Depth 0.
+    DavStat = "PROPFIND 0",
+    /// PROPFIND with Depth 1.
+    DavList = "PROPFIND 1",
+    /// HEAD.
+    DavHead = "HEAD",
+    /// GET, whole or a range.
+    DavGet = "GET",
+    /// PUT, whole or with Content-Range.
+    DavPut = "PUT",
+    /// PATCH with X-Update-Range.
+    DavPatch = "PATCH",
+    /// DELETE.
+    DavDelete = "DELETE",
+    /// MKCOL.
+    DavMkcol = "MKCOL",
+    /// MOVE of `path` to `path2`.
+    DavMove = "MOVE",
+    /// COPY of `path` to `path2`.
+    DavCopy = "COPY",
+    /// PROPPATCH.
+    DavProppatch = "PROPPATCH",
+    /// LOCK.
+    DavLock = "LOCK",
+    /// UNLOCK.
+    DavUnlock = "UNLOCK",
+}
+
+impl Serialize for Op {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.name())
+    }
+}
+
+impl Op {
+    /// Whether the operation's length counts as bytes read.
+    pub const fn reads(self) -> bool {
+        matches!(self, Op::FileRead | Op::DavGet)
+    }
+
+    /// Whether the operation's length counts as bytes written.
+    pub const fn writes(self) -> bool {
+        matches!(self, Op::FileWrite | Op::DavPut | Op::DavPatch)
+    }
+}
+
+/// How the operation ended when it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It succeeded, and nothing more is known.
+    Ok,
+    /// The system call's error name, for example `ENOENT`.
+    Errno(Arc<str>),
+    /// The HTTP status.
+    Status(u16),
+}
+
+impl Outcome {
+    /// Whether it succeeded. 304 counts: the client got what it asked for.
+    pub fn is_ok(&self) -> bool {
+        match self {
+            Outcome::Ok => true,
+            Outcome::Errno(_) => false,
+            Outcome::Status(s) => *s < 400,
+        }
+    }
+}
+
+/// One recorded operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Start, in microseconds since the trace's own anchor; may be negative.
+    pub at_us: i64,
+    /// Who did it.
+    pub client: Arc<str>,
+    /// Which thread of that client, where known: operations of one thread follow each other.
+    pub thread: Arc<str>,
+    /// What was done.
+    pub op: Op,
+    /// On which path, without leading and trailing slash; empty is the root.
+    pub path: Arc<str>,
+    /// Destination of a rename, MOVE or COPY.
+    pub path2: Option<Arc<str>>,
+    /// Offset in the file.
+    pub offset: u64,
+    /// Bytes moved; for a truncation the new size.
+    pub length: u64,
+    /// How long it took when recorded.
+    pub latency_us: u64,
+    /// How it ended when recorded.
+    pub outcome: Outcome,
+    /// Whether a GET asked for a range.
+    pub ranged: bool,
+}
+
+/// Removes slashes at both ends and empty segments.
+pub fn normal_path(path: &str) -> Arc<str> {
+    if path.starts_with('/') || path.ends_with('/') || path.contains("//") {
+        let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+        return parts.join("/").into();
+    }
+    path.into()
+}
