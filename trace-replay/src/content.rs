@@ -117,7 +117,10 @@ impl Content {
     /// Cuts or extends (with zeros) to `len` bytes.
     pub fn truncate(&mut self, len: u64) {
         if len > self.len() {
-            self.push(Segment { end: len, origin: None });
+            self.push(Segment {
+                end: len,
+                origin: None,
+            });
             return;
         }
         self.segments = self.slice(0, len);
@@ -134,12 +137,22 @@ impl Content {
             self.truncate(offset);
         }
         if offset >= old_len {
-            self.push(Segment { end, origin: Some(origin) });
+            self.push(Segment {
+                end,
+                origin: Some(origin),
+            });
             return;
         }
-        let tail = if end < old_len { self.slice(end, old_len) } else { Vec::new() };
+        let tail = if end < old_len {
+            self.slice(end, old_len)
+        } else {
+            Vec::new()
+        };
         self.segments = self.slice(0, offset);
-        self.push(Segment { end, origin: Some(origin) });
+        self.push(Segment {
+            end,
+            origin: Some(origin),
+        });
         for segment in tail {
             self.push(segment);
         }
@@ -153,11 +166,17 @@ impl Content {
     }
 
     fn slice(&self, from: u64, to: u64) -> Vec<Segment> {
-        self.pieces(from, to).map(|(_, end, origin)| Segment { end, origin }).collect()
+        self.pieces(from, to)
+            .map(|(_, end, origin)| Segment { end, origin })
+            .collect()
     }
 
     /// The pieces that make up `[from, to)`, as (start, end, origin).
-    pub fn pieces(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64, Option<Origin>)> + '_ {
+    pub fn pieces(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> impl Iterator<Item = (u64, u64, Option<Origin>)> + '_ {
         let first = self.segments.partition_point(|s| s.end <= from);
         let mut start = from;
         self.segments[first..].iter().map_while(move |s| {
@@ -239,23 +258,39 @@ impl Generator<'_> {
             if let Some(at) = wrong {
                 let offset = start + at as u64;
                 let found = self.recognise(content, origin, offset, &bytes[at..]);
-                return Err(Mismatch { offset, expected: origin, found });
+                return Err(Mismatch {
+                    offset,
+                    expected: origin,
+                    found,
+                });
             }
             checked = end;
         }
         if checked < offset + found.len() as u64 {
-            return Err(Mismatch { offset: checked, expected: None, found: Found::Unknown });
+            return Err(Mismatch {
+                offset: checked,
+                expected: None,
+                found: Found::Unknown,
+            });
         }
         Ok(())
     }
 
     /// Tries the versions around the expected one on up to 64 bytes.
-    fn recognise(&self, content: &Content, expected: Option<Origin>, offset: u64, bytes: &[u8]) -> Found {
+    fn recognise(
+        &self,
+        content: &Content,
+        expected: Option<Origin>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Found {
         let sample = &bytes[..bytes.len().min(64)];
         if sample.iter().all(|&b| b == 0) {
             return Found::Zeros;
         }
-        let Some(near) = expected.or_else(|| content.last_origin()) else { return Found::Unknown };
+        let Some(near) = expected.or_else(|| content.last_origin()) else {
+            return Found::Unknown;
+        };
         let around = near.version.saturating_sub(512)..=near.version.saturating_add(64);
         for version in around.rev().filter(|v| *v != near.version) {
             if first_difference(self.key(Origin { version, ..near }), offset, sample).is_none() {
@@ -294,9 +329,24 @@ mod tests {
     #[test]
     fn an_old_version_is_recognised_by_number() {
         let paths = paths();
-        let generator = Generator { seed: 7, paths: &paths };
-        let old = Content::whole(Origin { path: 0, version: 3 }, 100);
-        let new = Content::whole(Origin { path: 0, version: 5 }, 100);
+        let generator = Generator {
+            seed: 7,
+            paths: &paths,
+        };
+        let old = Content::whole(
+            Origin {
+                path: 0,
+                version: 3,
+            },
+            100,
+        );
+        let new = Content::whole(
+            Origin {
+                path: 0,
+                version: 5,
+            },
+            100,
+        );
         let mut bytes = vec![0; 100];
         generator.fill(&old, 0, &mut bytes);
         let mismatch = generator.check(&new, 0, &bytes).unwrap_err();
@@ -307,9 +357,21 @@ mod tests {
     #[test]
     fn zeros_and_surplus_bytes_are_mismatches() {
         let paths = paths();
-        let generator = Generator { seed: 7, paths: &paths };
-        let content = Content::whole(Origin { path: 1, version: 1 }, 10);
-        assert_eq!(generator.check(&content, 0, &[0; 10]).unwrap_err().found, Found::Zeros);
+        let generator = Generator {
+            seed: 7,
+            paths: &paths,
+        };
+        let content = Content::whole(
+            Origin {
+                path: 1,
+                version: 1,
+            },
+            10,
+        );
+        assert_eq!(
+            generator.check(&content, 0, &[0; 10]).unwrap_err().found,
+            Found::Zeros
+        );
         let mut bytes = vec![0; 11];
         generator.fill(&content, 0, &mut bytes);
         assert_eq!(generator.check(&content, 0, &bytes).unwrap_err().offset, 10);

@@ -75,7 +75,8 @@ pub fn collect(reader: &mut dyn Reader) -> Result<Info, ReadError> {
     let mut clients: HashSet<Arc<str>> = HashSet::new();
     let mut paths: HashMap<Arc<str>, u32> = HashMap::new();
     let mut pieces: HashMap<(u32, u64), Piece> = HashMap::new();
-    let (mut read_sizes, mut write_sizes): (BTreeMap<u64, u64>, BTreeMap<u64, u64>) = Default::default();
+    let (mut read_sizes, mut write_sizes): (BTreeMap<u64, u64>, BTreeMap<u64, u64>) =
+        Default::default();
     let (mut first, mut last) = (i64::MAX, i64::MIN);
     let (mut entries, mut read_bytes, mut written_bytes) = (0_u64, 0_u64, 0_u64);
     let (mut accesses, mut rereads, mut after_write) = (0_u64, 0_u64, 0_u64);
@@ -96,9 +97,17 @@ pub fn collect(reader: &mut dyn Reader) -> Result<Info, ReadError> {
             continue;
         }
         op.bytes += entry.length;
-        let sizes = if entry.op.reads() { &mut read_sizes } else { &mut write_sizes };
+        let sizes = if entry.op.reads() {
+            &mut read_sizes
+        } else {
+            &mut write_sizes
+        };
         *sizes.entry(entry.length).or_default() += 1;
-        *(if entry.op.reads() { &mut read_bytes } else { &mut written_bytes }) += entry.length;
+        *(if entry.op.reads() {
+            &mut read_bytes
+        } else {
+            &mut written_bytes
+        }) += entry.length;
         if entry.length == 0 {
             continue;
         }
@@ -119,14 +128,24 @@ pub fn collect(reader: &mut dyn Reader) -> Result<Info, ReadError> {
     for op in operations.values_mut() {
         op.latency_us_mean /= op.count.max(1);
     }
-    let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    let share = |part: u64, whole: u64| {
+        if whole == 0 {
+            0.0
+        } else {
+            part as f64 / whole as f64
+        }
+    };
     let never_read = pieces.values().filter(|p| p.reads == 0).count() as u64;
     let mut clients: Vec<String> = clients.iter().map(ToString::to_string).collect();
     clients.sort();
     Ok(Info {
         level: reader.level(),
         entries,
-        duration_us: if entries == 0 { 0 } else { last.abs_diff(first) },
+        duration_us: if entries == 0 {
+            0
+        } else {
+            last.abs_diff(first)
+        },
         clients,
         paths: paths.len() as u64,
         read_bytes,
@@ -160,7 +179,11 @@ pub fn human(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+            return if unit == "B" {
+                format!("{bytes} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
         }
         value /= 1024.0;
     }
@@ -176,32 +199,62 @@ impl Info {
         let rows = [
             ("level", self.level.to_string()),
             ("entries", self.entries.to_string()),
-            ("duration", format!("{:.1} s", self.duration_us as f64 / 1e6)),
+            (
+                "duration",
+                format!("{:.1} s", self.duration_us as f64 / 1e6),
+            ),
             ("clients", self.clients.join(", ")),
             ("paths", self.paths.to_string()),
             ("bytes read", human(self.read_bytes)),
             ("bytes written", human(self.written_bytes)),
-            ("working set", format!("{} in {} pieces of 4 MiB", human(self.working_set_bytes), self.pieces)),
+            (
+                "working set",
+                format!(
+                    "{} in {} pieces of 4 MiB",
+                    human(self.working_set_bytes),
+                    self.pieces
+                ),
+            ),
             ("pieces never read", percent(self.never_read_share)),
             ("reads of a piece read before", percent(self.reread_share)),
-            ("reads of a piece written here", percent(self.read_after_write_share)),
+            (
+                "reads of a piece written here",
+                percent(self.read_after_write_share),
+            ),
             ("read size, p50 / p90", pair(self.read_size_bytes)),
             ("write size, p50 / p90", pair(self.write_size_bytes)),
         ];
         for (name, value) in rows {
             let _ = writeln!(out, "{name:<31}{value}");
         }
-        let _ = writeln!(out, "\n{:<12}{:>10}{:>8}{:>12}{:>12}{:>12}", "operation", "count", "failed", "bytes", "mean us", "max us");
+        let _ = writeln!(
+            out,
+            "\n{:<12}{:>10}{:>8}{:>12}{:>12}{:>12}",
+            "operation", "count", "failed", "bytes", "mean us", "max us"
+        );
         for (op, i) in &self.operations {
-            let bytes = if i.bytes == 0 { "-".into() } else { human(i.bytes) };
+            let bytes = if i.bytes == 0 {
+                "-".into()
+            } else {
+                human(i.bytes)
+            };
             let _ = writeln!(
                 out,
                 "{:<12}{:>10}{:>8}{:>12}{:>12}{:>12}",
-                op.name(), i.count, i.failed, bytes, i.latency_us_mean, i.latency_us_max
+                op.name(),
+                i.count,
+                i.failed,
+                bytes,
+                i.latency_us_mean,
+                i.latency_us_max
             );
         }
         if self.unusable.lines > 0 {
-            let _ = writeln!(out, "\n{} lines could not be used, for example:", self.unusable.lines);
+            let _ = writeln!(
+                out,
+                "\n{} lines could not be used, for example:",
+                self.unusable.lines
+            );
             for example in &self.unusable.examples {
                 let _ = writeln!(out, "  {example}");
             }

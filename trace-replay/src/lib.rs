@@ -4,7 +4,12 @@
 //! WebDAV requests with their order and the content each read must find, [`replay`] sends those over
 //! keep-alive connections, and [`report`] says what came of it.
 
+pub mod client;
 pub mod content;
+pub mod exchange;
 pub mod info;
+pub mod plan;
 pub mod read;
+pub mod replay;
+pub mod report;
 pub mod trace;

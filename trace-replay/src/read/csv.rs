@@ -52,7 +52,10 @@ struct Bad {
 impl<R: Read> CsvReader<R> {
     /// Reads the header line.
     pub fn new(input: R, file: &Path) -> Result<CsvReader<R>, ReadError> {
-        let mut rows = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 16).from_reader(input);
+        let mut rows = csv::ReaderBuilder::new()
+            .flexible(true)
+            .buffer_capacity(1 << 16)
+            .from_reader(input);
         let header = rows.byte_headers().map_err(|e| csv_error(file, e))?.clone();
         let find = |name: &str| header.iter().position(|h| h == name.as_bytes());
         let need = |name: &str| {
@@ -78,7 +81,11 @@ impl<R: Read> CsvReader<R> {
             status: find("status"),
             range: find("range"),
         };
-        let level = if columns.method.is_some() { Level::WebdavRequests } else { Level::FileOperations };
+        let level = if columns.method.is_some() {
+            Level::WebdavRequests
+        } else {
+            Level::FileOperations
+        };
         Ok(CsvReader {
             rows,
             row: csv::ByteRecord::new(),
@@ -94,16 +101,24 @@ impl<R: Read> CsvReader<R> {
     fn parse(&mut self) -> Result<Entry, Bad> {
         let columns = &self.columns;
         let row = &self.row;
-        let at_us = number::<i64>(row, columns.ts_us)?
-            .ok_or_else(|| Bad { column: columns.ts_us, reason: "empty".into() })?;
+        let at_us = number::<i64>(row, columns.ts_us)?.ok_or_else(|| Bad {
+            column: columns.ts_us,
+            reason: "empty".into(),
+        })?;
         let op_name = text(row, Some(columns.op))?;
         let method = text(row, columns.method)?;
         let op = match self.level {
-            Level::FileOperations => Op::from_name(op_name).filter(|op| op.name().starts_with(char::is_lowercase)),
+            Level::FileOperations => {
+                Op::from_name(op_name).filter(|op| op.name().starts_with(char::is_lowercase))
+            }
             Level::WebdavRequests => dav_op(method, op_name),
         };
         let op = op.ok_or_else(|| Bad {
-            column: if method.is_empty() { columns.op } else { columns.method.unwrap_or(columns.op) },
+            column: if method.is_empty() {
+                columns.op
+            } else {
+                columns.method.unwrap_or(columns.op)
+            },
             reason: format!("unknown operation `{op_name}` {method}"),
         })?;
         let status = match columns.status {
@@ -118,16 +133,29 @@ impl<R: Read> CsvReader<R> {
         };
         let path = text(row, Some(columns.path))?;
         let path2 = text(row, columns.path2)?;
-        if path2.is_empty() && matches!(op, Op::FileRename | Op::DavMove | Op::DavCopy) && outcome.is_ok() {
-            return Err(Bad { column: columns.path2.unwrap_or(0), reason: format!("{} without path2", op.name()) });
+        if path2.is_empty()
+            && matches!(op, Op::FileRename | Op::DavMove | Op::DavCopy)
+            && outcome.is_ok()
+        {
+            return Err(Bad {
+                column: columns.path2.unwrap_or(0),
+                reason: format!("{} without path2", op.name()),
+            });
         }
         let optional = |column: Option<usize>| match column {
             Some(column) => number::<u64>(row, column),
             None => Ok(None),
         };
-        let (offset, length, latency_us) =
-            (optional(columns.offset)?, optional(columns.length)?, optional(columns.latency_us)?);
-        if offset.unwrap_or(0).checked_add(length.unwrap_or(0)).is_none_or(|end| end > MAX_FILE_BYTES) {
+        let (offset, length, latency_us) = (
+            optional(columns.offset)?,
+            optional(columns.length)?,
+            optional(columns.latency_us)?,
+        );
+        if offset
+            .unwrap_or(0)
+            .checked_add(length.unwrap_or(0))
+            .is_none_or(|end| end > MAX_FILE_BYTES)
+        {
             return Err(Bad {
                 column: columns.length.unwrap_or(0),
                 reason: "offset + length is past 2^50 bytes".into(),
@@ -174,10 +202,20 @@ impl<R: Read> Reader for CsvReader<R> {
                 Ok(entry) => return Some(Ok(entry)),
                 Err(bad) => {
                     let line = self.row.position().map_or(0, csv::Position::line);
-                    let name = self.rows.byte_headers().ok().and_then(|h| h.get(bad.column));
+                    let name = self
+                        .rows
+                        .byte_headers()
+                        .ok()
+                        .and_then(|h| h.get(bad.column));
                     let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
                     let file = self.file.display();
-                    self.unusable.add(|| format!("{file}:{line}: column {} ({name}): {}", bad.column + 1, bad.reason));
+                    self.unusable.add(|| {
+                        format!(
+                            "{file}:{line}: column {} ({name}): {}",
+                            bad.column + 1,
+                            bad.reason
+                        )
+                    });
                 }
             }
         }
@@ -190,8 +228,14 @@ impl<R: Read> Reader for CsvReader<R> {
 }
 
 fn csv_error(file: &Path, error: csv::Error) -> ReadError {
-    let place = error.position().map(|p| format!("line {}: ", p.line())).unwrap_or_default();
-    ReadError::Format { path: file.to_path_buf(), reason: format!("{place}{error}") }
+    let place = error
+        .position()
+        .map(|p| format!("line {}: ", p.line()))
+        .unwrap_or_default();
+    ReadError::Format {
+        path: file.to_path_buf(),
+        reason: format!("{place}{error}"),
+    }
 }
 
 fn intern(names: &mut HashMap<Box<str>, Arc<str>>, text: &str) -> Arc<str> {
@@ -205,8 +249,10 @@ fn intern(names: &mut HashMap<Box<str>, Arc<str>>, text: &str) -> Arc<str> {
 
 fn text(row: &csv::ByteRecord, column: Option<usize>) -> Result<&str, Bad> {
     let Some(column) = column else { return Ok("") };
-    std::str::from_utf8(row.get(column).unwrap_or_default())
-        .map_err(|_| Bad { column, reason: "not UTF-8".into() })
+    std::str::from_utf8(row.get(column).unwrap_or_default()).map_err(|_| Bad {
+        column,
+        reason: "not UTF-8".into(),
+    })
 }
 
 fn number<T: std::str::FromStr>(row: &csv::ByteRecord, column: usize) -> Result<Option<T>, Bad> {
@@ -214,7 +260,10 @@ fn number<T: std::str::FromStr>(row: &csv::ByteRecord, column: usize) -> Result<
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| Bad { column, reason: format!("`{text}` is not a number that fits") })
+    text.parse().map(Some).map_err(|_| Bad {
+        column,
+        reason: format!("`{text}` is not a number that fits"),
+    })
 }
 
 /// The request's method; the op column tells a listing (Depth 1) from a stat (Depth 0).
@@ -267,14 +316,22 @@ mod tests {
         assert!(error.is_none());
         assert_eq!(entries.len(), 2);
         assert_eq!(unusable.lines, 4);
-        assert_eq!(unusable.examples[0], "t.csv:3: column 1 (ts_us): `x` is not a number that fits");
+        assert_eq!(
+            unusable.examples[0],
+            "t.csv:3: column 1 (ts_us): `x` is not a number that fits"
+        );
         assert!(unusable.examples[1].starts_with("t.csv:4: column 2 (op): unknown operation"));
     }
 
     #[test]
     fn a_missing_column_names_it() {
         let (_, _, error) = read(b"when,op,path\n1,read,a\n");
-        assert!(error.unwrap().to_string().contains("t.csv: line 1: no column `ts_us`"));
+        assert!(
+            error
+                .unwrap()
+                .to_string()
+                .contains("t.csv: line 1: no column `ts_us`")
+        );
     }
 
     proptest! {

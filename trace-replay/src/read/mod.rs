@@ -65,15 +65,23 @@ pub trait Reader {
 
 /// Opens a trace: a CSV file (plain, `.xz`, `.zst`).
 pub fn open(path: &Path) -> Result<Box<dyn Reader>, ReadError> {
-    let io = |source| ReadError::Io { path: path.to_path_buf(), source };
+    let io = |source| ReadError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
     let file = File::open(path).map_err(io)?;
-    Ok(Box::new(CsvReader::new(decompress(path, file).map_err(io)?, path)?))
+    Ok(Box::new(CsvReader::new(
+        decompress(path, file).map_err(io)?,
+        path,
+    )?))
 }
 
 /// Wraps `file` in the decompressor that its name asks for.
 fn decompress(path: &Path, file: File) -> std::io::Result<Box<dyn Read>> {
     Ok(match path.extension().and_then(|e| e.to_str()) {
-        Some("xz") => Box::new(xz2::read::XzDecoder::new_multi_decoder(BufReader::new(file))),
+        Some("xz") => Box::new(xz2::read::XzDecoder::new_multi_decoder(BufReader::new(
+            file,
+        ))),
         Some("zst" | "zstd") => Box::new(zstd::stream::read::Decoder::new(file)?),
         _ => Box::new(file),
     })

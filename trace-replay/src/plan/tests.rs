@@ -1,0 +1,112 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use super::*;
+use crate::read::CsvReader;
+use std::path::Path;
+
+fn files(rows: &str, writes: Writes) -> Plan {
+    let text = format!("ts_us,client,thread,op,path,path2,offset,length,result\n{rows}");
+    plan(
+        &mut CsvReader::new(text.as_bytes(), Path::new("t")).unwrap(),
+        writes,
+    )
+    .unwrap()
+}
+
+fn kinds(plan: &Plan) -> Vec<String> {
+    plan.requests
+        .iter()
+        .map(|r| format!("{} {}", r.kind.name(), plan.paths[r.path as usize]))
+        .collect()
+}
+
+/// Whether `later` waits for `earlier`, directly or through others.
+fn follows(plan: &Plan, later: usize, earlier: usize) -> bool {
+    plan.waits[later]
+        .iter()
+        .any(|&w| w as usize == earlier || follows(plan, w as usize, earlier))
+}
+
+#[test]
+fn writes_go_up_at_close_and_changes_as_ranges() {
+    let rows = "1,c,t,create,f,,,,ok\n2,c,t,write,f,,0,10,ok\n3,c,t,close,f,,,,ok\n4,c,t,write,f,,10,5,ok\n5,c,t,fsync,f,,,,ok\n6,c,t,close,f,,,,ok\n";
+    let partial = files(rows, Writes::Partial);
+    assert_eq!(kinds(&partial), ["PUT f", "PUT range f"]);
+    assert_eq!(
+        (partial.requests[1].offset, partial.requests[1].length),
+        (10, 5)
+    );
+    let whole = files(rows, Writes::Whole);
+    assert_eq!(kinds(&whole), ["PUT f", "PUT f"]);
+    assert_eq!(whole.requests[1].length, 15);
+}
+
+#[test]
+fn a_read_of_another_thread_waits_for_the_write_and_a_move_for_both() {
+    let plan = files(
+        "1,c,a,create,d/f,,,,ok\n2,c,a,write,d/f,,0,10,ok\n3,c,a,close,d/f,,,,ok\n4,c,b,read,d/f,,0,10,ok\n5,x,z,rename,d,e,,,ok\n6,c,q,read,e/f,,0,4,ok\n",
+        Writes::Partial,
+    );
+    assert_eq!(kinds(&plan), ["PUT d/f", "GET d/f", "MOVE d", "GET e/f"]);
+    assert!(follows(&plan, 1, 0) && follows(&plan, 2, 1) && follows(&plan, 3, 2));
+    assert_eq!(
+        plan.requests[3].content, plan.requests[0].content,
+        "content travels with the name"
+    );
+}
+
+#[test]
+fn unrelated_paths_of_two_threads_do_not_wait() {
+    let plan = files(
+        "1,c,a,mkdir,x,,,,ok\n2,c,b,mkdir,y,,,,ok\n",
+        Writes::Partial,
+    );
+    assert!(!follows(&plan, 1, 0));
+}
+
+#[test]
+fn what_is_used_before_it_is_made_existed() {
+    let plan = files(
+        "1,c,a,stat,n,,,,ENOENT\n2,c,a,read,in/a,,100,50,ok\n3,c,a,mkdir,n,,,,ok\n",
+        Writes::Partial,
+    );
+    let existing: Vec<_> = plan
+        .existing
+        .iter()
+        .map(|e| (&*plan.paths[e.path as usize], e.content))
+        .collect();
+    assert_eq!(existing, [("in", None), ("in/a", Some(0))]);
+    assert_eq!(plan.contents[0].len(), 150);
+    assert_eq!(plan.requests[0].expect, Expect::Failure(404, 409));
+}
+
+#[test]
+fn a_file_that_dies_before_its_close_is_never_sent() {
+    let plan = files(
+        "1,c,a,create,f,,,,ok\n2,c,a,write,f,,0,9,ok\n3,c,a,unlink,f,,,,ok\n",
+        Writes::Partial,
+    );
+    assert!(plan.requests.is_empty());
+    assert_eq!(plan.not_sent["unlink of a file that was never sent"], 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_trace_is_planned_without_panic_and_waits_point_back(
+        ops in proptest::collection::vec((0_usize..10, 0_usize..6, 0_usize..6, 0_u64..50, 0_u64..50, 0_usize..3), 0..60),
+        whole: bool,
+    ) {
+        let names = ["create", "write", "close", "read", "rename", "unlink", "mkdir", "stat", "list", "truncate"];
+        let paths = ["a", "a/b", "a/b/c", "d", "d/e", "a/f"];
+        let rows: String = ops.iter().enumerate().map(|(i, (op, p, q, offset, len, t))| {
+            format!("{i},c,t{t},{},{},{},{offset},{len},ok\n", names[*op], paths[*p], paths[*q])
+        }).collect();
+        let plan = files(&rows, if whole { Writes::Whole } else { Writes::Partial });
+        for (i, request) in plan.requests.iter().enumerate() {
+            proptest::prop_assert!(plan.waits[i].iter().all(|&w| (w as usize) < i));
+            if request.kind == Kind::Get {
+                let len = plan.contents[request.content.unwrap() as usize].len();
+                proptest::prop_assert!(request.offset + request.length <= len);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The name space as it is while the trace is planned.
+
+use crate::content::Content;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What a path is.
+#[derive(Debug, Clone)]
+pub(super) enum Node {
+    /// A collection.
+    Dir,
+    /// A file.
+    File(FileNode),
+}
+
+/// A file: what the application sees, and what the server has been sent.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FileNode {
+    /// What the application sees.
+    pub(super) content: Content,
+    /// What the server has: an index into the plan's contents.
+    pub(super) sent: Option<u32>,
+    /// Changed extents not sent yet.
+    pub(super) unsent: Vec<(u64, u64)>,
+    /// Changed in a way that only a whole PUT can send.
+    pub(super) whole: bool,
+    /// Made by a LOCK alone.
+    pub(super) lock_only: bool,
+}
+
+impl FileNode {
+    /// Whether the server has an older state, or none.
+    pub(super) fn is_behind(&self) -> bool {
+        self.sent.is_none() || self.whole || !self.unsent.is_empty()
+    }
+
+    /// Notes a changed extent, joined with the one before where they touch.
+    pub(super) fn touch(&mut self, start: u64, end: u64) {
+        match self.unsent.last_mut() {
+            Some((s, e)) if start <= *e && end >= *s => (*s, *e) = ((*s).min(start), (*e).max(end)),
+            _ => self.unsent.push((start, end)),
+        }
+    }
+}
+
+/// All paths that exist.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    nodes: BTreeMap<Arc<str>, (Node, u32)>,
+}
+
+impl Tree {
+    pub(super) fn get(&self, path: &str) -> Option<&Node> {
+        self.nodes.get(path).map(|(n, _)| n)
+    }
+
+    pub(super) fn file(&mut self, path: &str) -> Option<&mut FileNode> {
+        match self.nodes.get_mut(path) {
+            Some((Node::File(file), _)) => Some(file),
+            _ => None,
+        }
+    }
+
+    pub(super) fn insert(&mut self, path: Arc<str>, id: u32, node: Node) {
+        self.nodes.insert(path, (node, id));
+    }
+
+    /// Removes the path and all beneath it.
+    pub(super) fn remove(&mut self, path: &str) -> Vec<(Arc<str>, Node)> {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        if self.nodes.contains_key(path) {
+            names.push(path.into());
+        }
+        let prefix = format!("{path}/");
+        names.extend(
+            self.nodes
+                .range::<str, _>((
+                    std::ops::Bound::Included(prefix.as_str()),
+                    std::ops::Bound::Unbounded,
+                ))
+                .take_while(|(p, _)| p.starts_with(&prefix))
+                .map(|(p, _)| p.clone()),
+        );
+        names
+            .into_iter()
+            .filter_map(|p| self.nodes.remove(&p).map(|(n, _)| (p, n)))
+            .collect()
+    }
+
+    /// Files beneath `path` (or it itself) that the server lacks bytes of.
+    pub(super) fn behind(&self, path: &str) -> Vec<Arc<str>> {
+        let prefix = format!("{path}/");
+        self.nodes
+            .iter()
+            .filter(|(p, _)| &***p == path || p.starts_with(&prefix) || path.is_empty())
+            .filter(|(_, (n, _))| matches!(n, Node::File(f) if f.is_behind()))
+            .map(|(p, _)| p.clone())
+            .collect()
+    }
+
+    /// Files the server holds, and what they hold.
+    pub(super) fn sent_files(&self) -> Vec<(u32, u32)> {
+        self.nodes
+            .values()
+            .filter_map(|(node, id)| match node {
+                Node::File(f) if !f.lock_only => f.sent.map(|content| (*id, content)),
+                _ => None,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,289 @@
+//! What came of a run: latencies per operation, totals, failures.
+
+use crate::exchange::{Done, Failure};
+use crate::info::human;
+use crate::plan::{Kind, Plan};
+use crate::replay::{Options, Speed};
+use crate::trace::Level;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Longest latency a histogram holds: one hour.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+/// Messages kept.
+const EXAMPLES: usize = 20;
+
+/// One operation's numbers.
+struct Row {
+    latency: Histogram<u64>,
+    service: Histogram<u64>,
+    failures: u64,
+    bytes: u64,
+}
+
+/// One phase of a run.
+#[derive(Default)]
+pub struct Summary {
+    rows: BTreeMap<Kind, Row>,
+    /// From the first request's intended start to the last answer.
+    pub elapsed_us: u64,
+    /// No answer, or a broken one.
+    pub broken: u64,
+    /// Answers with another status than recorded.
+    pub wrong_status: u64,
+    /// Answers with other content than was written.
+    pub wrong_content: u64,
+    /// Answers 503 that were tried again.
+    pub retried: u64,
+    /// Requests that had nothing to send any more (UNLOCK of a lock that is gone).
+    pub skipped: u64,
+    examples: Vec<String>,
+}
+
+impl Summary {
+    /// Whether everything went as recorded.
+    pub fn is_clean(&self) -> bool {
+        self.failures() == 0
+    }
+
+    /// Failures of every kind.
+    pub fn failures(&self) -> u64 {
+        self.broken + self.wrong_status + self.wrong_content
+    }
+
+    /// Notes a failure of the run itself.
+    pub fn fail(&mut self, message: String) {
+        self.broken += 1;
+        self.examples.push(message);
+    }
+
+    /// Adds one finished request: latency from the intended start, and from the sending.
+    pub fn add(&mut self, kind: Kind, latency_us: u64, service_us: u64, done: Done) {
+        self.retried += u64::from(done.retried);
+        if done.skipped {
+            self.skipped += 1;
+            return;
+        }
+        let row = self.rows.entry(kind).or_insert_with(|| Row {
+            latency: histogram(),
+            service: histogram(),
+            failures: 0,
+            bytes: 0,
+        });
+        row.latency.saturating_record(latency_us.max(1));
+        row.service.saturating_record(service_us.max(1));
+        row.bytes += done.bytes;
+        if let Some(failure) = done.failure {
+            row.failures += 1;
+            let (counter, message) = match failure {
+                Failure::Broken(message) => (&mut self.broken, message),
+                Failure::Status(message) => (&mut self.wrong_status, message),
+                Failure::Content(message) => (&mut self.wrong_content, message),
+            };
+            *counter += 1;
+            if self.examples.len() < EXAMPLES {
+                self.examples.push(message);
+            }
+        }
+    }
+
+    fn bytes(&self, kinds: &[Kind]) -> u64 {
+        kinds
+            .iter()
+            .filter_map(|k| self.rows.get(k))
+            .map(|r| r.bytes)
+            .sum()
+    }
+
+    fn requests(&self) -> u64 {
+        self.rows.values().map(|r| r.latency.len()).sum()
+    }
+
+    /// Failure messages, the first of them.
+    pub fn examples(&self) -> &[String] {
+        &self.examples
+    }
+
+    fn json(&self) -> Value {
+        let operations: serde_json::Map<String, Value> = self
+            .rows
+            .iter()
+            .map(|(kind, row)| {
+                let value = json!({
+                    "count": row.latency.len(), "failures": row.failures, "bytes": row.bytes,
+                    "latency_us": quantiles(&row.latency), "service_us": quantiles(&row.service),
+                });
+                (kind.name().to_string(), value)
+            })
+            .collect();
+        json!({
+            "requests": self.requests(), "elapsed_us": self.elapsed_us, "broken": self.broken,
+            "wrong_status": self.wrong_status, "wrong_content": self.wrong_content, "retried_503": self.retried,
+            "skipped": self.skipped, "read_bytes": self.bytes(READS), "written_bytes": self.bytes(WRITES),
+            "operations": operations, "examples": self.examples,
+        })
+    }
+}
+
+const READS: &[Kind] = &[Kind::Get, Kind::GetIfChanged];
+const WRITES: &[Kind] = &[Kind::Put, Kind::PutRange];
+
+/// Three digits of precision, growing as needed up to [`LATENCY_US_MAX`].
+fn histogram() -> Histogram<u64> {
+    // Three digits are always accepted (the limit is five).
+    #[expect(clippy::unwrap_used, reason = "constant arguments, checked by a test")]
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).unwrap()
+}
+
+fn quantiles(h: &Histogram<u64>) -> Value {
+    let q = |q| h.value_at_quantile(q);
+    json!({ "mean": h.mean(), "p50": q(0.5), "p90": q(0.9), "p99": q(0.99), "p99.9": q(0.999), "max": h.max() })
+}
+
+/// A whole run.
+pub struct Report {
+    level: Level,
+    speed: Speed,
+    clients: usize,
+    seed: u64,
+    entries: u64,
+    not_sent: BTreeMap<&'static str, u64>,
+    unusable: crate::read::Unusable,
+    /// What existed before the trace.
+    pub set_up: Summary,
+    /// The trace itself.
+    pub replay: Summary,
+    /// What was left at its end.
+    pub read_back: Summary,
+}
+
+impl Report {
+    /// Nothing ran yet.
+    pub fn new(plan: &Plan, options: &Options) -> Report {
+        Report {
+            level: plan.level,
+            speed: options.speed,
+            clients: options.clients,
+            seed: options.seed,
+            entries: plan.entries,
+            not_sent: plan.not_sent.clone(),
+            unusable: plan.unusable.clone(),
+            set_up: Summary::default(),
+            replay: Summary::default(),
+            read_back: Summary::default(),
+        }
+    }
+
+    /// Whether nothing failed and nothing differed.
+    pub fn is_clean(&self) -> bool {
+        self.set_up.is_clean() && self.replay.is_clean() && self.read_back.is_clean()
+    }
+
+    fn speed(&self) -> String {
+        match self.speed {
+            Speed::Max => "max".into(),
+            Speed::Timed(factor) => factor.to_string(),
+        }
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "level": self.level, "speed": self.speed(), "clients": self.clients, "seed": self.seed, "clean": self.is_clean(),
+            "entries": self.entries, "not_sent": self.not_sent, "unusable": self.unusable,
+            "set_up": self.set_up.json(), "replay": self.replay.json(), "read_back": self.read_back.json(),
+        })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let timing = match self.speed {
+            Speed::Max => "as fast as possible, latency from the sending".to_string(),
+            Speed::Timed(f) => {
+                format!("original timing x {f}, open loop, latency from the intended start")
+            }
+        };
+        let _ = writeln!(
+            out,
+            "{}: {timing}; {} connections, seed {}",
+            self.level, self.clients, self.seed
+        );
+        let _ = writeln!(
+            out,
+            "{:<11}{:>8}{:>7}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}  (ms)",
+            "operation", "count", "failed", "bytes", "p50", "p90", "p99", "p99.9", "max"
+        );
+        for (kind, row) in &self.replay.rows {
+            let ms = |q: f64| format!("{:.2}", row.latency.value_at_quantile(q) as f64 / 1e3);
+            let bytes = if row.bytes == 0 {
+                "-".into()
+            } else {
+                human(row.bytes)
+            };
+            let _ = writeln!(
+                out,
+                "{:<11}{:>8}{:>7}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}",
+                kind.name(),
+                row.latency.len(),
+                row.failures,
+                bytes,
+                ms(0.5),
+                ms(0.9),
+                ms(0.99),
+                ms(0.999),
+                ms(1.0)
+            );
+        }
+        for (name, phase) in [
+            ("set-up", &self.set_up),
+            ("replay", &self.replay),
+            ("read back", &self.read_back),
+        ] {
+            let seconds = phase.elapsed_us as f64 / 1e6;
+            let _ = writeln!(
+                out,
+                "{name:<10} {} requests in {seconds:.2} s, {} written, {} read; {} failed: {} broken, {} wrong status, {} wrong content; {} retried after 503",
+                phase.requests(),
+                human(phase.bytes(WRITES)),
+                human(phase.bytes(READS)),
+                phase.failures(),
+                phase.broken,
+                phase.wrong_status,
+                phase.wrong_content,
+                phase.retried
+            );
+        }
+        if self.replay.skipped > 0 {
+            let _ = writeln!(
+                out,
+                "{} UNLOCKs not sent: the lock is gone",
+                self.replay.skipped
+            );
+        }
+        let _ = writeln!(
+            out,
+            "{} entries of the trace; without a request of their own:",
+            self.entries
+        );
+        for (reason, count) in &self.not_sent {
+            let _ = writeln!(out, "{count:>9}  {reason}");
+        }
+        if self.unusable.lines > 0 {
+            let _ = writeln!(
+                out,
+                "{:>9}  lines not usable, for example {}",
+                self.unusable.lines,
+                self.unusable.examples.join("; ")
+            );
+        }
+        for phase in [&self.set_up, &self.replay, &self.read_back] {
+            for example in &phase.examples {
+                let _ = writeln!(out, "FAILED {example}");
+            }
+        }
+        out
+    }
+}
