@@ -2,4 +2,5 @@
 
 pub mod dav;
 pub mod metrics;
+pub mod objects;
 pub mod recorder;

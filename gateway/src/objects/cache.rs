@@ -1,0 +1,697 @@
+//! The object cache: residency, policy and queue behind one lock, and the operations of the namespace on it.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+use tiering::trace::Op;
+use tiering::{Action, ActionKind, CacheView, Event, FileId, Nanos, ObjectId, Policy, Tier};
+use tokio::sync::Notify;
+
+use super::dir::DirStore;
+use super::error::CacheError;
+use super::io::Faults;
+use super::migrator::Queue;
+use super::options::{Backing, CacheOptions, IoContext};
+use super::reader::ContentReader;
+use super::residency::{Entry, Residency, State};
+use super::staging::Staging;
+use super::status::History;
+use super::store::{Mark, ObjectStore, Stored, read_verified};
+use super::throttle::Throttle;
+use crate::metrics::{Metrics, ObjectOp};
+use crate::recorder::Recorder;
+
+/// The objects of all versions, over the cache tier and the backing tier. See the module's documentation.
+pub struct ObjectCache {
+    pub(super) opts: CacheOptions,
+    pub(super) dir: Option<DirStore>,
+    pub(super) tree_faults: Faults,
+    pub(super) core: Mutex<Core>,
+    pub(super) recorder: Recorder,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) backing: OnceLock<Arc<dyn Backing>>,
+    pub(super) throttle: Mutex<Throttle>,
+    /// Something was queued, or the cache is over its high watermark.
+    pub(super) wake: Notify,
+    /// A move ended.
+    pub(super) moved: Notify,
+    /// Foreground I/Os under way.
+    pub(super) foreground: AtomicUsize,
+    /// New content goes to the backing tier (draining).
+    pub(super) write_around: AtomicBool,
+    pub(super) counts: Counts,
+}
+
+/// Totals since the start.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub read_cache_bytes: AtomicU64,
+    pub read_backing_bytes: AtomicU64,
+    pub reads_cache: AtomicU64,
+    pub reads_backing: AtomicU64,
+    pub damaged: AtomicU64,
+    pub cache_write_errors: AtomicU64,
+}
+
+/// All that changes together. Locked briefly, never across I/O or await.
+pub(super) struct Core {
+    pub residency: Residency,
+    /// Bytes reserved by content that is still being written.
+    pub staged_bytes: u64,
+    pub policy: Box<dyn Policy>,
+    pub pins: HashMap<FileId, Pin>,
+    pub queue: Queue,
+    pub history: History,
+    /// Dirty objects whose bytes are lost; never retried, never forgotten.
+    pub damaged: HashSet<ObjectId>,
+    scratch: Vec<Action>,
+}
+
+/// Someone uses a version's objects.
+#[derive(Default)]
+pub(super) struct Pin {
+    pub holders: u32,
+    /// Forgotten while in use: goes with the last holder.
+    pub doomed: bool,
+    /// The tree file of a reader, if one is open.
+    pub tree: Weak<File>,
+}
+
+/// Counts one foreground I/O for as long as it lives.
+pub(super) struct Foreground<'a>(&'a ObjectCache);
+
+impl Drop for Foreground<'_> {
+    fn drop(&mut self) {
+        self.0.foreground.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs blocking I/O off the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
+) -> Result<T, CacheError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(e) => Err(CacheError::Task(e.to_string())),
+    }
+}
+
+impl ObjectCache {
+    /// Opens the cache tier: removes unfinished files, reports foreign names, and rebuilds the residency map
+    /// from the names of the objects.
+    pub fn open(
+        opts: CacheOptions,
+        recorder: Recorder,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<ObjectCache>, CacheError> {
+        Self::open_with_faults(
+            opts,
+            recorder,
+            metrics,
+            Faults::default(),
+            Faults::default(),
+        )
+    }
+
+    pub(super) fn open_with_faults(
+        opts: CacheOptions,
+        recorder: Recorder,
+        metrics: Arc<Metrics>,
+        cache_faults: Faults,
+        tree_faults: Faults,
+    ) -> Result<Arc<ObjectCache>, CacheError> {
+        let io_error = |op: &str, source| CacheError::Io {
+            op: format!("{op} cache directory"),
+            source,
+        };
+        let mut found = Vec::new();
+        let dir = match &opts.cache_dir {
+            None => None,
+            Some(path) => {
+                let dir = DirStore::open(path, cache_faults).map_err(|e| io_error("open", e))?;
+                let listing = dir.list().map_err(|e| io_error("list", e))?;
+                for name in &listing.temporary {
+                    let path = dir.objects_dir().join(name);
+                    std::fs::remove_file(path).map_err(|e| io_error("clean", e))?;
+                }
+                for name in &listing.foreign {
+                    tracing::warn!(name = %name.display(), "foreign name in the cache directory, left alone");
+                }
+                found = listing.objects;
+                Some(dir)
+            }
+        };
+        let policy = tiering::build(&opts.policy);
+        let throttle = Throttle::new(opts.migrate_bytes_per_s, opts.migrate_ops_per_s);
+        let cache = Arc::new(ObjectCache {
+            dir,
+            tree_faults,
+            core: Mutex::new(Core {
+                residency: Residency::default(),
+                staged_bytes: 0,
+                policy,
+                pins: HashMap::new(),
+                queue: Queue::default(),
+                history: History::default(),
+                damaged: HashSet::new(),
+                scratch: Vec::new(),
+            }),
+            recorder,
+            metrics,
+            backing: OnceLock::new(),
+            throttle: Mutex::new(throttle),
+            wake: Notify::new(),
+            moved: Notify::new(),
+            foreground: AtomicUsize::new(0),
+            write_around: AtomicBool::new(false),
+            counts: Counts::default(),
+            opts,
+        });
+        // A total order, so that the policy is told the same at each start.
+        found.sort_unstable_by_key(|o| (o.id, o.mark == Mark::Clean, o.crc, o.len));
+        let mut core = cache.core.lock();
+        for object in found {
+            if core.residency.get(object.id).is_some() {
+                tracing::warn!(object = %object.id, "second copy of an object in the cache directory, left alone");
+                continue;
+            }
+            core.residency
+                .insert(object.id.file, entry_of(&object, false));
+            cache.event(
+                &mut core,
+                &Event::Restored {
+                    id: object.id,
+                    len: object.len,
+                    dirty: object.mark == Mark::Dirty,
+                },
+            );
+        }
+        drop(core);
+        Ok(cache)
+    }
+
+    /// Refuses a cache directory that belongs to another root; marks an unmarked one as `root_id`'s.
+    pub fn pair_with(&self, root_id: &str) -> Result<(), CacheError> {
+        let Some(cache_dir) = &self.opts.cache_dir else {
+            return Ok(());
+        };
+        let io_error = |source| CacheError::Io {
+            op: "read or write the cache directory's format marker".into(),
+            source,
+        };
+        let marker = cache_dir.join("format");
+        let ours = format!("tierdav-cache 1\nroot {root_id}\n");
+        match std::fs::read_to_string(&marker) {
+            Ok(text) if text == ours => Ok(()),
+            Ok(text) => Err(CacheError::WrongRoot {
+                dir: cache_dir.display().to_string(),
+                found: text
+                    .lines()
+                    .find_map(|l| l.strip_prefix("root "))
+                    .unwrap_or("(unreadable marker)")
+                    .to_owned(),
+                expected: root_id.to_owned(),
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let write = |path: &Path| -> io::Result<()> {
+                    std::fs::write(path, &ours)?;
+                    File::open(path)?.sync_all()?;
+                    std::fs::rename(path, &marker)?;
+                    File::open(cache_dir)?.sync_all()
+                };
+                write(&cache_dir.join("format.tmp")).map_err(io_error)
+            }
+            Err(e) => Err(io_error(e)),
+        }
+    }
+
+    /// Gives the mover its way to the backing tier; the first call wins.
+    pub fn attach_backing(&self, backing: Arc<dyn Backing>) {
+        let _ = self.backing.set(backing);
+    }
+
+    /// Whether there is a cache tier.
+    pub fn has_cache(&self) -> bool {
+        self.dir.is_some()
+    }
+
+    /// Bytes per object.
+    pub fn object_bytes(&self) -> u32 {
+        self.opts.object_bytes
+    }
+
+    /// Versions with dirty objects, by id.
+    pub fn dirty_files(&self) -> Vec<FileId> {
+        let core = self.core.lock();
+        let mut files = core.residency.dirty_files();
+        files.retain(|f| !core.is_doomed(*f));
+        files
+    }
+
+    /// From now on (or no longer), new content goes to the backing tier, as while draining.
+    pub fn set_write_around(&self, on: bool) {
+        self.write_around.store(on, Ordering::Relaxed);
+    }
+
+    /// Starts a new version. `tree` is its tree file, not yet visible to anyone.
+    pub fn stage(self: &Arc<Self>, file: FileId, tree: Arc<File>, io: IoContext) -> Staging {
+        Staging::new(self.clone(), file, tree, io)
+    }
+
+    /// Starts a new version that has the old one's bytes.
+    pub async fn stage_from(
+        self: &Arc<Self>,
+        old: &ContentReader,
+        file: FileId,
+        tree: Arc<File>,
+        io: IoContext,
+    ) -> Result<Staging, CacheError> {
+        Staging::from_old(self.clone(), old, file, tree, io).await
+    }
+
+    /// Reads a version of `len` bytes; pins it.
+    pub fn reader(
+        self: &Arc<Self>,
+        file: FileId,
+        len: u64,
+        tree: Arc<File>,
+        io: IoContext,
+    ) -> ContentReader {
+        ContentReader::new(self.clone(), file, len, tree, io)
+    }
+
+    /// Tells the policy that a client still uses its own copy of a version (304).
+    pub fn revalidated(&self, file: FileId, len: u64, _io: IoContext) {
+        self.observe(
+            file,
+            &Event::Revalidated {
+                file,
+                objects: self.objects_in(len),
+                len,
+            },
+        );
+    }
+
+    /// A version is gone (deleted or overwritten): cancels its flushes and drops its objects, once no reader
+    /// and no move uses them.
+    pub fn forget(&self, file: FileId, len: u64) {
+        let event = Event::Deleted {
+            file,
+            objects: self.objects_in(len),
+        };
+        self.drop_version(file, Some(&event));
+    }
+
+    pub(super) fn drop_version(&self, file: FileId, event: Option<&Event>) {
+        if self.dir.is_none() {
+            return;
+        }
+        let gone = {
+            let mut core = self.core.lock();
+            core.queue.cancel(file);
+            if let Some(event) = event {
+                self.event(&mut core, event);
+                core.queue.cancel(file);
+            }
+            match core.pins.get_mut(&file) {
+                Some(pin) => {
+                    pin.doomed = true;
+                    Vec::new()
+                }
+                None => core.take_version(file),
+            }
+        };
+        self.unlink(file, &gone);
+    }
+
+    /// Drops the clean copies of a version: its tree file was written beside the gateway.
+    pub fn drop_clean(&self, file: FileId) {
+        let gone: Vec<Entry> = {
+            let mut core = self.core.lock();
+            let rows: Vec<Entry> = core
+                .residency
+                .rows(file)
+                .iter()
+                .filter(|e| matches!(e.state, State::Clean | State::Promoting))
+                .copied()
+                .collect();
+            for e in &rows {
+                let id = ObjectId::new(file, e.index);
+                core.residency.remove(id);
+                // A promotion under way finds its row gone, removes its copy and reports its failure.
+                if e.state == State::Clean {
+                    self.event(&mut core, &Event::Evicted { id });
+                }
+            }
+            rows
+        };
+        self.unlink(file, &gone);
+    }
+
+    /// Replay of the log: makes a small dirty object again. Idempotent.
+    pub fn restore(&self, id: ObjectId, data: &[u8]) -> Result<(), CacheError> {
+        let Some(dir) = &self.dir else {
+            return Err(CacheError::Io {
+                op: format!("restore object {id}"),
+                source: io::ErrorKind::Unsupported.into(),
+            });
+        };
+        let object = Stored {
+            id,
+            len: data.len() as u32,
+            crc: crc32c::crc32c(data),
+            mark: Mark::Dirty,
+        };
+        if let Some((found, _)) = self.lookup(id) {
+            if (found.len, found.crc) == (object.len, object.crc)
+                && read_verified(dir, &found).is_ok()
+            {
+                self.core.lock().residency.set_verified(id);
+                return Ok(());
+            }
+            dir.remove(&found).map_err(|e| CacheError::Io {
+                op: format!("replace object {id}"),
+                source: e,
+            })?;
+        }
+        dir.put(&object, data, false)?;
+        let mut core = self.core.lock();
+        core.damaged.remove(&id);
+        core.residency.insert(id.file, entry_of(&object, true));
+        self.event(
+            &mut core,
+            &Event::Restored {
+                id,
+                len: object.len,
+                dirty: true,
+            },
+        );
+        Ok(())
+    }
+
+    /// Whether the cache tier has all of these objects of a version.
+    pub fn contains_all(&self, file: FileId, objects: &[ObjectId]) -> bool {
+        let core = self.core.lock();
+        objects.iter().all(|id| {
+            id.file == file
+                && core
+                    .residency
+                    .get(*id)
+                    .is_some_and(|e| e.stored(file).is_some())
+        })
+    }
+
+    /// Waits until all of the cache tier is on stable storage.
+    pub fn sync(&self) -> io::Result<()> {
+        self.dir.as_ref().map_or(Ok(()), DirStore::sync_everything)
+    }
+
+    // --- for the other files of this module ---
+
+    pub(super) fn objects_in(&self, len: u64) -> u32 {
+        len.div_ceil(u64::from(self.opts.object_bytes)) as u32
+    }
+
+    /// Length of object `index` in a version of `len` bytes.
+    pub(super) fn object_len(&self, len: u64, index: u32) -> u32 {
+        let size = u64::from(self.opts.object_bytes);
+        len.saturating_sub(u64::from(index) * size).min(size) as u32
+    }
+
+    pub(super) fn view(&self, core: &Core) -> CacheView {
+        CacheView {
+            capacity_bytes: self.opts.capacity_bytes,
+            used_bytes: core.residency.bytes() + core.staged_bytes,
+            dirty_bytes: core.residency.dirty().bytes,
+            high_watermark: self.opts.high_watermark,
+            low_watermark: self.opts.low_watermark,
+            max_dirty_age: self.opts.max_dirty_age.into(),
+        }
+    }
+
+    /// Tells the policy, and queues what it wants.
+    pub(super) fn event(&self, core: &mut Core, event: &Event) {
+        if self.dir.is_none() {
+            return;
+        }
+        let view = self.view(core);
+        let mut actions = std::mem::take(&mut core.scratch);
+        core.policy
+            .on_event(self.recorder.now(), event, &view, &mut actions);
+        self.enqueue(core, &mut actions);
+        core.scratch = actions;
+        if view.used_bytes > view.high_bytes() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Lets the policy act on time and fill level.
+    pub(super) fn tick_policy(&self) {
+        if self.dir.is_none() {
+            return;
+        }
+        let mut core = self.core.lock();
+        let core = &mut *core;
+        let view = self.view(core);
+        let mut actions = std::mem::take(&mut core.scratch);
+        core.policy.tick(self.recorder.now(), &view, &mut actions);
+        self.enqueue(core, &mut actions);
+        core.scratch = actions;
+    }
+
+    fn enqueue(&self, core: &mut Core, actions: &mut Vec<Action>) {
+        if actions.is_empty() {
+            return;
+        }
+        let mut refused = Vec::new();
+        for action in actions.drain(..) {
+            if !core.queue.push(action) {
+                refused.push(action);
+            }
+        }
+        let now = self.recorder.now();
+        for action in refused {
+            let view = self.view(core);
+            let failed = Event::Failed {
+                id: action.id,
+                action: action.kind,
+            };
+            // What the policy proposes now waits for its next tick: no recursion.
+            core.policy.on_event(now, &failed, &view, &mut Vec::new());
+        }
+        self.wake.notify_one();
+    }
+
+    /// An event of a reader: nothing about a version that is gone.
+    pub(super) fn observe(&self, file: FileId, event: &Event) {
+        if self.dir.is_some() {
+            let mut core = self.core.lock();
+            if !core.is_doomed(file) {
+                self.event(&mut core, event);
+            }
+        }
+    }
+
+    pub(super) fn lookup(&self, id: ObjectId) -> Option<(Stored, bool)> {
+        let core = self.core.lock();
+        let entry = core.residency.get(id)?;
+        Some((entry.stored(id.file)?, entry.verified))
+    }
+
+    pub(super) fn open_object(&self, object: &Stored) -> io::Result<File> {
+        match &self.dir {
+            Some(dir) => dir.open_object(object),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Drops a clean copy that cannot be read; the backing tier has the bytes.
+    pub(super) fn drop_damaged(&self, object: &Stored) {
+        let dropped = {
+            let mut core = self.core.lock();
+            let same = core
+                .residency
+                .get(object.id)
+                .is_some_and(|e| e.state == State::Clean && e.crc == object.crc);
+            if same {
+                core.residency.remove(object.id);
+                self.event(&mut core, &Event::Evicted { id: object.id });
+            }
+            same
+        };
+        if dropped {
+            self.unlink(object.id.file, &[entry_of(object, false)]);
+        }
+    }
+
+    pub(super) fn pin(&self, file: FileId, tree: Option<&Arc<File>>) {
+        if self.dir.is_some() {
+            let mut core = self.core.lock();
+            let pin = core.pins.entry(file).or_default();
+            pin.holders += 1;
+            if let Some(tree) = tree {
+                pin.tree = Arc::downgrade(tree);
+            }
+        }
+    }
+
+    pub(super) fn unpin(&self, file: FileId) {
+        if self.dir.is_none() {
+            return;
+        }
+        let gone = {
+            let mut core = self.core.lock();
+            let Some(pin) = core.pins.get_mut(&file) else {
+                return;
+            };
+            pin.holders -= 1;
+            if pin.holders > 0 {
+                return;
+            }
+            let doomed = pin.doomed;
+            core.pins.remove(&file);
+            if doomed {
+                core.take_version(file)
+            } else {
+                Vec::new()
+            }
+        };
+        self.unlink(file, &gone);
+    }
+
+    /// Removes the files of objects that have left the map.
+    pub(super) fn unlink(&self, file: FileId, rows: &[Entry]) {
+        let Some(dir) = &self.dir else { return };
+        for row in rows {
+            let Some(object) = row.stored(file) else {
+                continue;
+            };
+            if let Err(error) = dir.remove(&object) {
+                // It stays as an orphan that `scrub` names and removes.
+                tracing::warn!(object = %object.id, %error, "cannot remove a cached object");
+            }
+        }
+    }
+
+    /// Reserves room for an object that is about to be written.
+    pub(super) fn reserve(&self, core: &mut Core, bytes: u32) -> bool {
+        let used = core.residency.bytes() + core.staged_bytes;
+        if used + u64::from(bytes) > self.opts.capacity_bytes {
+            return false;
+        }
+        core.staged_bytes += u64::from(bytes);
+        true
+    }
+
+    /// Asks the policy where a new object goes, and reserves its room.
+    pub(super) fn place(&self, id: ObjectId, len: u32) -> Tier {
+        if self.dir.is_none() || self.write_around.load(Ordering::Relaxed) {
+            return Tier::Backing;
+        }
+        let mut core = self.core.lock();
+        let view = self.view(&core);
+        let wanted = core.policy.place_write(self.recorder.now(), id, len, &view);
+        if wanted == Tier::Cache && self.reserve(&mut core, len) {
+            Tier::Cache
+        } else {
+            if wanted == Tier::Cache {
+                self.wake.notify_one();
+            }
+            Tier::Backing
+        }
+    }
+
+    pub(super) fn release(&self, bytes: u64) {
+        self.core.lock().staged_bytes -= bytes;
+    }
+
+    pub(super) fn foreground(&self) -> Foreground<'_> {
+        self.foreground.fetch_add(1, Ordering::Relaxed);
+        Foreground(self)
+    }
+
+    pub(super) fn count_read(&self, tier: Tier, bytes: u64, latency_ns: u64) {
+        let (count, total) = match tier {
+            Tier::Cache => (&self.counts.reads_cache, &self.counts.read_cache_bytes),
+            Tier::Backing => (&self.counts.reads_backing, &self.counts.read_backing_bytes),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        total.fetch_add(bytes, Ordering::Relaxed);
+        super::telemetry::object_io(&self.metrics, ObjectOp::Read, tier, bytes, latency_ns);
+    }
+
+    pub(super) fn count_write(&self, tier: Tier, bytes: u64, latency_ns: u64) {
+        super::telemetry::object_io(&self.metrics, ObjectOp::Write, tier, bytes, latency_ns);
+    }
+
+    pub(super) fn count_damage(&self) {
+        self.counts.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one row of the trace")]
+    pub(super) fn trace_object(
+        &self,
+        op: Op,
+        id: ObjectId,
+        offset: u64,
+        len: u64,
+        tier: Tier,
+        at: Nanos,
+        latency_ns: u64,
+        io: IoContext,
+    ) {
+        super::telemetry::record(
+            &self.recorder,
+            op,
+            id,
+            offset,
+            len,
+            tier,
+            at,
+            latency_ns,
+            io,
+        );
+    }
+}
+
+impl Core {
+    pub fn is_doomed(&self, file: FileId) -> bool {
+        self.pins.get(&file).is_some_and(|p| p.doomed)
+    }
+
+    fn take_version(&mut self, file: FileId) -> Vec<Entry> {
+        self.damaged.retain(|id| id.file != file);
+        self.residency.remove_file(file)
+    }
+
+    /// Objects that a move may be started on.
+    pub fn may_move(&self, id: ObjectId, kind: ActionKind) -> bool {
+        if self.is_doomed(id.file) || self.damaged.contains(&id) {
+            return false;
+        }
+        let state = self.residency.get(id).map(|e| e.state);
+        match kind {
+            ActionKind::Promote => state.is_none(),
+            ActionKind::Flush => state == Some(State::Dirty),
+            ActionKind::Evict => state == Some(State::Clean),
+        }
+    }
+}
+
+pub(super) fn entry_of(object: &Stored, verified: bool) -> Entry {
+    Entry {
+        index: object.id.index,
+        len: object.len,
+        crc: object.crc,
+        state: match object.mark {
+            Mark::Clean => State::Clean,
+            Mark::Dirty => State::Dirty,
+        },
+        verified,
+    }
+}

@@ -1,0 +1,108 @@
+//! What can go wrong with content, named so that one table can map it to an HTTP status.
+
+use std::io;
+
+use tiering::{FileId, ObjectId};
+
+use super::store::StoreError;
+
+/// An error of the object cache.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The backing tier is full. (A full cache tier is no error: the bytes go to the backing tier.)
+    #[error("no space left in the backing tier")]
+    NoSpace,
+    /// The backing file ends before the announced length; the connection must be broken off.
+    #[error("content of file {file} ends at or before byte {offset}")]
+    Truncated {
+        /// The version that was read.
+        file: FileId,
+        /// Offset of the first byte that could not be read.
+        offset: u64,
+    },
+    /// Bytes do not match their checksum and there is no other copy to serve instead.
+    #[error("object {id} is damaged in the cache tier")]
+    Damaged {
+        /// The damaged object.
+        id: ObjectId,
+    },
+    /// The cache directory belongs to another root.
+    #[error("cache directory {dir} belongs to root {found}, not to root {expected}")]
+    WrongRoot {
+        /// The cache directory.
+        dir: String,
+        /// The root id in its marker.
+        found: String,
+        /// The id of the root that is being opened.
+        expected: String,
+    },
+    /// Movement was asked for before [`attach_backing`](super::ObjectCache::attach_backing).
+    #[error("no backing tier is attached yet")]
+    NoBacking,
+    /// The blocking task died; what it did is unknown.
+    #[error("blocking task failed: {0}")]
+    Task(String),
+    /// An I/O error; `op` says during what.
+    #[error("{op}: {source}")]
+    Io {
+        /// The operation and its key.
+        op: String,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+impl CacheError {
+    /// Wraps an I/O error of the backing tier; out of space becomes [`CacheError::NoSpace`].
+    pub(crate) fn backing(op: impl Into<String>, source: io::Error) -> Self {
+        if is_no_space(&source) {
+            CacheError::NoSpace
+        } else {
+            CacheError::Io {
+                op: op.into(),
+                source,
+            }
+        }
+    }
+
+    /// Whether the same operation may succeed later without any change by the caller.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            CacheError::Io { .. } | CacheError::Task(_) => true,
+            CacheError::NoSpace
+            | CacheError::Truncated { .. }
+            | CacheError::Damaged { .. }
+            | CacheError::WrongRoot { .. }
+            | CacheError::NoBacking => false,
+        }
+    }
+}
+
+impl From<StoreError> for CacheError {
+    fn from(e: StoreError) -> Self {
+        match e {
+            StoreError::NoSpace { .. } => CacheError::NoSpace,
+            StoreError::Damaged { id } => CacheError::Damaged { id },
+            StoreError::Truncated { id, at } => CacheError::Truncated {
+                file: id.file,
+                offset: u64::from(at),
+            },
+            StoreError::NotFound { id } => CacheError::Io {
+                op: format!("find object {id}"),
+                source: io::ErrorKind::NotFound.into(),
+            },
+            StoreError::Io { op, id, source } => CacheError::Io {
+                op: format!("{op} object {id}"),
+                source,
+            },
+        }
+    }
+}
+
+/// Whether the device or a quota is full.
+pub(crate) fn is_no_space(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}

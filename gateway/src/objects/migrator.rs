@@ -1,0 +1,600 @@
+//! Carries out what the policy proposes: promote, flush, evict, beside foreground I/O on the same objects.
+//!
+//! Races are settled by the residency map: a move marks its object (`Promoting`, `Flushing`, `Evicting`) and
+//! looks at the mark again, under the lock, before its result counts. A version is pinned while its objects
+//! move, so that `forget` takes effect after the move, and cancels what has not begun.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tiering::trace::Op;
+use tiering::{Action, ActionKind, Event, FileId, ObjectId, Reason, Tier};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::cache::{ObjectCache, blocking};
+use super::error::CacheError;
+use super::options::IoContext;
+use super::residency::{Entry, State};
+use super::store::{Mark, ObjectStore, StoreError, Stored, read_verified};
+use super::tree::TreeStore;
+
+/// Promotions that may wait; more are refused.
+const PROMOTIONS_QUEUED_MAX: usize = 4096;
+/// Bytes flushed to one file before they are synced.
+const RUN_BYTES_MAX: u64 = 64 << 20;
+/// Foreground I/Os beside which a move starts at once.
+const FOREGROUND_BESIDE: usize = 1;
+/// How long a move waits for foreground I/O at most.
+const YIELD_MAX: Duration = Duration::from_millis(100);
+/// How often a waiting move looks again.
+const YIELD_STEP: Duration = Duration::from_millis(5);
+
+/// What waits to be moved. Bounded: flushes and evictions by the resident objects.
+#[derive(Default)]
+pub(super) struct Queue {
+    promotions: VecDeque<Action>,
+    evictions: VecDeque<Action>,
+    queued: HashSet<(ObjectId, ActionKind)>,
+    flushes: BTreeMap<FileId, BTreeMap<u32, Reason>>,
+    flush_order: VecDeque<FileId>,
+}
+
+/// One unit of work for the mover.
+enum Job {
+    Promote(Action),
+    Evict(Action),
+    /// Objects of one file, by index: a sequential run.
+    Flush(FileId, Vec<(u32, Reason)>),
+}
+
+impl Queue {
+    /// Queues an action; `false` when the queue is full. A queued one is not queued twice.
+    pub fn push(&mut self, action: Action) -> bool {
+        let Action { kind, id, reason } = action;
+        match kind {
+            ActionKind::Flush => {
+                let run = self.flushes.entry(id.file).or_default();
+                if run.is_empty() {
+                    self.flush_order.push_back(id.file);
+                }
+                run.insert(id.index, reason);
+                return true;
+            }
+            ActionKind::Promote if self.promotions.len() >= PROMOTIONS_QUEUED_MAX => return false,
+            ActionKind::Promote | ActionKind::Evict => {}
+        }
+        if self.queued.insert((id, kind)) {
+            match kind {
+                ActionKind::Promote => self.promotions.push_back(action),
+                ActionKind::Evict | ActionKind::Flush => self.evictions.push_back(action),
+            }
+        }
+        true
+    }
+
+    /// Forgets what is queued for a version.
+    pub fn cancel(&mut self, file: FileId) {
+        if self.flushes.remove(&file).is_some() {
+            self.flush_order.retain(|f| *f != file);
+        }
+        let stays = |a: &Action| a.id.file != file;
+        self.promotions.retain(stays);
+        self.evictions.retain(stays);
+        self.queued.retain(|(id, _)| id.file != file);
+    }
+
+    /// Room first, then safety of dirty data, then speed.
+    fn pop(&mut self) -> Option<Job> {
+        if let Some(action) = self.evictions.pop_front() {
+            self.queued.remove(&(action.id, action.kind));
+            return Some(Job::Evict(action));
+        }
+        if let Some(file) = self.flush_order.pop_front() {
+            let run = self.flushes.remove(&file).unwrap_or_default();
+            return Some(Job::Flush(file, run.into_iter().collect()));
+        }
+        let action = self.promotions.pop_front()?;
+        self.queued.remove(&(action.id, action.kind));
+        Some(Job::Promote(action))
+    }
+
+    /// Queued promotions, flushes, evictions.
+    pub fn lengths(&self) -> [u64; 3] {
+        let flushes: usize = self.flushes.values().map(BTreeMap::len).sum();
+        [
+            self.promotions.len() as u64,
+            flushes as u64,
+            self.evictions.len() as u64,
+        ]
+    }
+}
+
+/// What one step of the mover did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepReport {
+    /// Objects moved.
+    pub moved: u64,
+    /// Moves that failed.
+    pub failed: u64,
+}
+
+/// What a complete flush did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FlushReport {
+    /// Files that are plain now.
+    pub files: u64,
+    /// Objects flushed.
+    pub objects: u64,
+    /// Dirty objects that could not be flushed.
+    pub failed: u64,
+}
+
+/// The running mover.
+pub struct MigratorHandle {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl MigratorHandle {
+    /// Stops after the moves under way, and waits for them.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+    }
+}
+
+impl ObjectCache {
+    /// Starts the mover on the current tokio runtime.
+    pub fn start_migrator(self: &Arc<Self>, backing: Arc<dyn super::Backing>) -> MigratorHandle {
+        self.attach_backing(backing);
+        let (stop, mut stopped) = watch::channel(false);
+        let cache = self.clone();
+        let task = tokio::spawn(async move {
+            let mut second = tokio::time::interval(Duration::from_secs(1));
+            second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut jobs: JoinSet<StepReport> = JoinSet::new();
+            loop {
+                tokio::select! {
+                    _ = stopped.changed() => break,
+                    _ = second.tick() => cache.tick_policy(),
+                    () = cache.wake.notified() => {}
+                    Some(_) = jobs.join_next(), if !jobs.is_empty() => {}
+                }
+                while jobs.len() < cache.opts.migrate_in_flight.max(1) {
+                    let Some(job) = cache.next_job() else { break };
+                    let cache = cache.clone();
+                    jobs.spawn(async move { cache.run(job).await });
+                }
+            }
+            while jobs.join_next().await.is_some() {}
+        });
+        MigratorHandle { stop, task }
+    }
+
+    fn next_job(&self) -> Option<Job> {
+        self.core.lock().queue.pop()
+    }
+
+    /// Lets the policy act, then does all that is queued, one move at a time.
+    pub async fn step(self: &Arc<Self>) -> StepReport {
+        self.tick_policy();
+        let mut report = StepReport::default();
+        while let Some(job) = self.next_job() {
+            let done = self.run(job).await;
+            report.moved += done.moved;
+            report.failed += done.failed;
+        }
+        report
+    }
+
+    /// Flushes everything that is dirty now; what is written meanwhile may stay dirty.
+    pub async fn flush_all(self: &Arc<Self>) -> Result<FlushReport, CacheError> {
+        if self.dir.is_none() {
+            return Ok(FlushReport::default());
+        }
+        if self.backing.get().is_none() {
+            return Err(CacheError::NoBacking);
+        }
+        let mut report = FlushReport::default();
+        for file in self.dirty_files() {
+            loop {
+                let moved = self.moved.notified();
+                let rows: Vec<Entry> = self.core.lock().residency.rows(file).to_vec();
+                let run: Vec<(u32, Reason)> = rows
+                    .iter()
+                    .filter(|e| e.state == State::Dirty)
+                    .map(|e| (e.index, Reason::NotWanted))
+                    .collect();
+                if run.is_empty() {
+                    if !rows.iter().any(|e| e.state == State::Flushing) {
+                        break;
+                    }
+                    // The mover has the rest of this file in hand.
+                    let _ = tokio::time::timeout(Duration::from_secs(1), moved).await;
+                    continue;
+                }
+                let done = self.run_unthrottled(Job::Flush(file, run)).await;
+                report.objects += done.moved;
+                if done.failed > 0 || done.moved == 0 {
+                    break;
+                }
+            }
+            let core = self.core.lock();
+            match core
+                .residency
+                .rows(file)
+                .iter()
+                .filter(|e| e.is_dirty())
+                .count()
+            {
+                0 => report.files += 1,
+                _ if core.is_doomed(file) => {}
+                n => report.failed += n as u64,
+            }
+        }
+        Ok(report)
+    }
+
+    async fn run(self: &Arc<Self>, job: Job) -> StepReport {
+        let bytes = match &job {
+            Job::Evict(_) => 0,
+            Job::Promote(_) => u64::from(self.opts.object_bytes),
+            Job::Flush(file, run) => {
+                let core = self.core.lock();
+                run.iter()
+                    .filter_map(|(index, _)| core.residency.get(ObjectId::new(*file, *index)))
+                    .map(|e| u64::from(e.len))
+                    .sum()
+            }
+        };
+        if bytes > 0 {
+            let wait = self.throttle.lock().take(self.recorder.now(), bytes);
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            let mut waited = Duration::ZERO;
+            while waited < YIELD_MAX && self.foreground.load(Ordering::Relaxed) > FOREGROUND_BESIDE
+            {
+                tokio::time::sleep(YIELD_STEP).await;
+                waited += YIELD_STEP;
+            }
+        }
+        self.run_unthrottled(job).await
+    }
+
+    async fn run_unthrottled(self: &Arc<Self>, job: Job) -> StepReport {
+        let cache = self.clone();
+        let done = blocking(move || {
+            Ok(match job {
+                Job::Promote(action) => cache.promote(action),
+                Job::Evict(action) => cache.evict(action),
+                Job::Flush(file, run) => cache.flush(file, &run),
+            })
+        })
+        .await;
+        self.moved.notify_waiters();
+        done.unwrap_or_else(|error| {
+            tracing::error!(%error, "a move died");
+            StepReport {
+                moved: 0,
+                failed: 1,
+            }
+        })
+    }
+
+    fn confirm(
+        &self,
+        action: Action,
+        bytes: u64,
+        outcome: Result<Event, String>,
+        at: tiering::Nanos,
+    ) -> StepReport {
+        let ok = outcome.is_ok();
+        let op = match action.kind {
+            ActionKind::Promote => Op::Promote,
+            ActionKind::Flush => Op::Flush,
+            ActionKind::Evict => Op::Evict,
+        };
+        let event = outcome.unwrap_or_else(|why| {
+            tracing::debug!(object = %action.id, action = %action.kind, %why, "not moved");
+            Event::Failed {
+                id: action.id,
+                action: action.kind,
+            }
+        });
+        let now = self.recorder.now();
+        if ok {
+            self.trace_object(
+                op,
+                action.id,
+                0,
+                bytes,
+                Tier::Cache,
+                at,
+                now.since(at).0,
+                IoContext::default(),
+            );
+        }
+        let mut core = self.core.lock();
+        self.metrics.moved(action.kind, bytes, ok);
+        core.history.add(now, action, bytes, ok);
+        if !core.is_doomed(action.id.file) {
+            self.event(&mut core, &event);
+        }
+        StepReport {
+            moved: u64::from(ok),
+            failed: u64::from(!ok),
+        }
+    }
+
+    fn evict(&self, action: Action) -> StepReport {
+        let at = self.recorder.now();
+        let id = action.id;
+        let object = {
+            let mut core = self.core.lock();
+            let object = core.residency.get(id).and_then(|e| e.stored(id.file));
+            if core.may_move(id, ActionKind::Evict) {
+                core.residency.set_state(id, State::Evicting);
+            } else {
+                let outcome = match core.residency.get(id) {
+                    None => Ok(Event::Evicted { id }),
+                    Some(_) => Err("not clean, or in use by another move".to_owned()),
+                };
+                drop(core);
+                return self.confirm(action, 0, outcome, at);
+            }
+            object
+        };
+        let (Some(dir), Some(object)) = (&self.dir, object) else {
+            return StepReport::default();
+        };
+        let removed = dir.remove(&object);
+        {
+            let mut core = self.core.lock();
+            // A forgotten version's row may be gone already.
+            if core
+                .residency
+                .get(id)
+                .is_some_and(|e| e.state == State::Evicting)
+            {
+                match &removed {
+                    Ok(()) => {
+                        core.residency.remove(id);
+                    }
+                    Err(_) => {
+                        core.residency.set_state(id, State::Clean);
+                    }
+                }
+            }
+        }
+        let outcome = removed
+            .map(|()| Event::Evicted { id })
+            .map_err(|e| e.to_string());
+        self.confirm(action, u64::from(object.len), outcome, at)
+    }
+
+    fn open_for_promotion(&self, file: FileId) -> io::Result<Arc<File>> {
+        let (tree, dirty) = {
+            let core = self.core.lock();
+            let tree = core.pins.get(&file).and_then(|p| p.tree.upgrade());
+            (tree, core.residency.is_dirty(file))
+        };
+        if let Some(tree) = tree {
+            return Ok(tree);
+        }
+        let Some(backing) = self.backing.get() else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        if dirty {
+            return backing.open_dirty(file);
+        }
+        backing
+            .open_clean(file)?
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn promote(&self, action: Action) -> StepReport {
+        let at = self.recorder.now();
+        self.pin(action.id.file, None);
+        let outcome = self.copy_up(action.id);
+        let bytes = *outcome.as_ref().unwrap_or(&0);
+        let event = outcome.map(|len| Event::Promoted {
+            id: action.id,
+            len: len as u32,
+        });
+        let report = self.confirm(action, bytes, event, at);
+        self.unpin(action.id.file);
+        report
+    }
+
+    fn copy_up(&self, id: ObjectId) -> Result<u64, String> {
+        let Some(dir) = &self.dir else {
+            return Err("no cache tier".into());
+        };
+        let tree = self
+            .open_for_promotion(id.file)
+            .map_err(|e| e.to_string())?;
+        let before = tree.metadata().map_err(|e| e.to_string())?;
+        let len = self.object_len(before.len(), id.index);
+        let empty = Stored {
+            id,
+            len,
+            crc: 0,
+            mark: Mark::Clean,
+        };
+        {
+            let mut core = self.core.lock();
+            let used = core.residency.bytes() + core.staged_bytes;
+            if len == 0 || !core.may_move(id, ActionKind::Promote) {
+                return Err("not cold".into());
+            }
+            if used + u64::from(len) > self.opts.capacity_bytes {
+                return Err("the cache is full".into());
+            }
+            core.residency.insert(
+                id.file,
+                Entry {
+                    index: id.index,
+                    len,
+                    crc: 0,
+                    state: State::Promoting,
+                    verified: true,
+                },
+            );
+        }
+        let store = TreeStore::new(
+            tree.clone(),
+            self.opts.object_bytes,
+            self.tree_faults.clone(),
+        );
+        let mut data = vec![0; len as usize];
+        let copied = store.read_at(&empty, 0, &mut data).and_then(|()| {
+            let object = Stored {
+                crc: crc32c::crc32c(&data),
+                ..empty
+            };
+            let after = tree.metadata().map_err(|e| StoreError::io("stat", id, e))?;
+            if (before.len(), before.modified().ok()) != (after.len(), after.modified().ok()) {
+                return Err(StoreError::Damaged { id });
+            }
+            dir.put(&object, &data, false)?;
+            Ok(object)
+        });
+        let mut core = self.core.lock();
+        let still = core
+            .residency
+            .get(id)
+            .is_some_and(|e| e.state == State::Promoting);
+        if still {
+            core.residency.remove(id);
+        }
+        match copied {
+            Ok(object) if still => {
+                core.residency
+                    .insert(id.file, super::cache::entry_of(&object, true));
+                Ok(u64::from(len))
+            }
+            Ok(object) => {
+                drop(core);
+                self.unlink(id.file, &[super::cache::entry_of(&object, true)]);
+                Err("dropped meanwhile".into())
+            }
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// Flushes objects of one file in order, syncs once per run, then makes them clean.
+    fn flush(&self, file: FileId, run: &[(u32, Reason)]) -> StepReport {
+        let at = self.recorder.now();
+        self.pin(file, None);
+        let mut report = StepReport::default();
+        let mut add = |r: StepReport| {
+            report.moved += r.moved;
+            report.failed += r.failed;
+        };
+        let tree = self
+            .backing
+            .get()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+            .and_then(|b| b.open_dirty(file));
+        let action = |(index, reason): &(u32, Reason)| Action {
+            kind: ActionKind::Flush,
+            id: ObjectId::new(file, *index),
+            reason: *reason,
+        };
+        match tree {
+            Err(error) => {
+                tracing::warn!(%file, %error, "cannot open a file to flush");
+                for what in run {
+                    add(self.confirm(action(what), 0, Err(error.to_string()), at));
+                }
+            }
+            Ok(tree) => {
+                let store = TreeStore::new(tree, self.opts.object_bytes, self.tree_faults.clone());
+                let mut written: Vec<(Action, Stored)> = Vec::new();
+                let mut bytes = 0;
+                for (i, what) in run.iter().enumerate() {
+                    let action = action(what);
+                    match self.copy_down(&store, action.id) {
+                        Ok(object) => {
+                            bytes += u64::from(object.len);
+                            written.push((action, object));
+                        }
+                        Err(why) => add(self.confirm(action, 0, Err(why), at)),
+                    }
+                    if bytes >= RUN_BYTES_MAX || i + 1 == run.len() {
+                        bytes = 0;
+                        let synced = store.sync().map_err(|e| e.to_string());
+                        for (action, object) in written.drain(..) {
+                            let event = synced.clone().and_then(|()| self.make_clean(&object));
+                            add(self.confirm(action, u64::from(object.len), event, at));
+                        }
+                    }
+                }
+            }
+        }
+        self.settle(file);
+        self.unpin(file);
+        report
+    }
+
+    fn copy_down(&self, store: &TreeStore, id: ObjectId) -> Result<Stored, String> {
+        let Some(dir) = &self.dir else {
+            return Err("no cache tier".into());
+        };
+        let object = {
+            let mut core = self.core.lock();
+            if !core.may_move(id, ActionKind::Flush) {
+                return Err("not dirty".into());
+            }
+            let object = core.residency.get(id).and_then(|e| e.stored(id.file));
+            core.residency.set_state(id, State::Flushing);
+            object.ok_or("not dirty")?
+        };
+        let copied = read_verified(dir, &object).and_then(|data| store.put(&object, &data, false));
+        copied.map(|()| object).map_err(|e| {
+            let mut core = self.core.lock();
+            core.residency.set_state(id, State::Dirty);
+            if let StoreError::Damaged { .. } | StoreError::NotFound { .. } = e {
+                tracing::error!(object = %id, "a dirty object is damaged: its bytes are lost");
+                core.damaged.insert(id);
+            }
+            e.to_string()
+        })
+    }
+
+    fn make_clean(&self, object: &Stored) -> Result<Event, String> {
+        let Some(dir) = &self.dir else {
+            return Err("no cache tier".into());
+        };
+        let renamed = dir.mark_clean(object);
+        let mut core = self.core.lock();
+        match renamed {
+            Ok(()) => {
+                core.residency.set_state(object.id, State::Clean);
+                Ok(Event::Flushed { id: object.id })
+            }
+            Err(e) => {
+                core.residency.set_state(object.id, State::Dirty);
+                Err(e.to_string())
+            }
+        }
+    }
+
+    fn settle(&self, file: FileId) {
+        let done = {
+            let core = self.core.lock();
+            !core.residency.is_dirty(file) && !core.is_doomed(file)
+        };
+        if let (true, Some(backing)) = (done, self.backing.get())
+            && let Err(error) = backing.settle(file)
+        {
+            tracing::warn!(%file, %error, "cannot settle a flushed file; the next start repeats it");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Content of files as fixed-size objects over two tiers: where bytes are, and how they move.
+//!
+//! A resource's content is cut into objects (4 MiB unless configured). Each object is *cold* (only in the
+//! backing tier: a range of the plain file beneath the root), *clean* (in both tiers) or *dirty* (its bytes
+//! are in the cache tier only). A [`FileId`] names one immutable version, so an object never changes once it
+//! is published: movement cannot race with versions, and a reader keeps its version by pinning it.
+//!
+//! ```text
+//! PUT:       stage -> Staging::write… -> finish (bytes in their stores) -> [namespace commit] -> publish
+//! GET:       reader (pins the version) -> read… -> drop (unpins)
+//! movement:  event -> policy -> action -> migrator -> stores -> residency -> confirmation to the policy
+//! ```
+//!
+//! This module must not know: names, WebDAV, why an object should move (that is `tiering`).
+//!
+//! Rules that everything here keeps:
+//! - A dirty object is never forgotten: its entry leaves the residency map only by a flush whose bytes are on
+//!   stable storage, or with its version.
+//! - A half-copied object is never served: objects are written under a `.tmp` name and renamed.
+//! - Cached bytes found at start are checked against their checksum before their first use; a damaged clean
+//!   object is dropped (the backing tier serves), a damaged dirty one is an error.
+//! - A full or failing cache never fails a write: the bytes go to the backing tier.
+
+mod cache;
+mod dir;
+mod error;
+mod io;
+mod migrator;
+mod options;
+mod reader;
+mod residency;
+mod staging;
+mod status;
+mod store;
+mod telemetry;
+mod throttle;
+mod tree;
+
+pub use cache::ObjectCache;
+pub use error::CacheError;
+pub use migrator::{FlushReport, MigratorHandle, StepReport};
+pub use options::{Backing, CacheOptions, Durability, IoContext, WritePolicy};
+pub use reader::ContentReader;
+pub use staging::{INLINE_BYTES_MAX, Staged, StagedObject, Staging};
+pub use status::{CacheStatus, RecentAction};
+pub use store::{Mark, ObjectStore, StoreError, Stored};
+pub use tiering::{FileId, ObjectId, Tier};

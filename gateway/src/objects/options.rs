@@ -1,0 +1,99 @@
+//! What the object cache is told, and what it asks of the namespace.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tiering::{FileId, PolicyConfig};
+
+/// Settings of an [`ObjectCache`](super::ObjectCache), already validated.
+#[derive(Debug, Clone)]
+pub struct CacheOptions {
+    /// Directory of the cache tier; `None`: everything is in the backing tier.
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes per object.
+    pub object_bytes: u32,
+    /// Bytes of content that the cache tier may hold.
+    pub capacity_bytes: u64,
+    /// Fraction of the capacity above which objects leave.
+    pub high_watermark: f64,
+    /// Fraction of the capacity down to which objects leave.
+    pub low_watermark: f64,
+    /// Age at which a dirty object is flushed.
+    pub max_dirty_age: Duration,
+    /// Whether new bytes may stay in the cache tier alone for a while.
+    pub write_policy: WritePolicy,
+    /// Who decides.
+    pub policy: PolicyConfig,
+    /// Bytes per second that movement may use; 0 is unlimited.
+    pub migrate_bytes_per_s: u64,
+    /// Operations per second that movement may use; 0 is unlimited.
+    pub migrate_ops_per_s: u64,
+    /// Moves that may be under way at once (at least 1).
+    pub migrate_in_flight: usize,
+    /// Whether `finish` leaves bytes on stable storage.
+    pub durability: Durability,
+}
+
+impl CacheOptions {
+    /// Options without a cache tier.
+    pub fn uncached() -> Self {
+        CacheOptions {
+            cache_dir: None,
+            object_bytes: tiering::DEFAULT_OBJECT_BYTES,
+            capacity_bytes: 0,
+            high_watermark: 0.9,
+            low_watermark: 0.8,
+            max_dirty_age: Duration::from_secs(120),
+            write_policy: WritePolicy::Back,
+            policy: PolicyConfig::default(),
+            migrate_bytes_per_s: 0,
+            migrate_ops_per_s: 0,
+            migrate_in_flight: 4,
+            durability: Durability::Commit,
+        }
+    }
+}
+
+/// Whether new bytes may stay in the cache tier alone for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WritePolicy {
+    /// New objects may be dirty: flushed later.
+    Back,
+    /// The backing tier has every byte before a write is finished; the cache gets clean copies.
+    Through,
+}
+
+/// What a 2xx promises about a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// On stable storage before the reply.
+    Commit,
+    /// In the kernel's hands: survives a kill, not a power cut.
+    Relaxed,
+}
+
+/// Who does an I/O, for the trace: ids from the recorder's dictionaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IoContext {
+    /// Client id.
+    pub client: u32,
+    /// Path id.
+    pub path: u32,
+}
+
+/// What the namespace offers to the mover. Called on blocking threads, never with a lock of this module held.
+pub trait Backing: Send + Sync + 'static {
+    /// Opens the tree file of a version that has dirty objects, for reading and writing.
+    fn open_dirty(&self, file: FileId) -> io::Result<Arc<File>>;
+    /// Opens the tree file of a version read-only, if its path is known and still holds that version.
+    fn open_clean(&self, file: FileId) -> io::Result<Option<Arc<File>>>;
+    /// Makes the tree file an ordinary one: all its bytes are in it and on stable storage now.
+    /// Must be idempotent; a version that is gone meanwhile is `Ok`.
+    fn settle(&self, file: FileId) -> io::Result<()>;
+}

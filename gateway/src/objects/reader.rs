@@ -1,0 +1,339 @@
+//! Reading one version, object by object, from whichever tier has it at that moment.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tiering::{Event, FileId, Nanos, ObjectId, Tier};
+
+use super::cache::{ObjectCache, blocking};
+use super::error::CacheError;
+use super::io::read_full_at;
+use super::options::IoContext;
+use super::store::{Mark, StoreError, Stored};
+
+/// Bytes that one `read` returns at most.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// A tree read of at least this size at an object's start announces the rest of the object to the kernel.
+const READ_AHEAD_FROM_BYTES: usize = 256 << 10;
+/// Lookups of an object that moves away under the reader, before its file is taken to be lost.
+const LOOKUPS_MAX: u32 = 4;
+
+/// Reads one version of a file's content. Pins it: what [`ObjectCache::forget`] drops stays readable here
+/// until the reader is dropped.
+pub struct ContentReader {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cache: Arc<ObjectCache>,
+    file: FileId,
+    len: u64,
+    tree: Arc<File>,
+    io: IoContext,
+    state: Mutex<ReadState>,
+}
+
+#[derive(Default)]
+struct ReadState {
+    /// The cached object read last: its file stays readable when the object is evicted.
+    open: Option<(Stored, Arc<File>)>,
+    /// Checksum of the open object's first bytes, while they are read in order.
+    running: Option<(u32, u32, u32)>,
+    /// The run of adjacent reads not yet told to the policy and the trace.
+    run: Option<Run>,
+}
+
+#[derive(Clone, Copy)]
+struct Run {
+    index: u32,
+    offset: u32,
+    len: u32,
+    tier: Tier,
+    started: Nanos,
+    latency_ns: u64,
+}
+
+impl ContentReader {
+    pub(super) fn new(
+        cache: Arc<ObjectCache>,
+        file: FileId,
+        len: u64,
+        tree: Arc<File>,
+        io: IoContext,
+    ) -> Self {
+        cache.pin(file, Some(&tree));
+        ContentReader {
+            shared: Arc::new(Shared {
+                cache,
+                file,
+                len,
+                tree,
+                io,
+                state: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The version's length in bytes.
+    pub fn len(&self) -> u64 {
+        self.shared.len
+    }
+
+    /// Whether the version has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.shared.len == 0
+    }
+
+    /// The version.
+    pub fn file(&self) -> FileId {
+        self.shared.file
+    }
+
+    /// The version's tree file.
+    pub fn tree(&self) -> &Arc<File> {
+        &self.shared.tree
+    }
+
+    /// Reads up to `max_len` bytes (at most 1 MiB) from `offset`, at most to the end of the object there.
+    /// Empty only at the end of the version. The tier is the one that served.
+    ///
+    /// Cancel-safe. An error means that the announced length cannot be delivered: break the connection off.
+    pub async fn read(&self, offset: u64, max_len: usize) -> Result<(Bytes, Tier), CacheError> {
+        if offset >= self.shared.len || max_len == 0 {
+            return Ok((Bytes::new(), Tier::Backing));
+        }
+        let shared = self.shared.clone();
+        let _foreground = self.shared.cache.foreground();
+        blocking(move || shared.read_chunk(offset, max_len)).await
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(run) = self.state.get_mut().run.take() {
+            self.report(run);
+        }
+        self.cache.unpin(self.file);
+    }
+}
+
+impl Shared {
+    fn read_chunk(&self, offset: u64, max_len: usize) -> Result<(Bytes, Tier), CacheError> {
+        let object_bytes = u64::from(self.cache.opts.object_bytes);
+        let index = (offset / object_bytes) as u32;
+        let within = (offset % object_bytes) as u32;
+        let left = u64::from(self.cache.object_len(self.len, index) - within);
+        let want = left.min(max_len.min(CHUNK_BYTES_MAX) as u64) as usize;
+        let started = self.cache.recorder.now();
+        let mut buf = vec![0; want];
+        let tier = self.read_object(index, within, &mut buf)?;
+        let latency_ns = self.cache.recorder.now().0.saturating_sub(started.0);
+        self.cache.count_read(tier, want as u64, latency_ns);
+        self.note(index, within, want as u32, tier, started, latency_ns);
+        Ok((Bytes::from(buf), tier))
+    }
+
+    fn read_object(&self, index: u32, within: u32, buf: &mut [u8]) -> Result<Tier, CacheError> {
+        let id = ObjectId {
+            file: self.file,
+            index,
+        };
+        if self.cache.dir.is_some() {
+            let open = self.state.lock().open.clone();
+            if let Some((object, file)) = open
+                && object.id == id
+            {
+                match self.read_cached(&object, &file, true, within, buf) {
+                    Ok(()) => return Ok(Tier::Cache),
+                    Err(e) => self.give_up_on(&object, within, e)?,
+                }
+            }
+            for attempt in 1..=LOOKUPS_MAX {
+                let Some((object, verified)) = self.cache.lookup(id) else {
+                    break;
+                };
+                match self.cache.open_object(&object) {
+                    Ok(file) => {
+                        let file = Arc::new(file);
+                        match self.read_cached(&object, &file, verified, within, buf) {
+                            Ok(()) => {
+                                let mut state = self.state.lock();
+                                state.open = Some((object, file));
+                                return Ok(Tier::Cache);
+                            }
+                            Err(e) => self.give_up_on(&object, within, e)?,
+                        }
+                        break;
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && attempt < LOOKUPS_MAX => {}
+                    Err(e) => {
+                        self.give_up_on(&object, within, StoreError::io("open", id, e))?;
+                        break;
+                    }
+                }
+            }
+        }
+        self.read_tree(index, within, buf)?;
+        Ok(Tier::Backing)
+    }
+
+    /// Reads from an open cached object; checks its checksum when the whole object passes by, in one read or
+    /// in order, and always before its first use after a start.
+    fn read_cached(
+        &self,
+        object: &Stored,
+        file: &File,
+        verified: bool,
+        within: u32,
+        buf: &mut [u8],
+    ) -> Result<(), StoreError> {
+        let Some(dir) = &self.cache.dir else {
+            return Err(StoreError::NotFound { id: object.id });
+        };
+        let damaged = || StoreError::Damaged { id: object.id };
+        if !verified {
+            let mut whole = vec![0; object.len as usize];
+            dir.read_open(file, object, 0, &mut whole)?;
+            if crc32c::crc32c(&whole) != object.crc {
+                return Err(damaged());
+            }
+            self.cache.core.lock().residency.set_verified(object.id);
+            self.state.lock().running = None;
+            let from = within as usize;
+            let part = whole.get(from..from + buf.len()).ok_or_else(damaged)?;
+            buf.copy_from_slice(part);
+            return Ok(());
+        }
+        dir.read_open(file, object, within, buf)?;
+        let mut state = self.state.lock();
+        let before = match state.running {
+            _ if within == 0 => Some(0),
+            Some((index, end, crc)) if index == object.id.index && end == within => Some(crc),
+            _ => None,
+        };
+        state.running = before.map(|crc| {
+            (
+                object.id.index,
+                within + buf.len() as u32,
+                crc32c::crc32c_append(crc, buf),
+            )
+        });
+        match state.running {
+            Some((_, end, crc)) if end == object.len && crc != object.crc => Err(damaged()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A cached object that cannot be read: `Ok` when the backing tier has the same bytes, and the reader may
+    /// go on there.
+    fn give_up_on(
+        &self,
+        object: &Stored,
+        within: u32,
+        error: StoreError,
+    ) -> Result<(), CacheError> {
+        let mut state = self.state.lock();
+        let part_given =
+            within > 0 && state.running.is_some() && matches!(error, StoreError::Damaged { .. });
+        state.open = None;
+        state.running = None;
+        drop(state);
+        let current = self.cache.lookup(object.id).map(|(object, _)| object);
+        let dirty = current.is_some_and(|o| o.mark == Mark::Dirty);
+        tracing::error!(object = %object.id, dirty, %error, "cached object cannot be read");
+        self.cache.count_damage();
+        if dirty {
+            return Err(match error {
+                StoreError::Io { .. } => error.into(),
+                _ => CacheError::Damaged { id: object.id },
+            });
+        }
+        self.cache.drop_damaged(object);
+        // Earlier chunks of this object went out before its checksum could be known: break off.
+        if part_given {
+            return Err(CacheError::Damaged { id: object.id });
+        }
+        Ok(())
+    }
+
+    fn read_tree(&self, index: u32, within: u32, buf: &mut [u8]) -> Result<(), CacheError> {
+        let object_bytes = u64::from(self.cache.opts.object_bytes);
+        let offset = u64::from(index) * object_bytes + u64::from(within);
+        if within == 0 && buf.len() >= READ_AHEAD_FROM_BYTES && buf.len() < object_bytes as usize {
+            let rest = u64::from(self.cache.object_len(self.len, index));
+            // A hint: a file system that does not take it reads as well without.
+            let _ = rustix::fs::fadvise(
+                &self.tree,
+                offset,
+                std::num::NonZeroU64::new(rest),
+                rustix::fs::Advice::WillNeed,
+            );
+        }
+        let n = read_full_at(&self.tree, buf, offset, &self.cache.tree_faults)
+            .map_err(|e| CacheError::backing(format!("read file {} at {offset}", self.file), e))?;
+        if n < buf.len() {
+            return Err(CacheError::Truncated {
+                file: self.file,
+                offset: offset + n as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Joins adjacent reads of an object into one event, and reports the run that this read ends.
+    fn note(&self, index: u32, offset: u32, len: u32, tier: Tier, started: Nanos, ns: u64) {
+        let finished = {
+            let mut state = self.state.lock();
+            match &mut state.run {
+                Some(run)
+                    if run.index == index && run.tier == tier && run.offset + run.len == offset =>
+                {
+                    run.len += len;
+                    run.latency_ns += ns;
+                    None
+                }
+                run => run.replace(Run {
+                    index,
+                    offset,
+                    len,
+                    tier,
+                    started,
+                    latency_ns: ns,
+                }),
+            }
+        };
+        if let Some(run) = finished {
+            self.report(run);
+        }
+    }
+
+    fn report(&self, run: Run) {
+        let id = ObjectId {
+            file: self.file,
+            index: run.index,
+        };
+        self.cache.trace_object(
+            tiering::trace::Op::ObjectRead,
+            id,
+            u64::from(run.offset),
+            u64::from(run.len),
+            run.tier,
+            run.started,
+            run.latency_ns,
+            self.io,
+        );
+        self.cache.observe(
+            self.file,
+            &Event::Read {
+                id,
+                offset: run.offset,
+                len: run.len,
+                object_len: self.cache.object_len(self.len, run.index),
+                served: run.tier,
+            },
+        );
+    }
+}

@@ -1,0 +1,746 @@
+//! Writing a new version: bytes go object by object to the tier that the policy chose, unseen until published.
+//!
+//! Writes gather in memory up to [`GATHER_BYTES`] and go to the stores in one blocking hop; content that is
+//! smaller than that costs one hop in all, in [`Staging::finish`].
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tiering::trace::Op;
+use tiering::{Event, FileId, Nanos, ObjectId, Tier};
+
+use super::cache::{ObjectCache, blocking, entry_of};
+use super::error::CacheError;
+use super::io::{copy_range, read_full_at, sync_data, write_all_at};
+use super::options::{Durability, IoContext, WritePolicy};
+use super::reader::ContentReader;
+use super::store::{Mark, Stored, read_verified};
+
+/// Objects up to this size are returned as [`StagedObject::inline`] and not synced: the log carries them.
+pub const INLINE_BYTES_MAX: u32 = 64 << 10;
+/// Bytes that gather in memory before they are written.
+const GATHER_BYTES: usize = 1 << 20;
+/// Files synced at the same time.
+const SYNCS_AT_ONCE: usize = 8;
+/// Zeros written at once into a gap.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A version that is being written. Dropping it discards everything.
+///
+/// After an error or a cancelled call the content is incomplete: drop it.
+pub struct Staging {
+    work: Option<Box<Work>>,
+    pending: Vec<(u64, Bytes)>,
+    pending_bytes: usize,
+    len: u64,
+    expected: Option<u64>,
+    sync_tree: bool,
+    cache: Arc<ObjectCache>,
+}
+
+/// One object of the new version.
+#[derive(Default)]
+struct Slot {
+    in_tree: bool,
+    copy: Option<CacheCopy>,
+    io_ns: u64,
+}
+
+/// An object's file in the cache tier, under a temporary name.
+struct CacheCopy {
+    path: PathBuf,
+    file: Arc<File>,
+    /// Bytes in the file.
+    len: u32,
+    /// Checksum of the first bytes, up to `.1`, when written in order.
+    crc: Option<(u32, u32)>,
+    /// Hard link to an object of the old version: copied before it is written to.
+    shared: bool,
+    reserved: u32,
+}
+
+struct Work {
+    cache: Arc<ObjectCache>,
+    file: FileId,
+    tree: Arc<File>,
+    io: IoContext,
+    slots: BTreeMap<u32, Slot>,
+    started: Nanos,
+}
+
+/// A dirty object of a staged version, for the log.
+#[derive(Debug, Clone)]
+pub struct StagedObject {
+    /// The object.
+    pub id: ObjectId,
+    /// Its length.
+    pub len: u32,
+    /// Its crc32c.
+    pub crc: u32,
+    /// Its bytes, if it is small and not synced: the log must carry them (`durability = commit` only).
+    pub inline: Option<Bytes>,
+}
+
+/// A version whose bytes are all in their stores. Readable already, by its id; dropping it without
+/// [`Staged::publish`] discards it.
+pub struct Staged {
+    /// Length of the version.
+    pub len: u64,
+    /// Objects whose bytes are only in the cache tier. Empty: the tree file is complete.
+    pub dirty: Vec<StagedObject>,
+    /// Whether the tree file has some of the bytes.
+    pub tree_written: bool,
+    placed: Vec<Placed>,
+    file: FileId,
+    io: IoContext,
+    started: Nanos,
+    published: bool,
+    cache: Arc<ObjectCache>,
+}
+
+struct Placed {
+    index: u32,
+    len: u32,
+    cached: bool,
+    dirty: bool,
+    io_ns: u64,
+}
+
+impl Staging {
+    pub(super) fn new(
+        cache: Arc<ObjectCache>,
+        file: FileId,
+        tree: Arc<File>,
+        io: IoContext,
+    ) -> Self {
+        Staging {
+            work: Some(Box::new(Work {
+                started: cache.recorder.now(),
+                cache: cache.clone(),
+                file,
+                tree,
+                io,
+                slots: BTreeMap::new(),
+            })),
+            pending: Vec::new(),
+            pending_bytes: 0,
+            len: 0,
+            expected: None,
+            sync_tree: true,
+            cache,
+        }
+    }
+
+    pub(super) async fn from_old(
+        cache: Arc<ObjectCache>,
+        old: &ContentReader,
+        file: FileId,
+        tree: Arc<File>,
+        io: IoContext,
+    ) -> Result<Staging, CacheError> {
+        let mut staging = Staging::new(cache, file, tree, io);
+        let (old_file, old_len, old_tree) = (old.file(), old.len(), old.tree().clone());
+        staging.len = old_len;
+        staging
+            .hop(move |work| {
+                for index in 0..work.cache.objects_in(old_len) {
+                    let len = work.cache.object_len(old_len, index);
+                    work.share(ObjectId::new(old_file, index), len, &old_tree)?;
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(staging)
+    }
+
+    /// Length so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are no bytes yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Announces the final length, so that the policy places objects by their real size.
+    pub fn expect_len(&mut self, len: u64) {
+        self.expected = Some(len);
+    }
+
+    /// Leaves it to the caller to sync the tree file, once, after its own changes to it.
+    pub fn leave_tree_unsynced(&mut self) {
+        self.sync_tree = false;
+    }
+
+    /// Appends.
+    pub async fn write(&mut self, data: Bytes) -> Result<(), CacheError> {
+        self.write_at(self.len, data).await
+    }
+
+    /// Writes anywhere; a gap between the end and `offset` becomes zeros.
+    pub async fn write_at(&mut self, offset: u64, data: Bytes) -> Result<(), CacheError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.fill_to(offset).await?;
+        self.push(offset, data).await
+    }
+
+    /// Cuts the content, or extends it with zeros.
+    pub async fn truncate(&mut self, len: u64) -> Result<(), CacheError> {
+        if len >= self.len {
+            return self.fill_to(len).await;
+        }
+        self.apply().await?;
+        self.len = len;
+        self.hop(move |work| work.cut(len)).await
+    }
+
+    async fn fill_to(&mut self, end: u64) -> Result<(), CacheError> {
+        while self.len < end {
+            let n = (end - self.len).min(ZEROS.len() as u64) as usize;
+            self.push(self.len, Bytes::from_static(&ZEROS[..n])).await?;
+        }
+        Ok(())
+    }
+
+    async fn push(&mut self, offset: u64, data: Bytes) -> Result<(), CacheError> {
+        self.pending_bytes += data.len();
+        self.len = self.len.max(offset + data.len() as u64);
+        self.pending.push((offset, data));
+        if self.pending_bytes >= GATHER_BYTES {
+            self.apply().await?;
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self) -> Result<(), CacheError> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let expected = self.expected;
+        self.hop(move |work| work.write(pending, expected)).await
+    }
+
+    /// Runs `f` on a blocking thread. If this future is dropped, the work is discarded there.
+    async fn hop<T: Send + 'static>(
+        &mut self,
+        f: impl FnOnce(&mut Work) -> Result<T, CacheError> + Send + 'static,
+    ) -> Result<T, CacheError> {
+        let Some(mut work) = self.work.take() else {
+            return Err(CacheError::Task("write after a failed one".into()));
+        };
+        let _foreground = self.cache.foreground();
+        let (work, done) = blocking(move || {
+            let done = f(&mut work)?;
+            Ok((work, done))
+        })
+        .await?;
+        self.work = Some(work);
+        Ok(done)
+    }
+
+    /// Completes the version: all bytes are in their stores; with `durability = commit`, objects that are not
+    /// returned inline and the tree file's bytes are on stable storage.
+    pub async fn finish(mut self) -> Result<Staged, CacheError> {
+        let pending = std::mem::take(&mut self.pending);
+        let (len, sync_tree) = (self.len, self.sync_tree);
+        let (staged, files) = self
+            .hop(move |work| {
+                work.write(pending, Some(len))?;
+                work.complete(len, sync_tree)
+            })
+            .await?;
+        let sync_names = files.iter().any(|(_, in_cache)| *in_cache);
+        for batch in files.chunks(SYNCS_AT_ONCE) {
+            let cache = &self.cache;
+            futures_util::future::try_join_all(batch.iter().cloned().map(|(file, in_cache)| {
+                let faults = match &cache.dir {
+                    Some(dir) if in_cache => dir.faults().clone(),
+                    _ => cache.tree_faults.clone(),
+                };
+                blocking(move || {
+                    sync_data(&file, &faults)
+                        .map_err(|e| CacheError::backing("sync new content", e))
+                })
+            }))
+            .await?;
+        }
+        if sync_names {
+            let (cache, file) = (self.cache.clone(), staged.file);
+            blocking(move || {
+                cache
+                    .dir
+                    .as_ref()
+                    .map_or(Ok(()), |dir| dir.sync_names(file))
+                    .map_err(|e| CacheError::backing("sync new names", e))
+            })
+            .await?;
+        }
+        Ok(staged)
+    }
+}
+
+impl Work {
+    fn id(&self, index: u32) -> ObjectId {
+        ObjectId::new(self.file, index)
+    }
+
+    fn base(&self, index: u32) -> u64 {
+        u64::from(index) * u64::from(self.cache.opts.object_bytes)
+    }
+
+    fn tree_error(&self, e: std::io::Error) -> CacheError {
+        CacheError::backing(format!("write tree file of {}", self.file), e)
+    }
+
+    fn write(
+        &mut self,
+        pending: Vec<(u64, Bytes)>,
+        expected: Option<u64>,
+    ) -> Result<(), CacheError> {
+        let object_bytes = u64::from(self.cache.opts.object_bytes);
+        for (mut offset, mut data) in pending {
+            while !data.is_empty() {
+                let index =
+                    u32::try_from(offset / object_bytes).map_err(|_| CacheError::NoSpace)?;
+                let within = (offset % object_bytes) as u32;
+                let n = (object_bytes - u64::from(within)).min(data.len() as u64) as usize;
+                let part = data.split_to(n);
+                let hint = match expected.map(|len| self.cache.object_len(len, index)) {
+                    Some(len) if len > 0 => len,
+                    _ => self.cache.opts.object_bytes,
+                };
+                self.write_object(index, within, &part, hint)?;
+                offset += n as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_object(
+        &mut self,
+        index: u32,
+        within: u32,
+        data: &[u8],
+        hint: u32,
+    ) -> Result<(), CacheError> {
+        let started = self.cache.recorder.now();
+        let id = self.id(index);
+        let mut slot = match self.slots.remove(&index) {
+            Some(slot) => slot,
+            None => self.place(id, hint),
+        };
+        if let Some(copy) = &mut slot.copy {
+            let written = unshare(&self.cache, id, copy)
+                .and_then(|()| grow(&self.cache, copy, within + data.len() as u32))
+                .and_then(|()| write_copy(&self.cache, copy, within, data));
+            if let Err(error) = written {
+                self.fall_back(id, &mut slot, &error)?;
+            }
+        }
+        let mut done = Ok(());
+        if slot.in_tree {
+            let at = self.base(index) + u64::from(within);
+            done = write_all_at(&self.tree, data, at, &self.cache.tree_faults);
+        }
+        slot.io_ns += self.cache.recorder.now().since(started).0;
+        self.slots.insert(index, slot);
+        done.map_err(|e| self.tree_error(e))
+    }
+
+    fn place(&self, id: ObjectId, hint: u32) -> Slot {
+        let mut slot = Slot {
+            in_tree: self.cache.opts.write_policy == WritePolicy::Through,
+            ..Slot::default()
+        };
+        if self.cache.place(id, hint) == Tier::Cache {
+            match self.cache.dir.as_ref().map(|dir| dir.create_temp(id)) {
+                Some(Ok((path, file))) => {
+                    slot.copy = Some(CacheCopy {
+                        path,
+                        file: Arc::new(file),
+                        len: 0,
+                        crc: Some((0, 0)),
+                        shared: false,
+                        reserved: hint,
+                    });
+                }
+                Some(Err(error)) => {
+                    self.cache.release(u64::from(hint));
+                    self.note_cache_error(id, &error);
+                }
+                None => {}
+            }
+        }
+        slot.in_tree |= slot.copy.is_none();
+        slot
+    }
+
+    fn note_cache_error(&self, id: ObjectId, error: &std::io::Error) {
+        self.cache
+            .counts
+            .cache_write_errors
+            .fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(object = %id, %error, "cache tier does not take an object; it goes to the backing tier");
+    }
+
+    /// The cache tier failed: what it has of the object goes to the tree.
+    fn fall_back(
+        &self,
+        id: ObjectId,
+        slot: &mut Slot,
+        error: &std::io::Error,
+    ) -> Result<(), CacheError> {
+        self.note_cache_error(id, error);
+        let Some(copy) = slot.copy.take() else {
+            return Ok(());
+        };
+        let moved = if slot.in_tree {
+            Ok(())
+        } else {
+            slot.in_tree = true;
+            let (at, len) = (self.base(id.index), u64::from(copy.len));
+            copy_range(&copy.file, 0, &self.tree, at, len, &self.cache.tree_faults)
+        };
+        discard(&self.cache, copy);
+        moved.map_err(|e| self.tree_error(e))
+    }
+
+    /// Gives the new version an object of the old one: by a hard link in the cache, else by a copy in the tree.
+    fn share(&mut self, old: ObjectId, len: u32, old_tree: &File) -> Result<(), CacheError> {
+        let id = self.id(old.index);
+        let cache = self.cache.clone();
+        let mut slot = Slot::default();
+        // A flush or an eviction may rename or remove the object meanwhile: look again then.
+        for _ in 0..3 {
+            let (Some(dir), Some((object, verified))) = (&cache.dir, cache.lookup(old)) else {
+                break;
+            };
+            let through = cache.opts.write_policy == WritePolicy::Through;
+            let checked = if verified {
+                Ok(())
+            } else {
+                read_verified(dir, &object).map(|_| cache.core.lock().residency.set_verified(old))
+            };
+            if let Err(e) = checked {
+                if object.mark == Mark::Dirty {
+                    return Err(e.into());
+                }
+                cache.drop_damaged(&object);
+                break;
+            }
+            if object.mark == Mark::Dirty && (through || !cache.reserve_now(len)) {
+                // Only the cache has it, and it has to be in the tree.
+                let Ok(from) = dir.open_object(&object) else {
+                    continue;
+                };
+                let at = self.base(old.index);
+                copy_range(&from, 0, &self.tree, at, u64::from(len), &cache.tree_faults)
+                    .map_err(|e| self.tree_error(e))?;
+                slot.in_tree = true;
+                break;
+            }
+            if object.mark == Mark::Clean && (through || !cache.reserve_now(len)) {
+                break;
+            }
+            match dir.link_temp(&object, id) {
+                Ok((path, file)) => {
+                    slot.copy = Some(CacheCopy {
+                        path,
+                        file: Arc::new(file),
+                        len: object.len,
+                        crc: Some((object.crc, object.len)),
+                        shared: true,
+                        reserved: len,
+                    });
+                    break;
+                }
+                Err(_) => cache.release(u64::from(len)),
+            }
+        }
+        if slot.copy.is_none() && !slot.in_tree {
+            if cache
+                .lookup(old)
+                .is_some_and(|(o, _)| o.mark == Mark::Dirty)
+            {
+                return Err(CacheError::Damaged { id: old });
+            }
+            let at = self.base(old.index);
+            copy_range(
+                old_tree,
+                at,
+                &self.tree,
+                at,
+                u64::from(len),
+                &cache.tree_faults,
+            )
+            .map_err(|e| match e.kind() {
+                std::io::ErrorKind::UnexpectedEof => CacheError::Truncated {
+                    file: old.file,
+                    offset: at,
+                },
+                _ => self.tree_error(e),
+            })?;
+            slot.in_tree = true;
+        }
+        self.slots.insert(old.index, slot);
+        Ok(())
+    }
+
+    fn cut(&mut self, len: u64) -> Result<(), CacheError> {
+        let cache = self.cache.clone();
+        for (_, slot) in self.slots.split_off(&cache.objects_in(len)) {
+            if let Some(copy) = slot.copy {
+                discard(&cache, copy);
+            }
+        }
+        let on_disk = self.tree.metadata().map_err(|e| self.tree_error(e))?.len();
+        if on_disk > len {
+            self.tree.set_len(len).map_err(|e| self.tree_error(e))?;
+        }
+        let Some(index) = cache.objects_in(len).checked_sub(1) else {
+            return Ok(());
+        };
+        let keep = cache.object_len(len, index);
+        let id = self.id(index);
+        let Some(mut slot) = self.slots.remove(&index) else {
+            return Ok(());
+        };
+        let mut done = Ok(());
+        if let Some(copy) = &mut slot.copy
+            && copy.len > keep
+        {
+            let cut = unshare(&cache, id, copy).and_then(|()| copy.file.set_len(u64::from(keep)));
+            copy.len = keep.min(copy.len);
+            if copy.crc.is_some_and(|(_, end)| end > keep) {
+                copy.crc = None;
+            }
+            if let Err(error) = cut {
+                done = self.fall_back(id, &mut slot, &error);
+            }
+        }
+        self.slots.insert(index, slot);
+        done
+    }
+
+    /// Gives every object its name and its row; returns the files to sync, with whether each is in the cache.
+    fn complete(
+        &mut self,
+        len: u64,
+        sync_tree: bool,
+    ) -> Result<(Staged, Vec<(Arc<File>, bool)>), CacheError> {
+        let cache = self.cache.clone();
+        let commit = cache.opts.durability == Durability::Commit;
+        let mark = match cache.opts.write_policy {
+            WritePolicy::Back => Mark::Dirty,
+            WritePolicy::Through => Mark::Clean,
+        };
+        let mut syncs = Vec::new();
+        let mut staged = Staged {
+            len,
+            dirty: Vec::new(),
+            tree_written: false,
+            placed: Vec::new(),
+            file: self.file,
+            io: self.io,
+            started: self.started,
+            published: false,
+            cache: cache.clone(),
+        };
+        for (index, mut slot) in std::mem::take(&mut self.slots) {
+            let id = self.id(index);
+            let object_len = cache.object_len(len, index);
+            if let Some(copy) = &slot.copy {
+                match name_copy(&cache, id, copy, object_len, mark) {
+                    Ok((object, data)) => {
+                        if object.mark == Mark::Dirty {
+                            let inline = data.filter(|_| commit && object.len <= INLINE_BYTES_MAX);
+                            if commit && inline.is_none() {
+                                syncs.push((copy.file.clone(), true));
+                            }
+                            staged.dirty.push(StagedObject {
+                                id,
+                                len: object.len,
+                                crc: object.crc,
+                                inline,
+                            });
+                        }
+                        let mut core = cache.core.lock();
+                        core.staged_bytes -= u64::from(copy.reserved);
+                        core.residency.insert(self.file, entry_of(&object, true));
+                    }
+                    Err(error) => self.fall_back(id, &mut slot, &error)?,
+                }
+            }
+            staged.tree_written |= slot.in_tree;
+            staged.placed.push(Placed {
+                index,
+                len: object_len,
+                cached: slot.copy.is_some(),
+                dirty: !slot.in_tree,
+                io_ns: slot.io_ns,
+            });
+        }
+        let on_disk = self.tree.metadata().map_err(|e| self.tree_error(e))?.len();
+        if on_disk != len {
+            self.tree.set_len(len).map_err(|e| self.tree_error(e))?;
+        }
+        if commit && sync_tree && staged.tree_written {
+            syncs.push((self.tree.clone(), false));
+        }
+        Ok((staged, syncs))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        for (_, slot) in std::mem::take(&mut self.slots) {
+            if let Some(copy) = slot.copy {
+                discard(&self.cache, copy);
+            }
+        }
+    }
+}
+
+/// Removes a temporary copy and gives its room back. Litter at worst: the next start removes it.
+fn discard(cache: &ObjectCache, copy: CacheCopy) {
+    let _ = std::fs::remove_file(&copy.path);
+    cache.release(u64::from(copy.reserved));
+}
+
+/// Makes a copy of its own of an object that is still the old version's file.
+fn unshare(cache: &ObjectCache, id: ObjectId, copy: &mut CacheCopy) -> std::io::Result<()> {
+    let (true, Some(dir)) = (copy.shared, &cache.dir) else {
+        return Ok(());
+    };
+    let (path, file) = dir.create_temp(id)?;
+    if let Err(e) = copy_range(&copy.file, 0, &file, 0, u64::from(copy.len), dir.faults()) {
+        let _ = std::fs::remove_file(&path);
+        return Err(e);
+    }
+    let _ = std::fs::remove_file(&copy.path);
+    copy.path = path;
+    copy.file = Arc::new(file);
+    copy.shared = false;
+    Ok(())
+}
+
+/// Makes room for a copy that turns out longer than was expected.
+fn grow(cache: &ObjectCache, copy: &mut CacheCopy, end: u32) -> std::io::Result<()> {
+    let more = end.saturating_sub(copy.reserved);
+    if more > 0 {
+        if !cache.reserve_now(more) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        copy.reserved += more;
+    }
+    Ok(())
+}
+
+fn write_copy(
+    cache: &ObjectCache,
+    copy: &mut CacheCopy,
+    within: u32,
+    data: &[u8],
+) -> std::io::Result<()> {
+    let Some(dir) = &cache.dir else {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    };
+    write_all_at(&copy.file, data, u64::from(within), dir.faults())?;
+    let end = within + data.len() as u32;
+    copy.crc = match copy.crc {
+        Some((crc, upto)) if upto == within => Some((crc32c::crc32c_append(crc, data), end)),
+        _ => None,
+    };
+    copy.len = copy.len.max(end);
+    Ok(())
+}
+
+/// Renames a complete copy to its object's name; returns the bytes as well when they are small.
+fn name_copy(
+    cache: &ObjectCache,
+    id: ObjectId,
+    copy: &CacheCopy,
+    len: u32,
+    mark: Mark,
+) -> std::io::Result<(Stored, Option<Bytes>)> {
+    let Some(dir) = &cache.dir else {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    };
+    let known = copy
+        .crc
+        .filter(|(_, upto)| *upto == len)
+        .map(|(crc, _)| crc);
+    let mut data = None;
+    if known.is_none() || len <= INLINE_BYTES_MAX {
+        let mut buf = vec![0; len as usize];
+        if copy.len != len || read_full_at(&copy.file, &mut buf, 0, dir.faults())? < buf.len() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        data = Some(Bytes::from(buf));
+    }
+    let crc = match (known, &data) {
+        (Some(crc), _) => crc,
+        (None, Some(data)) => crc32c::crc32c(data),
+        (None, None) => 0,
+    };
+    let object = Stored { id, len, crc, mark };
+    dir.adopt(&copy.path, &object)?;
+    Ok((object, data))
+}
+
+impl ObjectCache {
+    fn reserve_now(&self, bytes: u32) -> bool {
+        let mut core = self.core.lock();
+        self.reserve(&mut core, bytes)
+    }
+}
+
+impl Staged {
+    /// The version is visible: tells the policy and the trace. Never blocks.
+    pub fn publish(mut self) {
+        self.published = true;
+        for object in &self.placed {
+            let id = ObjectId::new(self.file, object.index);
+            let placed = if object.cached {
+                Tier::Cache
+            } else {
+                Tier::Backing
+            };
+            self.cache
+                .count_write(placed, u64::from(object.len), object.io_ns);
+            self.cache.trace_object(
+                Op::ObjectWrite,
+                id,
+                0,
+                u64::from(object.len),
+                placed,
+                self.started,
+                object.io_ns,
+                self.io,
+            );
+            let len = object.len;
+            self.cache
+                .observe(self.file, &Event::Written { id, len, placed });
+            if object.cached && !object.dirty {
+                self.cache.observe(self.file, &Event::Flushed { id });
+            }
+        }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.published {
+            self.cache.drop_version(self.file, None);
+        }
+    }
+}
