@@ -263,7 +263,7 @@ impl Inner {
         let file = self.tree.file(path).at("open", path)?;
         let id = found.meta.file_id;
         let fd = OwnedFd::from(file);
-        // Tried first, because only the file system knows what fits; taken back if not committed.
+        // What does not fit fails in the file system; the commit then takes its record back.
         self.commit(
             path,
             || Record::Attributes {

@@ -11,7 +11,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::objects::Backing;
+use crate::metrics::Metrics;
+use crate::objects::{Backing, CacheOptions};
+use crate::recorder::Recorder;
+use tiering::policy::{LruConfig, PolicyConfig};
 
 struct Fixture {
     dir: TempDir,
@@ -65,8 +68,16 @@ impl Fixture {
     }
 }
 
-fn open_cache(dir: Option<PathBuf>, _durability: Durability) -> Arc<ObjectCache> {
-    ObjectCache::open_stub(dir)
+fn open_cache(cache_dir: Option<PathBuf>, durability: Durability) -> Arc<ObjectCache> {
+    let capacity_bytes = if cache_dir.is_some() { 1 << 30 } else { 0 };
+    let options = CacheOptions {
+        cache_dir,
+        capacity_bytes,
+        durability,
+        policy: PolicyConfig::Lru(LruConfig::default()),
+        ..CacheOptions::uncached()
+    };
+    ObjectCache::open(options, Recorder::disabled(), Arc::new(Metrics::new())).unwrap()
 }
 
 async fn put(v: &Volume, path: &str, data: &[u8]) -> Result<(Meta, bool), VolumeError> {
@@ -316,6 +327,43 @@ async fn symbolic_links_are_absent_or_stay_beneath_the_root() {
     );
     assert_eq!(std::fs::read(outside.path().join("secret")).unwrap(), b"s");
     assert_eq!(v.list(&ResourcePath::root()).await.unwrap().len(), 2);
+}
+
+/// A directory that is swapped for a link out of the root while it is used never leads there.
+#[tokio::test]
+async fn a_race_with_a_symbolic_link_never_leaves_the_root() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    for symlinks in [Symlinks::Refuse, Symlinks::InsideRoot] {
+        let mut f = Fixture::new(false);
+        f.symlinks = symlinks;
+        f.durability = Durability::Relaxed;
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("a"), b"secret").unwrap();
+        let v = f.open().await;
+        v.mkcol(&p("/d"), unchecked()).await.unwrap();
+        let (root, stop) = (f.root(), Arc::new(AtomicBool::new(false)));
+        symlink(outside.path(), root.join("link")).unwrap();
+        let swapper = {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let dir = std::fs::File::open(&root).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    let flags = rustix::fs::RenameFlags::EXCHANGE;
+                    rustix::fs::renameat_with(&dir, "d", &dir, "link", flags).unwrap();
+                    std::thread::yield_now();
+                }
+            })
+        };
+        for i in 0..60 {
+            // Lands in the directory or is refused, as the swap has it.
+            let _ = put(&v, &format!("/d/{i}"), b"x").await;
+            assert_ne!(get(&v, "/d/a").await.ok().as_deref(), Some(&b"secret"[..]));
+            let _ = v.remove(&p("/d/a"), unchecked()).await;
+        }
+        stop.store(true, Ordering::Relaxed);
+        swapper.join().unwrap();
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+    }
 }
 
 #[tokio::test]
