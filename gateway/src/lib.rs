@@ -4,3 +4,4 @@ pub mod dav;
 pub mod metrics;
 pub mod objects;
 pub mod recorder;
+pub mod volume;
