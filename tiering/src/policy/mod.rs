@@ -1,6 +1,13 @@
 //! The decision-makers: events in, proposed movements out.
 
 mod config;
+mod cost_benefit;
+mod lru;
+mod none;
+mod planner;
+mod recency;
+#[cfg(test)]
+mod tests;
 
 pub use config::{
     CostBenefitConfig, InvalidParameter, LruConfig, NoneConfig, PolicyConfig, RecencyConfig,
@@ -30,19 +37,14 @@ pub trait Policy: Send {
 
 /// Makes the policy that `config` names.
 pub fn build(config: &PolicyConfig) -> Box<dyn Policy> {
-    let _ = config;
-    Box::new(Idle)
-}
-
-struct Idle;
-
-impl Policy for Idle {
-    fn name(&self) -> &'static str {
-        "none"
+    match config {
+        PolicyConfig::None(_) => Box::new(planner::Planner::new(none::NoCache::default())),
+        PolicyConfig::Lru(_) => Box::new(planner::Planner::new(lru::Lru::default())),
+        PolicyConfig::Recency(c) => {
+            Box::new(planner::Planner::new(recency::Recency::new(c.clone())))
+        }
+        PolicyConfig::CostBenefit(c) => Box::new(planner::Planner::new(
+            cost_benefit::CostBenefit::new(c.clone()),
+        )),
     }
-    fn place_write(&mut self, _: Nanos, _: ObjectId, _: u32, _: &CacheView) -> Tier {
-        Tier::Backing
-    }
-    fn on_event(&mut self, _: Nanos, _: &Event, _: &CacheView, _: &mut Vec<Action>) {}
-    fn tick(&mut self, _: Nanos, _: &CacheView, _: &mut Vec<Action>) {}
 }

@@ -1,0 +1,93 @@
+//! `recency`: promotes what was seen in each of the last periods, like Ceph's hit sets
+//! (`PrimaryLogPG::maybe_promote`: the set is asked before the access at hand is put in).
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::RecencyConfig;
+use super::lru::Order;
+use super::planner::{Access, Origin, Strategy};
+use crate::event::Reason;
+use crate::types::{FileId, Nanos, ObjectId};
+
+/// A 304 stands for all objects of its file under this index.
+const WHOLE_FILE: u32 = u32::MAX;
+
+/// Memory: at most `periods * period_objects_max` identities, some 30 bytes each.
+pub(crate) struct Recency {
+    config: RecencyConfig,
+    /// Newest first.
+    periods: VecDeque<BTreeSet<ObjectId>>,
+    began: Nanos,
+    order: Order,
+}
+
+impl Recency {
+    pub(crate) fn new(config: RecencyConfig) -> Self {
+        Self {
+            config,
+            periods: VecDeque::from([BTreeSet::new()]),
+            began: Nanos(0),
+            order: Order::default(),
+        }
+    }
+
+    fn turn_page(&mut self, now: Nanos) {
+        let period = Nanos::from_secs(self.config.period_s.max(1));
+        let passed = now.since(self.began).0 / period.0;
+        let full = self
+            .periods
+            .front()
+            .is_some_and(|p| p.len() >= self.config.period_objects_max as usize);
+        for _ in 0..passed
+            .max(u64::from(full))
+            .min(u64::from(self.config.periods))
+        {
+            self.periods.push_front(BTreeSet::new());
+            self.periods.truncate(self.config.periods.max(1) as usize);
+        }
+        self.began = if passed > 0 {
+            Nanos(self.began.0 + passed * period.0)
+        } else if full {
+            now
+        } else {
+            self.began
+        };
+    }
+
+    fn see(&mut self, id: ObjectId) {
+        if let Some(current) = self.periods.front_mut() {
+            current.insert(id);
+        }
+    }
+}
+
+impl Strategy for Recency {
+    fn name(&self) -> &'static str {
+        "recency"
+    }
+    fn read(&mut self, now: Nanos, access: &Access) -> Option<Reason> {
+        self.turn_page(now);
+        let whole = ObjectId::new(access.id.file, WHOLE_FILE);
+        let needed = self.config.needed;
+        let mut last = self.periods.iter().take(needed as usize);
+        let hot = self.periods.len() >= needed as usize
+            && last.all(|p| p.contains(&access.id) || p.contains(&whole));
+        self.see(access.id);
+        self.order.touch(access.id);
+        (hot && !access.resident).then_some(Reason::Recency { periods: needed })
+    }
+    fn revalidated(&mut self, now: Nanos, file: FileId) {
+        self.turn_page(now);
+        self.see(ObjectId::new(file, WHOLE_FILE));
+        self.order.touch_file(file);
+    }
+    fn entered(&mut self, _: Nanos, id: ObjectId, _: u32, _: bool, _: Origin) {
+        self.order.insert(id);
+    }
+    fn left(&mut self, id: ObjectId) {
+        self.order.remove(id);
+    }
+    fn pop_victim(&mut self, _: Nanos) -> Option<ObjectId> {
+        self.order.pop_oldest()
+    }
+}

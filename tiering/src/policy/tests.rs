@@ -1,0 +1,294 @@
+//! Every policy against exact small cases and a naive model of the cache.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::ActionKind::{Evict, Flush, Promote};
+use crate::types::FileId;
+
+const LEN: u32 = 100;
+
+/// A cache that does at once whatever is proposed.
+struct Model {
+    policy: Box<dyn Policy>,
+    /// Residents, and whether each is dirty.
+    cache: BTreeMap<ObjectId, bool>,
+    now: Nanos,
+    capacity: u64,
+    log: Vec<(crate::ActionKind, u64)>,
+    fail_every: usize,
+}
+
+fn id(file: u64) -> ObjectId {
+    ObjectId::new(FileId(file), 0)
+}
+
+impl Model {
+    fn new(name: &str, objects: u64) -> Self {
+        let policy = build(&PolicyConfig::from_name(name).unwrap());
+        Self {
+            policy,
+            cache: BTreeMap::new(),
+            now: Nanos(0),
+            capacity: objects * u64::from(LEN),
+            log: vec![],
+            fail_every: 0,
+        }
+    }
+
+    fn view(&self) -> CacheView {
+        let dirty = self.cache.values().filter(|d| **d).count() as u64;
+        CacheView {
+            capacity_bytes: self.capacity,
+            used_bytes: self.cache.len() as u64 * u64::from(LEN),
+            dirty_bytes: dirty * u64::from(LEN),
+            high_watermark: 0.8,
+            low_watermark: 0.6,
+            max_dirty_age: Nanos::from_secs(120),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let mut out = vec![];
+        self.policy
+            .on_event(self.now, &event, &self.view(), &mut out);
+        self.act(out);
+    }
+
+    fn tick(&mut self) {
+        let mut out = vec![];
+        self.policy.tick(self.now, &self.view(), &mut out);
+        self.act(out);
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for Action { kind, id, .. } in actions {
+            self.log.push((kind, id.file.0));
+            if self.fail_every > 0 && self.log.len() % self.fail_every == 0 {
+                self.event(Event::Failed { id, action: kind });
+                continue;
+            }
+            match kind {
+                Promote => {
+                    assert_eq!(self.cache.insert(id, false), None, "promoted a resident");
+                    self.event(Event::Promoted { id, len: LEN });
+                }
+                Flush => {
+                    // Deleted between the proposal and now: cancelled.
+                    let Some(dirty) = self.cache.get_mut(&id) else {
+                        continue;
+                    };
+                    assert!(std::mem::replace(dirty, false), "flushed a clean object");
+                    self.event(Event::Flushed { id });
+                }
+                Evict => {
+                    assert_eq!(
+                        self.cache.remove(&id),
+                        Some(false),
+                        "evicted what is not clean"
+                    );
+                    self.event(Event::Evicted { id });
+                }
+            }
+            assert!(
+                self.cache.len() as u64 * u64::from(LEN) <= self.capacity,
+                "over capacity"
+            );
+        }
+    }
+
+    fn read(&mut self, file: u64) {
+        let served = if self.cache.contains_key(&id(file)) {
+            Tier::Cache
+        } else {
+            Tier::Backing
+        };
+        self.event(Event::Read {
+            id: id(file),
+            offset: 0,
+            len: LEN,
+            object_len: LEN,
+            served,
+        });
+    }
+
+    fn write(&mut self, file: u64) {
+        self.delete(file);
+        let placed = self
+            .policy
+            .place_write(self.now, id(file), LEN, &self.view());
+        if placed == Tier::Cache {
+            self.cache.insert(id(file), true);
+        }
+        self.event(Event::Written {
+            id: id(file),
+            len: LEN,
+            placed,
+        });
+    }
+
+    fn delete(&mut self, file: u64) {
+        self.cache.remove(&id(file));
+        self.event(Event::Deleted {
+            file: FileId(file),
+            objects: 1,
+        });
+    }
+}
+
+#[test]
+fn none_keeps_nothing_and_empties_a_cache_left_over() {
+    let mut m = Model::new("none", 10);
+    m.write(1);
+    m.read(1);
+    m.read(1);
+    assert!(m.log.is_empty());
+    m.cache.insert(id(2), true);
+    m.event(Event::Restored {
+        id: id(2),
+        len: LEN,
+        dirty: true,
+    });
+    assert_eq!(m.log, [(Flush, 2), (Evict, 2)]);
+}
+
+#[test]
+fn lru_promotes_on_first_read_and_evicts_the_least_recent() {
+    let mut m = Model::new("lru", 10);
+    (1..=8).for_each(|f| m.read(f));
+    assert_eq!(m.log, (1..=8).map(|f| (Promote, f)).collect::<Vec<_>>());
+    m.read(1);
+    m.event(Event::Revalidated {
+        file: FileId(2),
+        objects: 1,
+        len: 100,
+    });
+    m.log.clear();
+    m.read(9);
+    assert_eq!(m.log, [(Promote, 9), (Evict, 3), (Evict, 4), (Evict, 5)]);
+}
+
+#[test]
+fn recency_promotes_on_the_second_read_of_a_period() {
+    let mut m = Model::new("recency", 10);
+    m.read(1);
+    m.now = Nanos::from_secs(1200);
+    m.read(1);
+    assert!(m.log.is_empty(), "a new period has begun");
+    m.read(1);
+    assert_eq!(m.log, [(Promote, 1)]);
+}
+
+#[test]
+fn cost_benefit_promotes_when_the_second_pass_has_paid_more_than_the_move() {
+    let mut m = Model::new("cost-benefit", 10);
+    m.read(1);
+    assert!(m.log.is_empty(), "one pass never promotes");
+    m.now = Nanos::from_secs(600);
+    m.read(1);
+    assert_eq!(m.log, [(Promote, 1)]);
+}
+
+#[test]
+fn what_dies_young_is_never_flushed() {
+    for name in ["lru", "recency", "cost-benefit"] {
+        let mut m = Model::new(name, 10);
+        m.write(1);
+        m.write(2);
+        m.now = Nanos(Nanos::from_secs(120).0 - 1);
+        m.tick();
+        assert!(m.log.is_empty(), "{name}");
+        m.delete(1);
+        m.now = Nanos::from_secs(120);
+        m.tick();
+        assert_eq!(m.log, [(Flush, 2)], "{name}");
+    }
+}
+
+#[test]
+fn a_file_is_flushed_as_one_run_in_order() {
+    let mut policy = build(&PolicyConfig::default());
+    let view = Model::new("none", 100).view();
+    let mut out = vec![];
+    for (file, index) in [(2, 1), (1, 0), (2, 0)] {
+        let id = ObjectId::new(FileId(file), index);
+        policy.on_event(
+            Nanos(0),
+            &Event::Written {
+                id,
+                len: LEN,
+                placed: Tier::Cache,
+            },
+            &view,
+            &mut out,
+        );
+    }
+    policy.tick(Nanos::from_secs(120), &view, &mut out);
+    let order: Vec<_> = out.iter().map(|a| (a.id.file.0, a.id.index)).collect();
+    assert_eq!(order, [(1, 0), (2, 0), (2, 1)]);
+}
+
+#[test]
+fn a_failed_flush_waits_before_it_is_tried_again() {
+    let mut m = Model::new("lru", 10);
+    m.fail_every = 1;
+    m.write(1);
+    for (second, tries) in [(119, 0), (120, 1), (129, 1), (130, 2)] {
+        m.now = Nanos::from_secs(second);
+        m.tick();
+        assert_eq!(m.log.len(), tries, "at {second} s");
+    }
+}
+
+#[test]
+fn a_full_cache_sends_writes_to_the_backing_tier() {
+    let mut m = Model::new("cost-benefit", 10);
+    let mut view = m.view();
+    view.used_bytes = 900;
+    assert_eq!(
+        m.policy.place_write(Nanos(0), id(1), 100, &view),
+        Tier::Cache
+    );
+    view.used_bytes = 901;
+    assert_eq!(
+        m.policy.place_write(Nanos(0), id(1), 100, &view),
+        Tier::Backing
+    );
+}
+
+fn run(name: &str, steps: &[(u8, u64, u64)], fail_every: usize) -> Vec<(crate::ActionKind, u64)> {
+    let mut m = Model::new(name, 10);
+    m.fail_every = fail_every;
+    for &(step, file, wait) in steps {
+        m.now = m.now.plus(Nanos::from_secs(wait));
+        match step {
+            0..=3 => m.read(file),
+            4..=5 => m.write(file),
+            6 => m.delete(file),
+            7 => m.event(Event::Revalidated {
+                file: FileId(file),
+                objects: 1,
+                len: 100,
+            }),
+            _ => m.tick(),
+        }
+    }
+    m.log
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn plans_fit_spare_dirty_data_and_repeat(
+        steps in prop::collection::vec((0u8..9, 1u64..20, 0u64..60), 0..200),
+        fail_every in 0usize..5,
+    ) {
+        for name in ["none", "lru", "recency", "cost-benefit"] {
+            prop_assert_eq!(run(name, &steps, fail_every), run(name, &steps, fail_every));
+        }
+    }
+}
