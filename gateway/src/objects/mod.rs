@@ -36,6 +36,9 @@ mod telemetry;
 mod throttle;
 mod tree;
 
+#[cfg(test)]
+mod tests;
+
 pub use cache::ObjectCache;
 pub use error::CacheError;
 pub use migrator::{FlushReport, MigratorHandle, StepReport};

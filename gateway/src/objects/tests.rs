@@ -1,0 +1,236 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tiering::{
+    Action, ActionKind, CacheView, Event, FileId, Nanos, ObjectId, Policy, Reason, Tier,
+};
+
+use super::io::Faults;
+use super::*;
+use crate::metrics::Metrics;
+use crate::recorder::Recorder;
+
+const ENOSPC: i32 = 28;
+
+/// Places everything in the cache and proposes nothing.
+struct AllIn;
+impl Policy for AllIn {
+    fn name(&self) -> &'static str {
+        "all-in"
+    }
+    fn place_write(&mut self, _: Nanos, _: ObjectId, _: u32, _: &CacheView) -> Tier {
+        Tier::Cache
+    }
+    fn on_event(&mut self, _: Nanos, _: &Event, _: &CacheView, _: &mut Vec<Action>) {}
+    fn tick(&mut self, _: Nanos, _: &CacheView, _: &mut Vec<Action>) {}
+}
+
+struct OneFile(Arc<File>);
+impl Backing for OneFile {
+    fn open_dirty(&self, _: FileId) -> io::Result<Arc<File>> {
+        Ok(self.0.clone())
+    }
+    fn open_clean(&self, _: FileId) -> io::Result<Option<Arc<File>>> {
+        Ok(Some(self.0.clone()))
+    }
+    fn settle(&self, _: FileId) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Rig {
+    dir: tempfile::TempDir,
+    cache: Arc<ObjectCache>,
+    faults: Faults,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = Faults::default();
+        let cache = open(&dir, &faults);
+        Rig { dir, cache, faults }
+    }
+    fn tree(&self) -> Arc<File> {
+        Arc::new(tempfile::tempfile_in(self.dir.path()).unwrap())
+    }
+    fn cached_files(&self) -> usize {
+        let list = self.cache.dir.as_ref().unwrap().list().unwrap();
+        list.objects.len() + list.temporary.len() + list.foreign.len()
+    }
+    async fn put(&self, file: FileId, tree: &Arc<File>, data: &[u8]) {
+        let mut s = self.cache.stage(file, tree.clone(), IoContext::default());
+        s.write(Bytes::copy_from_slice(data)).await.unwrap();
+        s.finish().await.unwrap().publish();
+    }
+    async fn get(&self, file: FileId, tree: &Arc<File>, len: u64) -> Result<Vec<u8>, CacheError> {
+        all(&self
+            .cache
+            .reader(file, len, tree.clone(), IoContext::default()))
+        .await
+    }
+}
+
+fn open(dir: &tempfile::TempDir, faults: &Faults) -> Arc<ObjectCache> {
+    let opts = CacheOptions {
+        cache_dir: Some(dir.path().join("cache")),
+        object_bytes: 64,
+        capacity_bytes: 1000,
+        ..CacheOptions::uncached()
+    };
+    let metrics = Arc::new(Metrics::new());
+    let cache = ObjectCache::open_with_faults(
+        opts,
+        Recorder::disabled(),
+        metrics,
+        faults.clone(),
+        Faults::default(),
+    )
+    .unwrap();
+    cache.core.lock().policy = Box::new(AllIn);
+    cache
+}
+
+async fn all(reader: &ContentReader) -> Result<Vec<u8>, CacheError> {
+    let mut out = Vec::new();
+    while (out.len() as u64) < reader.len() {
+        out.extend(reader.read(out.len() as u64, 1000).await?.0);
+    }
+    Ok(out)
+}
+
+fn pattern(n: usize) -> Vec<u8> {
+    (0..n).map(|i| (i * 7 % 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn dirty_objects_survive_reopen_are_flushed_evicted_and_promoted() {
+    let mut rig = Rig::new();
+    let (file, tree, data) = (FileId(5), rig.tree(), pattern(200));
+    rig.put(file, &tree, &data).await;
+    assert_eq!(rig.get(file, &tree, 200).await.unwrap(), data);
+    rig.cache = open(&rig.dir, &rig.faults);
+    assert_eq!(rig.cache.dirty_files(), [file]);
+    assert_eq!(rig.get(file, &tree, 200).await.unwrap(), data);
+    rig.cache.attach_backing(Arc::new(OneFile(tree.clone())));
+    let report = rig.cache.flush_all().await.unwrap();
+    assert_eq!((report.objects, report.failed), (4, 0));
+    assert!(rig.cache.dirty_files().is_empty());
+    for kind in [ActionKind::Evict, ActionKind::Promote] {
+        for index in 0..4 {
+            let id = ObjectId::new(file, index);
+            rig.cache.core.lock().queue.push(Action {
+                kind,
+                id,
+                reason: Reason::FirstRead,
+            });
+        }
+        let step = rig.cache.step().await;
+        assert_eq!((step.moved, step.failed), (4, 0));
+        assert_eq!(rig.get(file, &tree, 200).await.unwrap(), data);
+        assert_eq!(
+            rig.cached_files(),
+            if kind == ActionKind::Evict { 0 } else { 4 }
+        );
+    }
+}
+
+#[tokio::test]
+async fn failed_promotion_leaves_the_old_copy_serving_and_no_debris() {
+    let rig = Rig::new();
+    let (file, tree, data) = (FileId(6), rig.tree(), pattern(64));
+    rig.cache.set_write_around(true);
+    rig.put(file, &tree, &data).await;
+    rig.cache.attach_backing(Arc::new(OneFile(tree.clone())));
+    let id = ObjectId::new(file, 0);
+    rig.faults.fail_write_at(10, ENOSPC);
+    rig.cache.core.lock().queue.push(Action {
+        kind: ActionKind::Promote,
+        id,
+        reason: Reason::FirstRead,
+    });
+    assert_eq!(rig.cache.step().await.failed, 1);
+    assert_eq!(rig.cached_files(), 0);
+    assert_eq!(rig.get(file, &tree, 64).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn full_cache_tier_never_fails_a_write() {
+    let rig = Rig::new();
+    let (file, tree, data) = (FileId(7), rig.tree(), pattern(150));
+    rig.faults.fail_write_at(70, ENOSPC);
+    rig.put(file, &tree, &data).await;
+    rig.faults.clear();
+    assert_eq!(rig.get(file, &tree, 150).await.unwrap(), data);
+    assert_eq!(rig.cache.status().staged_bytes, 0);
+}
+
+#[tokio::test]
+async fn forgotten_version_stays_readable_until_unpinned() {
+    let rig = Rig::new();
+    let (file, tree, data) = (FileId(8), rig.tree(), pattern(100));
+    rig.put(file, &tree, &data).await;
+    let reader = rig
+        .cache
+        .reader(file, 100, tree.clone(), IoContext::default());
+    rig.cache.forget(file, 100);
+    assert_eq!(all(&reader).await.unwrap(), data);
+    drop(reader);
+    assert_eq!(rig.cached_files(), 0);
+    assert_eq!(rig.cache.status().used_bytes, 0);
+}
+
+#[tokio::test]
+async fn patched_version_leaves_the_old_one_alone_and_dropped_staging_leaves_nothing() {
+    let rig = Rig::new();
+    let (file, tree, data) = (FileId(9), rig.tree(), pattern(150));
+    rig.put(file, &tree, &data).await;
+    let reader = rig
+        .cache
+        .reader(file, 150, tree.clone(), IoContext::default());
+    let (new, new_tree) = (FileId(10), rig.tree());
+    let mut s = rig
+        .cache
+        .stage_from(&reader, new, new_tree.clone(), IoContext::default())
+        .await
+        .unwrap();
+    s.write_at(60, Bytes::from_static(b"0123456789"))
+        .await
+        .unwrap();
+    s.truncate(140).await.unwrap();
+    s.finish().await.unwrap().publish();
+    let mut want = data[..140].to_vec();
+    want[60..70].copy_from_slice(b"0123456789");
+    assert_eq!(rig.get(new, &new_tree, 140).await.unwrap(), want);
+    assert_eq!(all(&reader).await.unwrap(), data);
+    let before = rig.cached_files();
+    let s = rig
+        .cache
+        .stage_from(&reader, FileId(11), rig.tree(), IoContext::default())
+        .await
+        .unwrap();
+    drop(s);
+    assert_eq!(rig.cached_files(), before);
+}
+
+#[tokio::test]
+async fn damaged_dirty_object_is_an_error_and_a_damaged_clean_one_is_served_by_the_tree() {
+    let mut rig = Rig::new();
+    let (file, tree, data) = (FileId(12), rig.tree(), pattern(64));
+    rig.put(file, &tree, &data).await;
+    let (object, _) = rig.cache.lookup(ObjectId::new(file, 0)).unwrap();
+    let path = rig.cache.dir.as_ref().unwrap().path(&object);
+    std::fs::write(&path, [0; 64]).unwrap();
+    rig.cache = open(&rig.dir, &rig.faults);
+    let error = rig.get(file, &tree, 64).await.unwrap_err();
+    assert!(matches!(error, CacheError::Damaged { .. }), "{error}");
+    std::fs::rename(&path, path.with_extension("c")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&*tree, &data, 0).unwrap();
+    rig.cache = open(&rig.dir, &rig.faults);
+    assert_eq!(rig.get(file, &tree, 64).await.unwrap(), data);
+    assert_eq!(rig.cached_files(), 0);
+}
