@@ -67,7 +67,7 @@ impl Model {
     fn act(&mut self, actions: Vec<Action>) {
         for Action { kind, id, .. } in actions {
             self.log.push((kind, id.file.0));
-            if self.fail_every > 0 && self.log.len() % self.fail_every == 0 {
+            if self.fail_every > 0 && self.log.len().is_multiple_of(self.fail_every) {
                 self.event(Event::Failed { id, action: kind });
                 continue;
             }
