@@ -234,3 +234,23 @@ async fn damaged_dirty_object_is_an_error_and_a_damaged_clean_one_is_served_by_t
     assert_eq!(rig.get(file, &tree, 64).await.unwrap(), data);
     assert_eq!(rig.cached_files(), 0);
 }
+
+#[tokio::test]
+async fn unreadable_dirty_object_is_an_error_and_an_unsynced_put_leaves_nothing() {
+    let rig = Rig::new();
+    let (file, tree, data) = (FileId(14), rig.tree(), pattern(64));
+    rig.put(file, &tree, &data).await;
+    rig.faults.fail_reads(5);
+    assert!(rig.get(file, &tree, 64).await.is_err());
+    rig.faults.clear();
+    assert_eq!(rig.get(file, &tree, 64).await.unwrap(), data);
+    let (object, _) = rig.cache.lookup(ObjectId::new(file, 0)).unwrap();
+    let other = Stored {
+        id: ObjectId::new(FileId(15), 0),
+        ..object
+    };
+    rig.faults.fail_syncs(5);
+    let dir = rig.cache.dir.as_ref().unwrap();
+    assert!(dir.put(&other, &data, true).is_err());
+    assert_eq!(rig.cached_files(), 1);
+}
