@@ -44,6 +44,7 @@ pub use error::CacheError;
 pub use migrator::{FlushReport, MigratorHandle, StepReport};
 pub use options::{Backing, CacheOptions, Durability, IoContext, WritePolicy};
 pub use reader::ContentReader;
+pub use residency::Amount;
 pub use staging::{INLINE_BYTES_MAX, Staged, StagedObject, Staging};
 pub use status::{CacheStatus, RecentAction};
 pub use store::{Mark, ObjectStore, StoreError, Stored};

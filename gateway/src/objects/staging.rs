@@ -110,6 +110,9 @@ struct Placed {
     io_ns: u64,
 }
 
+/// An open file to sync, and whether it is the tree file.
+type ToSync = (Arc<File>, bool);
+
 impl Staging {
     pub(super) fn new(
         cache: Arc<ObjectCache>,
@@ -536,7 +539,7 @@ impl Work {
         &mut self,
         len: u64,
         sync_tree: bool,
-    ) -> Result<(Staged, Vec<(Arc<File>, bool)>), CacheError> {
+    ) -> Result<(Staged, Vec<ToSync>), CacheError> {
         let cache = self.cache.clone();
         let commit = cache.opts.durability == Durability::Commit;
         let mark = match cache.opts.write_policy {

@@ -257,7 +257,7 @@ impl LockTable {
         if lock.deep {
             let below: Vec<String> = state
                 .below(&lock.path, now)
-                .filter(|(_, locks)| locks.iter().any(|l| excludes(l)))
+                .filter(|(_, locks)| locks.iter().any(&excludes))
                 .map(|(p, _)| p.clone())
                 .collect();
             if !below.is_empty() {

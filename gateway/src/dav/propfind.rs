@@ -1,0 +1,567 @@
+//! PROPFIND: live properties from what a listing already knows, dead ones only when asked, streamed in bounded pieces.
+//!
+//! The members are read before the reply's head is sent: a directory that cannot be read is an error, never a shorter
+//! list. Names that XML cannot carry (control characters) are whole in their `href`, which is percent-encoded.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+
+use super::body::{self, Body, Incoming};
+use super::guard::{self, Intent};
+use super::lock::active_lock;
+use super::locks::LockTable;
+use super::status::Refusal;
+use super::xml::{self, APACHE, DAV, Element};
+use super::{Call, Depth, Reply, mime, uri};
+use crate::volume::{DeadProp, Kind, Meta, Quota, ResourcePath, Volume, VolumeError};
+
+/// Bytes of XML sent at a time.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// A property that the server knows by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Live {
+    CreationDate,
+    DisplayName,
+    ContentLength,
+    ContentType,
+    Etag,
+    LastModified,
+    LockDiscovery,
+    ResourceType,
+    SupportedLock,
+    QuotaAvailable,
+    QuotaUsed,
+    Executable,
+}
+
+use Live::{
+    ContentLength, ContentType, CreationDate, DisplayName, Etag, Executable, LastModified,
+    LockDiscovery, QuotaAvailable, QuotaUsed, ResourceType, SupportedLock,
+};
+
+/// What `allprop` answers: everything cheap (RFC 4331 section 3 leaves quota out).
+const ALLPROP: [Live; 10] = [
+    ResourceType,
+    ContentLength,
+    ContentType,
+    Etag,
+    LastModified,
+    CreationDate,
+    DisplayName,
+    LockDiscovery,
+    SupportedLock,
+    Executable,
+];
+const EVERY: [Live; 12] = [
+    ResourceType,
+    ContentLength,
+    ContentType,
+    Etag,
+    LastModified,
+    CreationDate,
+    DisplayName,
+    LockDiscovery,
+    SupportedLock,
+    Executable,
+    QuotaAvailable,
+    QuotaUsed,
+];
+
+impl Live {
+    /// Its local name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            CreationDate => "creationdate",
+            DisplayName => "displayname",
+            ContentLength => "getcontentlength",
+            ContentType => "getcontenttype",
+            Etag => "getetag",
+            LastModified => "getlastmodified",
+            LockDiscovery => "lockdiscovery",
+            ResourceType => "resourcetype",
+            SupportedLock => "supportedlock",
+            QuotaAvailable => "quota-available-bytes",
+            QuotaUsed => "quota-used-bytes",
+            Executable => "executable",
+        }
+    }
+
+    fn namespace(self) -> &'static str {
+        if self == Executable { APACHE } else { DAV }
+    }
+
+    /// The live property of this name.
+    pub(super) fn of(namespace: &str, name: &str) -> Option<Live> {
+        EVERY
+            .into_iter()
+            .find(|l| l.name() == name && l.namespace() == namespace)
+    }
+}
+
+/// One property asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Asked {
+    Live(Live),
+    Other { namespace: String, name: String },
+}
+
+/// What the request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Find {
+    /// Values of these; what is missing is named in a 404 propstat.
+    Props(Vec<Asked>),
+    /// Everything cheap, and these live ones too.
+    All(Vec<Live>),
+    /// Names only.
+    Names,
+}
+
+impl Find {
+    fn parse(request: Option<&Element>) -> Result<Find, Refusal> {
+        let Some(request) = request else {
+            return Ok(Find::All(Vec::new()));
+        };
+        if !request.is(DAV, "propfind") {
+            return Err(Refusal::bad_request("PROPFIND takes a DAV:propfind"));
+        }
+        let asked = |e: &Element| match Live::of(&e.namespace, &e.name) {
+            Some(live) => Asked::Live(live),
+            None => Asked::Other {
+                namespace: e.namespace.clone(),
+                name: e.name.clone(),
+            },
+        };
+        let known: Vec<&Element> = request
+            .elements()
+            .filter(|e| {
+                e.namespace == DAV && matches!(e.name.as_str(), "prop" | "allprop" | "propname")
+            })
+            .collect();
+        match known.as_slice() {
+            [e] if e.name == "prop" => {
+                let mut all: Vec<Asked> = Vec::new();
+                for a in e.elements().map(asked) {
+                    if !all.contains(&a) {
+                        all.push(a);
+                    }
+                }
+                Ok(Find::Props(all))
+            }
+            [e] if e.name == "propname" => Ok(Find::Names),
+            [_] => {
+                let include = request
+                    .dav_child("include")
+                    .into_iter()
+                    .flat_map(Element::elements);
+                let live = include.filter_map(|e| Live::of(&e.namespace, &e.name));
+                Ok(Find::All(live.filter(|l| !ALLPROP.contains(l)).collect()))
+            }
+            _ => Err(Refusal::bad_request(
+                "DAV:propfind takes one of prop, allprop and propname",
+            )),
+        }
+    }
+
+    fn wants_dead(&self) -> bool {
+        match self {
+            Find::Props(asked) => asked
+                .iter()
+                .any(|a| matches!(a, Asked::Other { .. } | Asked::Live(DisplayName))),
+            Find::All(_) | Find::Names => true,
+        }
+    }
+
+    fn wants_quota(&self) -> bool {
+        let quota = |l: &Live| matches!(l, QuotaAvailable | QuotaUsed);
+        match self {
+            Find::Props(asked) => asked
+                .iter()
+                .any(|a| matches!(a, Asked::Live(l) if quota(l))),
+            Find::All(more) => more.iter().any(quota),
+            Find::Names => false,
+        }
+    }
+}
+
+impl Call<'_> {
+    pub(super) async fn propfind(&self, body: &mut Incoming) -> Reply {
+        let request = body.xml(self.dav.opts.max_xml_bytes).await?;
+        let find = Find::parse(request.as_ref())?;
+        let depth = self.depth()?.unwrap_or(Depth::Infinity);
+        let meta = self.stat().await?;
+        let guard = self.guard(Intent::Read).await?;
+        if guard.has_if() {
+            guard.conditions(meta.as_ref())?;
+        }
+        let meta = meta.ok_or_else(Refusal::not_found)?;
+        let collection = meta.kind == Kind::Collection;
+        if collection && depth == Depth::Infinity && !self.dav.opts.allow_infinite_depth {
+            let refusal = Refusal::forbidden("Depth: infinity is not allowed");
+            return Err(refusal.with_condition("<D:propfind-finite-depth/>"));
+        }
+        let volume = &self.dav.volume;
+        let path = self.target.path.clone();
+        let members = match collection && depth != Depth::Zero {
+            true => volume.list(&path).await?,
+            false => Vec::new(),
+        };
+        // A quota that cannot be told is unknown (404 propstat), not zero: davfs2 would show a full disk.
+        let quota = if collection && find.wants_quota() {
+            volume.quota().await.ok()
+        } else {
+            None
+        };
+        let prefer = self
+            .header("prefer")
+            .is_some_and(|p| p.contains("return=minimal"));
+        let minimal = prefer
+            || self
+                .header("brief")
+                .is_some_and(|b| b.eq_ignore_ascii_case("t"));
+        let mut answer = Answer {
+            volume: Arc::clone(volume),
+            locks: Arc::clone(&self.dav.locks),
+            root: self.root.clone(),
+            find,
+            quota,
+            minimal,
+            deep: collection && depth == Depth::Infinity,
+            first: Some((path.clone(), meta)),
+            at: path,
+            members: members.into_iter(),
+            todo: Vec::new(),
+            started: false,
+            finished: false,
+        };
+        let first = answer.piece().await.map_err(Refusal::from)?;
+        let mut response = Response::new(if answer.finished {
+            body::full(first)
+        } else {
+            answer.stream(first)
+        });
+        *response.status_mut() = StatusCode::MULTI_STATUS;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/xml; charset=utf-8"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        Ok(response)
+    }
+}
+
+/// A multistatus in the making.
+struct Answer {
+    volume: Arc<Volume>,
+    locks: Arc<LockTable>,
+    root: ResourcePath,
+    find: Find,
+    quota: Option<Quota>,
+    minimal: bool,
+    deep: bool,
+    first: Option<(ResourcePath, Meta)>,
+    at: ResourcePath,
+    members: std::vec::IntoIter<(String, Meta)>,
+    todo: Vec<ResourcePath>,
+    started: bool,
+    finished: bool,
+}
+
+impl Answer {
+    fn stream(self, first: String) -> Body {
+        let rest = stream::unfold((self, false), |(mut answer, broken)| async move {
+            if answer.finished || broken {
+                return None;
+            }
+            match answer.piece().await {
+                Ok(piece) => Some((Ok(Frame::data(Bytes::from(piece))), (answer, false))),
+                // The reply's head is out: breaking off is the only honest end.
+                Err(error) => Some((Err(io::Error::other(error)), (answer, true))),
+            }
+        });
+        let first = stream::iter([Ok(Frame::data(Bytes::from(first)))]);
+        StreamBody::new(futures_util::StreamExt::chain(first, rest)).boxed_unsync()
+    }
+
+    /// The next piece of XML.
+    async fn piece(&mut self) -> Result<String, VolumeError> {
+        let mut out =
+            String::with_capacity(PIECE_BYTES.min(1024 + 512 * self.members.len()) + 1024);
+        if !self.started {
+            self.started = true;
+            out.push_str("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\" xmlns:A=\"");
+            out.push_str(APACHE);
+            out.push_str("\">\n");
+        }
+        while out.len() < PIECE_BYTES {
+            if let Some((path, meta)) = self.first.take() {
+                self.response(&mut out, &path, &meta).await?;
+                continue;
+            }
+            if let Some((name, meta)) = self.members.next() {
+                let path = self.at.join(&name)?;
+                self.response(&mut out, &path, &meta).await?;
+                if self.deep && meta.kind == Kind::Collection {
+                    self.todo.push(path);
+                }
+                continue;
+            }
+            let Some(next) = self.todo.pop() else {
+                out.push_str("</D:multistatus>\n");
+                self.finished = true;
+                break;
+            };
+            match self.volume.list(&next).await {
+                Ok(members) => (self.at, self.members) = (next, members.into_iter()),
+                // Deleted since it was listed.
+                Err(VolumeError::NotFound { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(out)
+    }
+
+    async fn response(
+        &self,
+        out: &mut String,
+        path: &ResourcePath,
+        meta: &Meta,
+    ) -> Result<(), VolumeError> {
+        let dead = if self.find.wants_dead() {
+            match self.volume.props(path).await {
+                Ok(dead) => dead,
+                // Deleted since it was listed: as if it had been before.
+                Err(VolumeError::NotFound { .. }) => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        } else {
+            Vec::new()
+        };
+        out.push_str("<D:response><D:href>");
+        out.push_str(&uri::href(path, &self.root, meta.kind == Kind::Collection));
+        out.push_str("</D:href><D:propstat><D:prop>");
+        let before = out.len();
+        let mut missing = String::new();
+        let find = |ns: &str, name: &str| dead.iter().find(|d| d.namespace == ns && d.name == name);
+        match &self.find {
+            Find::Props(asked) => {
+                for a in asked {
+                    match a {
+                        Asked::Live(DisplayName) if find(DAV, "displayname").is_some() => {
+                            push_dead(out, find(DAV, "displayname"));
+                        }
+                        Asked::Live(live) => {
+                            if !self.live(out, *live, path, meta) {
+                                push_empty(&mut missing, live.namespace(), live.name());
+                            }
+                        }
+                        Asked::Other { namespace, name } => match find(namespace, name) {
+                            Some(d) => push_dead(out, Some(d)),
+                            None => push_empty(&mut missing, namespace, name),
+                        },
+                    }
+                }
+            }
+            Find::All(more) => {
+                for live in ALLPROP.iter().chain(more) {
+                    if *live != DisplayName || find(DAV, "displayname").is_none() {
+                        self.live(out, *live, path, meta);
+                    }
+                }
+                dead.iter().for_each(|d| push_dead(out, Some(d)));
+            }
+            Find::Names => {
+                let mut scratch = String::new();
+                for live in EVERY {
+                    scratch.clear();
+                    let quota =
+                        matches!(live, QuotaAvailable | QuotaUsed) && meta.kind == Kind::Collection;
+                    if quota || self.live(&mut scratch, live, path, meta) {
+                        push_empty(out, live.namespace(), live.name());
+                    }
+                }
+                for d in dead
+                    .iter()
+                    .filter(|d| Live::of(&d.namespace, &d.name).is_none())
+                {
+                    push_empty(out, &d.namespace, &d.name);
+                }
+            }
+        }
+        let found = out.len() > before;
+        let tell_missing = !missing.is_empty() && !self.minimal;
+        if found || !tell_missing {
+            out.push_str("</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>");
+        } else {
+            out.truncate(before - "<D:propstat><D:prop>".len());
+        }
+        if tell_missing {
+            out.push_str("<D:propstat><D:prop>");
+            out.push_str(&missing);
+            out.push_str("</D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>");
+        }
+        out.push_str("</D:response>\n");
+        Ok(())
+    }
+
+    /// Writes one live property; false if the resource has none.
+    fn live(&self, out: &mut String, live: Live, path: &ResourcePath, meta: &Meta) -> bool {
+        let file = meta.kind == Kind::File;
+        match live {
+            ResourceType if file => out.push_str("<D:resourcetype/>"),
+            ResourceType => out.push_str("<D:resourcetype><D:collection/></D:resourcetype>"),
+            ContentLength if file => {
+                let _ = write!(out, "<D:getcontentlength>{}</D:getcontentlength>", meta.len);
+            }
+            ContentType if file => {
+                let _ = write!(out, "<D:getcontenttype>{}</D:getcontenttype>", mime::of(path.name()));
+            }
+            // A collection's page changes with every member: it has no strong tag.
+            Etag if file => {
+                let _ = write!(out, "<D:getetag>{}</D:getetag>", meta.etag);
+            }
+            LastModified => {
+                let date = httpdate::HttpDate::from(meta.modified);
+                let _ = write!(out, "<D:getlastmodified>{date}</D:getlastmodified>");
+            }
+            CreationDate => {
+                out.push_str("<D:creationdate>");
+                push_rfc3339(out, meta.created);
+                out.push_str("</D:creationdate>");
+            }
+            DisplayName => {
+                let name = if *path == self.root { "" } else { path.name() };
+                // Rather no name than a wrong one.
+                if name.is_empty() || !name.chars().all(xml::representable) {
+                    return false;
+                }
+                out.push_str("<D:displayname>");
+                xml::escape_into(out, name);
+                out.push_str("</D:displayname>");
+            }
+            LockDiscovery => {
+                let now = guard::now();
+                let locks = if self.locks.is_empty() { Vec::new() } else { self.locks.discover(&guard::key(path), now) };
+                if locks.is_empty() {
+                    out.push_str("<D:lockdiscovery/>");
+                } else {
+                    out.push_str("<D:lockdiscovery>");
+                    locks.iter().for_each(|l| active_lock(out, l, now, &self.root));
+                    out.push_str("</D:lockdiscovery>");
+                }
+            }
+            SupportedLock => out.push_str(
+                "<D:supportedlock><D:lockentry><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype>\
+                 </D:lockentry><D:lockentry><D:lockscope><D:shared/></D:lockscope><D:locktype><D:write/></D:locktype>\
+                 </D:lockentry></D:supportedlock>",
+            ),
+            QuotaAvailable | QuotaUsed => {
+                let Some(quota) = self.quota.filter(|_| !file) else { return false };
+                let bytes = if live == QuotaUsed { quota.used } else { quota.available };
+                let _ = write!(out, "<D:{0}>{bytes}</D:{0}>", live.name());
+            }
+            Executable if file => {
+                let value = if meta.executable { "T" } else { "F" };
+                let _ = write!(out, "<A:executable>{value}</A:executable>");
+            }
+            ContentLength | ContentType | Etag | Executable => return false,
+        }
+        true
+    }
+}
+
+fn push_dead(out: &mut String, prop: Option<&DeadProp>) {
+    if let Some(prop) = prop {
+        out.push_str(&String::from_utf8_lossy(&prop.xml));
+    }
+}
+
+/// Writes an empty element of any namespace.
+pub(super) fn push_empty(out: &mut String, namespace: &str, name: &str) {
+    match namespace {
+        DAV => out.extend(["<D:", name, "/>"]),
+        APACHE => out.extend(["<A:", name, "/>"]),
+        "" => out.extend(["<", name, "/>"]),
+        ns => {
+            out.extend(["<N:", name, " xmlns:N=\""]);
+            xml::escape_into(out, ns);
+            out.push_str("\"/>");
+        }
+    }
+}
+
+/// `1996-12-19T16:39:57Z`.
+fn push_rfc3339(out: &mut String, t: SystemTime) {
+    let s = t.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (days, rest) = (s / 86_400, s % 86_400);
+    // Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days, for days since 1970.
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let mp = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (h, m, s) = (rest / 3600, rest / 60 % 60, rest % 60);
+    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}Z");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn dates_are_right_around_leap_days_and_centuries() {
+        for (s, want) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (851_013_597, "1996-12-19T16:39:57Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            let mut out = String::new();
+            push_rfc3339(&mut out, UNIX_EPOCH + Duration::from_secs(s));
+            assert_eq!(out, want);
+        }
+    }
+
+    #[test]
+    fn requests_are_read_strictly() {
+        let find = |s: &str| Find::parse(Some(&Element::parse(s.as_bytes()).unwrap()));
+        let asked = r#"<propfind xmlns="DAV:"><prop><getetag/><getetag/><x xmlns="urn:x"/></prop></propfind>"#;
+        let other = Asked::Other {
+            namespace: "urn:x".into(),
+            name: "x".into(),
+        };
+        assert_eq!(
+            find(asked).unwrap(),
+            Find::Props(vec![Asked::Live(Etag), other])
+        );
+        let all = r#"<a:propfind xmlns:a="DAV:"><a:allprop/><a:include><a:quota-used-bytes/></a:include></a:propfind>"#;
+        assert_eq!(find(all).unwrap(), Find::All(vec![QuotaUsed]));
+        assert_eq!(Find::parse(None).unwrap(), Find::All(vec![]));
+        for bad in [
+            "<propfind/>",
+            r#"<propfind xmlns="DAV:"/>"#,
+            r#"<propfind xmlns="DAV:"><propname/><allprop/></propfind>"#,
+            r#"<other xmlns="DAV:"><prop/></other>"#,
+        ] {
+            assert!(find(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Changes of the namespace: MKCOL, DELETE, COPY, MOVE.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+
+use super::body::{Body, Incoming};
+use super::guard::{self, Intent};
+use super::status::Refusal;
+use super::{Call, Depth, Reply, Touched, bare, stat, uri};
+use crate::volume::{Kind, Replaced, VolumeError};
+
+impl Call<'_> {
+    pub(super) async fn mkcol(&self, body: &mut Incoming) -> Reply {
+        let path = &self.target.path;
+        let guard = Arc::new(self.guard(Intent::Change).await?);
+        // A file of that name is in the way, whether named with a slash or not.
+        if self.dav.volume.stat(path).await.is_ok() {
+            return Err(Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "exists already",
+            ));
+        }
+        self.no_body(body)?;
+        let target = path.clone();
+        let rule = move |g: &guard::Guard, meta: Option<&_>| {
+            g.conditions(meta)?;
+            g.open(&guard::key(&target), false)?;
+            g.open_parent(&target)
+        };
+        rule(&guard, None)?;
+        let (check, reason) = guard::check(&guard, rule);
+        self.dav
+            .volume
+            .mkcol(path, check)
+            .await
+            .map_err(|e| guard::refusal(e, &reason))?;
+        Ok(bare(StatusCode::CREATED))
+    }
+
+    pub(super) async fn delete(&self, _body: &mut Incoming) -> Reply {
+        let path = &self.target.path;
+        let guard = Arc::new(self.guard(Intent::Change).await?);
+        let meta = self.stat().await?;
+        let Some(meta) = meta else {
+            guard.conditions(None)?;
+            return Err(Refusal::not_found());
+        };
+        if path.is_root() || *path == self.root {
+            return Err(Refusal::forbidden("the root cannot be deleted"));
+        }
+        if meta.kind == Kind::Collection && self.depth()?.is_some_and(|d| d != Depth::Infinity) {
+            return Err(Refusal::bad_request(
+                "a collection is deleted with Depth: infinity",
+            ));
+        }
+        let target = path.clone();
+        let rule = move |g: &guard::Guard, meta: Option<&_>| {
+            g.conditions(meta)?;
+            g.open(&guard::key(&target), true)?;
+            g.open_parent(&target)
+        };
+        rule(&guard, Some(&meta))?;
+        let (check, reason) = guard::check(&guard, rule);
+        self.dav
+            .volume
+            .remove(path, check)
+            .await
+            .map_err(|e| guard::refusal(e, &reason))?;
+        self.dav.locks.removed(&guard::key(path));
+        let mut response = bare(StatusCode::NO_CONTENT);
+        response.extensions_mut().insert(Touched {
+            file: Some(meta.file_id),
+            len: meta.len,
+            to: None,
+        });
+        Ok(response)
+    }
+
+    pub(super) async fn copy_or_move(&self, _body: &mut Incoming, moving: bool) -> Reply {
+        let from = &self.target.path;
+        let to = uri::destination(&self.parts.headers, &self.ours(), &self.root)?;
+        let overwrite = match self.header("overwrite") {
+            None | Some("T" | "t") => true,
+            Some("F" | "f") => false,
+            Some(_) => return Err(Refusal::bad_request("Overwrite must be T or F")),
+        };
+        let guard = Arc::new(self.guard(Intent::Change).await?);
+        let Some(source) = self.stat().await? else {
+            guard.conditions(None)?;
+            return Err(Refusal::not_found());
+        };
+        let collection = source.kind == Kind::Collection;
+        let depth = self.depth()?;
+        let deep = match (depth, collection) {
+            (Some(Depth::One), true) => {
+                return Err(Refusal::bad_request("Depth must be 0 or infinity"));
+            }
+            (Some(Depth::Zero), true) if moving => {
+                return Err(Refusal::bad_request(
+                    "a collection is moved with Depth: infinity",
+                ));
+            }
+            (Some(Depth::Zero), _) => false,
+            _ => true,
+        };
+        if to.path == *from {
+            return Err(Refusal::forbidden("source and destination are the same"));
+        }
+        if to.path.is_within(from) && collection && (moving || deep) {
+            return Err(Refusal::forbidden("the destination lies within the source"));
+        }
+        if from.is_within(&to.path) {
+            return Err(Refusal::forbidden("the source lies within the destination"));
+        }
+        if moving && (from.is_root() || *from == self.root) {
+            return Err(Refusal::forbidden("the root cannot be moved"));
+        }
+        guard.conditions(Some(&source))?;
+        let (from_key, to_key) = (guard::key(from), guard::key(&to.path));
+        let (source_path, target_path) = (from.clone(), to.path.clone());
+        let (from_locked, to_locked) = (from_key.clone(), to_key.clone());
+        let rule = move |g: &guard::Guard, replaced: Option<&crate::volume::Meta>| {
+            if moving {
+                g.open(&from_locked, true)?;
+                g.open_parent(&source_path)?;
+            }
+            g.open(&to_locked, replaced.is_some())?;
+            if replaced.is_none() {
+                g.open_parent(&target_path)?;
+            }
+            if replaced.is_some() && !overwrite {
+                return Err(Refusal::precondition("the destination exists"));
+            }
+            Ok(())
+        };
+        let there = stat(
+            &self.dav.volume,
+            &uri::Target {
+                path: to.path.clone(),
+                slash: false,
+            },
+        )
+        .await?;
+        rule(&guard, there.as_ref())?;
+        let (check, reason) = guard::check(&guard, rule);
+        let volume = &self.dav.volume;
+        let done = if moving {
+            volume.rename(from, &to.path, overwrite, check).await
+        } else {
+            volume.copy(from, &to.path, overwrite, deep, check).await
+        };
+        let Replaced(replaced) = done.map_err(|e| match e {
+            VolumeError::Exists { .. } => Refusal::precondition("the destination exists"),
+            e => guard::refusal(e, &reason),
+        })?;
+        if moving {
+            let etag = (!collection).then_some(source.etag.as_str());
+            self.dav.locks.renamed(&from_key, &to_key, etag);
+        } else if replaced {
+            self.dav.locks.replaced(&to_key);
+        }
+        let mut response: Response<Body> = bare(if replaced {
+            StatusCode::NO_CONTENT
+        } else {
+            StatusCode::CREATED
+        });
+        let touched = Touched {
+            file: Some(source.file_id),
+            len: source.len,
+            to: Some(to.path),
+        };
+        response.extensions_mut().insert(touched);
+        Ok(response)
+    }
+}
