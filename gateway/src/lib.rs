@@ -1,7 +1,13 @@
 //! The TierDAV server: a WebDAV gateway that moves objects between two tiers as its trace says.
 
+pub mod admin;
+pub mod auth;
+pub mod cli;
+pub mod config;
 pub mod dav;
+pub mod http;
 pub mod metrics;
 pub mod objects;
 pub mod recorder;
+pub mod serve;
 pub mod volume;

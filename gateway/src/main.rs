@@ -1,2 +1,137 @@
-//! The `tierdav` server.
-fn main() {}
+//! The `tierdav` command.
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use gateway::cli::{self, Request};
+use gateway::config::{Config, Raw};
+use gateway::{admin, auth, serve};
+use http::Method;
+use tracing_subscriber::prelude::*;
+
+fn main() -> ExitCode {
+    let request = match cli::parse(std::env::args_os()) {
+        Ok(request) => request,
+        Err(e) => e.exit(),
+    };
+    match run(request) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tierdav: {error:#}");
+            let code = if error.is::<gateway::config::ConfigError>() {
+                2
+            } else {
+                1
+            };
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(request: Request) -> anyhow::Result<ExitCode> {
+    match request {
+        Request::Serve(raw) => {
+            let config = checked(&raw)?;
+            runtime()?.block_on(serve::serve(config))?;
+        }
+        Request::CheckConfig(raw) => {
+            Config::check(&raw)?;
+            std::io::stdout().write_all(raw.render().as_bytes())?;
+        }
+        Request::Status { admin, json } => {
+            let body =
+                runtime()?.block_on(admin::client::ask(&admin, Method::GET, "/.tierdav/status"))?;
+            if json {
+                println!("{}", String::from_utf8_lossy(&body));
+            } else {
+                let status: admin::Status =
+                    serde_json::from_slice(&body).context("the status makes no sense")?;
+                print!("{}", admin::client::describe(&status));
+            }
+        }
+        Request::Drain {
+            admin: Some(admin), ..
+        } => {
+            let body =
+                runtime()?.block_on(admin::client::ask(&admin, Method::POST, "/.tierdav/drain"))?;
+            println!("{}", String::from_utf8_lossy(&body));
+        }
+        Request::Drain { admin: None, raw } => {
+            let config = checked(&raw)?;
+            runtime()?.block_on(drain(&config))?;
+        }
+        Request::Scrub { repair, raw } => {
+            let config = checked(&raw)?;
+            return runtime()?.block_on(scrub(&config, repair));
+        }
+        Request::Locks { admin, break_token } => locks(&admin, break_token)?,
+        Request::HashPassword { name } => {
+            let mut password = String::new();
+            std::io::stdin().read_to_string(&mut password)?;
+            let password = password.trim_end_matches(['\r', '\n']);
+            anyhow::ensure!(!password.is_empty(), "no password on standard input");
+            anyhow::ensure!(!name.contains(':'), "a user's name must not contain ':'");
+            println!("{name}:{}", auth::hash_password(password)?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")
+}
+
+fn checked(raw: &Raw) -> anyhow::Result<Config> {
+    let config = Config::check(raw)?;
+    let filter: tracing_subscriber::filter::Targets =
+        config.log_level.parse().context("log_level")?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
+    if config.log_json {
+        registry.with(layer.json().with_filter(filter)).init();
+    } else {
+        registry.with(layer.with_filter(filter)).init();
+    }
+    Ok(config)
+}
+
+async fn drain(config: &Config) -> anyhow::Result<()> {
+    let tiers = serve::open(config, false).await?;
+    let report = tiers
+        .cache
+        .flush_all()
+        .await
+        .context("not everything could be flushed")?;
+    tiers.close().await?;
+    println!("{}", serde_json::to_string(&report)?);
+    println!("{} holds plain files only", config.root.display());
+    Ok(())
+}
+
+async fn scrub(config: &Config, repair: bool) -> anyhow::Result<ExitCode> {
+    let _ = (config, repair);
+    anyhow::bail!("scrub is not part of this build")
+}
+
+fn locks(admin: &str, break_token: Option<String>) -> anyhow::Result<()> {
+    let (method, path) = match &break_token {
+        None => (Method::GET, "/.tierdav/locks".to_string()),
+        Some(token) => {
+            let all = percent_encoding::NON_ALPHANUMERIC;
+            (
+                Method::DELETE,
+                format!(
+                    "/.tierdav/locks?token={}",
+                    percent_encoding::utf8_percent_encode(token, all)
+                ),
+            )
+        }
+    };
+    let body = runtime()?.block_on(admin::client::ask(admin, method, &path))?;
+    println!("{}", String::from_utf8_lossy(&body).trim_end());
+    Ok(())
+}

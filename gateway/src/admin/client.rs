@@ -1,0 +1,121 @@
+//! The other end of the admin listener, for `tierdav status`, `locks` and `drain`.
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::Status;
+
+/// Sends one request to the admin listener at `admin` and returns the body of a 2xx reply.
+///
+/// # Errors
+/// When no server answers there, or it answers with an error, whose text is passed on.
+pub async fn ask(admin: &str, method: Method, path: &str) -> anyhow::Result<Bytes> {
+    let hint =
+        || format!("no running server answers at {admin} (--admin ADDR names its admin_listen)");
+    let stream = TcpStream::connect(admin).await.with_context(hint)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .with_context(hint)?;
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", admin)
+        .body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await.with_context(hint)?;
+    let status = response.status();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .with_context(hint)?
+        .to_bytes();
+    if !status.is_success() || status == StatusCode::NO_CONTENT {
+        bail!(
+            "{admin} answered {status}: {}",
+            String::from_utf8_lossy(&body).trim_end()
+        );
+    }
+    Ok(body)
+}
+
+/// Bytes for people.
+pub fn human(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return if unit == "B" {
+                format!("{bytes} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+/// The status as text for people.
+pub fn describe(status: &Status) -> String {
+    let t = &status.tiers;
+    let amount =
+        |a: &crate::objects::Amount| format!("{:>9} objects  {:>10}", a.objects, human(a.bytes));
+    let mut out = format!(
+        "tierdav {} on {}, up {} s, {}\n{} connections, {} requests under way, {} locks\n\n",
+        status.version,
+        status.serving,
+        status.uptime_s,
+        if status.ready { "ready" } else { "not ready" },
+        status.connections,
+        status.in_flight,
+        status.locks
+    );
+    if !t.enabled {
+        return out + "no cache tier\n";
+    }
+    out += &format!(
+        "policy    {}\ncache     {} of {} used\n",
+        t.policy,
+        human(t.used_bytes),
+        human(t.capacity_bytes)
+    );
+    out += &format!(
+        "clean     {}\ndirty     {}\n",
+        amount(&t.clean),
+        amount(&t.dirty)
+    );
+    out += &format!(
+        "hit ratio {:.1} % of reads, {:.1} % of bytes\n",
+        t.hit_ratio * 100.0,
+        t.byte_hit_ratio * 100.0
+    );
+    out += &format!(
+        "queue     {} promotions, {} flushes, {} evictions\n",
+        t.queued_promotions, t.queued_flushes, t.queued_evictions
+    );
+    out += &format!(
+        "promoted  {}\nflushed   {}\nevicted   {}\n",
+        amount(&t.promoted),
+        amount(&t.flushed),
+        amount(&t.evicted)
+    );
+    out += &format!(
+        "failed    {} moves, {} damaged objects\n",
+        t.failed_moves, t.damaged_objects
+    );
+    if !t.recent.is_empty() {
+        out += "\nlast moves\n";
+        for move_ in t.recent.iter().rev().take(10) {
+            let ok = if move_.ok { "" } else { "  FAILED" };
+            out += &format!(
+                "  {:>8} ms  {:<8} {}  {}{ok}\n",
+                move_.at_ms, move_.action, move_.object, move_.reason
+            );
+        }
+    }
+    out
+}

@@ -1,0 +1,208 @@
+//! The second listener: health, readiness, metrics, status, locks, drain. Never under the WebDAV root.
+
+pub mod client;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+
+use crate::dav::Dav;
+use crate::metrics::Metrics;
+use crate::objects::{CacheStatus, ObjectCache};
+use crate::volume::Volume;
+
+/// Admin connections at once.
+const CONNECTIONS_MAX: usize = 64;
+
+/// What the admin listener can see and do.
+pub struct Admin {
+    /// The namespace.
+    pub volume: Arc<Volume>,
+    /// The object cache.
+    pub cache: Arc<ObjectCache>,
+    /// The protocol engine, for its locks.
+    pub dav: Arc<Dav>,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// Set while stopping.
+    pub stopping: Arc<AtomicBool>,
+    /// Rung by POST /reload.
+    pub reload: Arc<Notify>,
+    /// When the server started.
+    pub started: Instant,
+    /// Where WebDAV is served.
+    pub serving: String,
+}
+
+/// What `tierdav status` shows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The gateway's version.
+    pub version: String,
+    /// Where WebDAV is served.
+    pub serving: String,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Whether requests are served.
+    pub ready: bool,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Connections open.
+    pub connections: u64,
+    /// Locks held.
+    pub locks: usize,
+    /// The tiers.
+    pub tiers: CacheStatus,
+}
+
+type Reply = Response<Full<Bytes>>;
+
+fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    reply(status, "text/plain; charset=utf-8", body)
+}
+
+fn json(value: &impl Serialize) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(body) => reply(StatusCode::OK, "application/json", body),
+        Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")),
+    }
+}
+
+impl Admin {
+    /// Serves until `stop` turns true.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|s| *s) => return,
+            };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                continue;
+            };
+            let admin = Arc::clone(&self);
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let admin = Arc::clone(&admin);
+                    async move { Ok::<_, Infallible>(admin.answer(request).await) }
+                });
+                let mut http = hyper::server::conn::http1::Builder::new();
+                http.timer(TokioTimer::new())
+                    .header_read_timeout(Duration::from_secs(10));
+                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+                    tracing::debug!(%error, "admin connection ended");
+                }
+                drop(slot);
+            });
+        }
+    }
+
+    fn ready(&self) -> bool {
+        self.volume.ready() && !self.stopping.load(Ordering::Relaxed)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
+        let path = request.uri().path().trim_end_matches('/').to_string();
+        let Some(name) = path.strip_prefix("/.tierdav/") else {
+            return text(
+                StatusCode::NOT_FOUND,
+                "try /.tierdav/health, ready, metrics, status or locks\n",
+            );
+        };
+        match (request.method(), name) {
+            (&Method::GET | &Method::HEAD, "health") => text(StatusCode::OK, "ok\n"),
+            (&Method::GET | &Method::HEAD, "ready") if self.ready() => {
+                text(StatusCode::OK, "ready\n")
+            }
+            (&Method::GET | &Method::HEAD, "ready") => {
+                let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n");
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+                response
+            }
+            (&Method::GET, "metrics") => reply(
+                StatusCode::OK,
+                "text/plain; version=0.0.4; charset=utf-8",
+                self.metrics.render(),
+            ),
+            (&Method::GET, "status") => json(&self.status()),
+            (&Method::GET, "locks") => json(&self.dav.locks()),
+            (&Method::DELETE, "locks") => self.break_lock(&request).await,
+            (&Method::POST, "drain") => self.drain().await,
+            (&Method::POST, "reload") => {
+                self.reload.notify_one();
+                text(
+                    StatusCode::ACCEPTED,
+                    "certificates and users are being read again\n",
+                )
+            }
+            (_, "health" | "ready" | "metrics" | "status" | "locks" | "drain" | "reload") => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "not this method\n")
+            }
+            _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            serving: self.serving.clone(),
+            uptime_s: self.started.elapsed().as_secs(),
+            ready: self.ready(),
+            in_flight: self.metrics.in_flight(),
+            connections: self.metrics.connections(),
+            locks: self.dav.locks().len(),
+            tiers: self.cache.status(),
+        }
+    }
+
+    async fn break_lock(&self, request: &Request<Incoming>) -> Reply {
+        let query = request.uri().query().unwrap_or_default();
+        let token = query.split('&').find_map(|p| p.strip_prefix("token="));
+        let Some(token) = token else {
+            return text(StatusCode::BAD_REQUEST, "say ?token=…\n");
+        };
+        let token = percent_encoding::percent_decode_str(token).decode_utf8_lossy();
+        if self.dav.break_lock(&token).await {
+            tracing::warn!(%token, "lock broken by the administrator");
+            text(StatusCode::OK, "broken\n")
+        } else {
+            text(StatusCode::NOT_FOUND, "no lock has this token\n")
+        }
+    }
+
+    async fn drain(&self) -> Reply {
+        match self.cache.flush_all().await {
+            Ok(report) => json(&report),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+}

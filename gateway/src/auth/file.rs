@@ -1,0 +1,156 @@
+//! The file of users.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use argon2::Argon2;
+use argon2::password_hash::rand_core::OsRng;
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
+
+use crate::dav::User;
+use crate::volume::ResourcePath;
+
+/// The file of users cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    /// It cannot be read.
+    #[error("users_file {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A line makes no sense.
+    #[error(
+        "users_file {path}, line {line}: {why}; a line is name:hash[:root=/sub][:ro], the hash by bcrypt or argon2id (tierdav hash-password NAME makes one)"
+    )]
+    Line {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A password could not be hashed.
+    #[error("cannot hash the password: {0}")]
+    Hash(String),
+}
+
+/// One password of one user.
+pub struct Entry {
+    pub user: Arc<User>,
+    hash: String,
+}
+
+/// What a file was when it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(u64, i64, i64, u64);
+
+impl Stamp {
+    pub fn of(path: &Path) -> Option<Stamp> {
+        let m = std::fs::metadata(path).ok()?;
+        Some(Stamp(m.ino(), m.mtime(), m.mtime_nsec(), m.size()))
+    }
+}
+
+/// A user with all rights.
+pub fn plain_user(name: &str) -> User {
+    User {
+        name: name.to_string(),
+        root: ResourcePath::root(),
+        read_only: false,
+    }
+}
+
+pub fn load(path: &Path) -> Result<Vec<Entry>, UsersError> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|source| UsersError::Read {
+        path: name.clone(),
+        source,
+    })?;
+    let mut entries = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let entry = entry(line).map_err(|why| UsersError::Line {
+            path: name.clone(),
+            line: n + 1,
+            why,
+        })?;
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn entry(line: &str) -> Result<Entry, &'static str> {
+    let mut fields = line.split(':');
+    let (Some(name), Some(hash)) = (fields.next(), fields.next()) else {
+        return Err("no ':' in it");
+    };
+    if name.is_empty() {
+        return Err("the name is empty");
+    }
+    let bcrypt = ["$2y$", "$2b$", "$2a$"].iter().any(|p| hash.starts_with(p));
+    if !bcrypt && PasswordHash::new(hash).is_err() {
+        return Err("the hash is neither bcrypt nor argon2");
+    }
+    let mut user = plain_user(name);
+    for field in fields {
+        match field.split_once('=') {
+            None if field == "ro" => user.read_only = true,
+            None if field == "rw" || field.is_empty() => {}
+            Some(("root", root)) => {
+                user.root = ResourcePath::parse(root)
+                    .map_err(|_| "its root is not a path below the root")?;
+            }
+            _ => return Err("an unknown field"),
+        }
+    }
+    Ok(Entry {
+        user: Arc::new(user),
+        hash: hash.to_string(),
+    })
+}
+
+/// The user whose password this is. Takes as long for an unknown name as for a known one.
+pub fn verify(entries: &[Entry], name: &str, password: &str) -> Option<Arc<User>> {
+    let mut known = entries.iter().filter(|e| e.user.name == name).peekable();
+    if known.peek().is_none() {
+        if let Some(any) = entries.first() {
+            matches(&any.hash, password);
+        }
+        return None;
+    }
+    known
+        .find(|e| matches(&e.hash, password))
+        .map(|e| Arc::clone(&e.user))
+}
+
+fn matches(hash: &str, password: &str) -> bool {
+    if hash.starts_with("$2") {
+        return bcrypt::verify(password, hash).unwrap_or(false);
+    }
+    let Ok(parsed) = PasswordHash::new(hash) else {
+        return false;
+    };
+    Argon2::default()
+        .verify_password(password.as_bytes(), &parsed)
+        .is_ok()
+}
+
+/// An argon2id hash with the crate's default costs (19 MiB, 2 passes: OWASP's first choice).
+///
+/// # Errors
+/// When the hash cannot be computed.
+pub fn hash_password(password: &str) -> Result<String, UsersError> {
+    let salt = SaltString::generate(&mut OsRng);
+    let hash = Argon2::default().hash_password(password.as_bytes(), &salt);
+    hash.map(|h| h.to_string())
+        .map_err(|e| UsersError::Hash(e.to_string()))
+}

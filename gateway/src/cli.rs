@@ -1,0 +1,234 @@
+//! The command line. Every key of the configuration is a flag; the table of keys makes them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::{KEYS, Raw, Source};
+
+/// What the user asked for.
+#[derive(Debug)]
+pub enum Request {
+    /// Serve until a signal.
+    Serve(Raw),
+    /// Print the effective configuration.
+    CheckConfig(Raw),
+    /// Print the state of a running server.
+    Status {
+        /// Its admin address.
+        admin: String,
+        /// As JSON.
+        json: bool,
+    },
+    /// Flush everything: of a running server, or offline.
+    Drain {
+        /// The running server's admin address, if it was given.
+        admin: Option<String>,
+        /// The configuration, for the offline form.
+        raw: Raw,
+    },
+    /// Compare cache and tree.
+    Scrub {
+        /// Remove what is damaged or orphaned.
+        repair: bool,
+        /// The configuration.
+        raw: Raw,
+    },
+    /// List or break locks of a running server.
+    Locks {
+        /// Its admin address.
+        admin: String,
+        /// The token of the lock to break.
+        break_token: Option<String>,
+    },
+    /// Turn a password from standard input into a line for `users_file`.
+    HashPassword {
+        /// The user's name.
+        name: String,
+    },
+}
+
+const DEFAULT_ADMIN: &str = "127.0.0.1:4919";
+
+fn settings(command: Command) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .env("TIERDAV_CONFIG")
+        .help("TOML file of settings");
+    // The last of a repeated flag wins, so that scripts can append.
+    let command = command
+        .args_override_self(true)
+        .arg(config.value_parser(clap::value_parser!(PathBuf)));
+    KEYS.iter().fold(command, |command, key| {
+        let long = key.name.replace('_', "-");
+        let default = if key.default.is_empty() {
+            "unset"
+        } else {
+            key.default
+        };
+        let help = format!("{} [{}; default: {default}]", key.doc, key.allowed);
+        let mut arg = Arg::new(key.name)
+            .long(long)
+            .value_name("VALUE")
+            .help(help)
+            .action(ArgAction::Set);
+        if key.allowed == "true or false" {
+            arg = arg
+                .num_args(0..=1)
+                .default_missing_value("true")
+                .require_equals(true);
+        }
+        command.arg(arg)
+    })
+}
+
+fn admin(required: bool) -> Arg {
+    let arg = Arg::new("admin")
+        .long("admin")
+        .value_name("ADDR")
+        .env("TIERDAV_ADMIN")
+        .help("admin address of the running server");
+    if required {
+        arg.default_value(DEFAULT_ADMIN)
+    } else {
+        arg
+    }
+}
+
+fn command() -> Command {
+    Command::new("tierdav")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A WebDAV server that keeps hot data on the SSD and the rest on the HDD, by the trace of its use")
+        .long_about(
+            "A WebDAV server that keeps hot data on the SSD and the rest on the HDD, by the trace of its use.\n\n\
+             Without a command: `serve` on ./data/root, ./data/cache and 127.0.0.1:4918.\n\
+             Settings come from a TOML file, the environment (TIERDAV_ROOT, TIERDAV_DURABILITY, …) and flags; \
+             the later wins.",
+        )
+        .after_help(
+            "Examples:\n  \
+             tierdav serve --root /srv/share --cache-dir /ssd/tierdav\n  \
+             TIERDAV_DURABILITY=relaxed tierdav check-config --config /etc/tierdav.toml\n  \
+             tierdav status --json\n\n\
+             Exit status: 0 done; 1 failed, with the reason on standard error; 2 wrong arguments or configuration; \
+             3 scrub found damage.",
+        )
+        .subcommand(settings(Command::new("serve").about("Serve WebDAV until SIGTERM or SIGINT")))
+        .subcommand(settings(Command::new("check-config").about("Print the effective configuration and where it comes from")))
+        .subcommand(
+            Command::new("status")
+                .about("Show what a running server's tiers hold and do")
+                .arg(admin(true))
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("print JSON")),
+        )
+        .subcommand(settings(
+            Command::new("drain")
+                .about("Flush everything to the root, so that it holds plain files only")
+                .long_about(
+                    "Flush everything to the root. With --admin, a running server does it and goes on serving; \
+                     without, the server must be stopped, and the cache directory is empty of objects afterwards.",
+                )
+                .arg(admin(false)),
+        ))
+        .subcommand(settings(
+            Command::new("scrub").about("Check the cache against the root (server stopped); exits 3 on damage").arg(
+                Arg::new("repair").long("repair").action(ArgAction::SetTrue).help("remove orphans and damaged clean copies"),
+            ),
+        ))
+        .subcommand(
+            Command::new("locks")
+                .about("List the locks of a running server, or break one")
+                .arg(admin(true))
+                .arg(Arg::new("break").long("break").value_name("TOKEN").help("break the lock with this token")),
+        )
+        .subcommand(
+            Command::new("hash-password")
+                .about("Read a password from standard input and print a line for users_file")
+                .after_help("Example:\n  echo -n secret | tierdav hash-password alice >> users")
+                .arg(Arg::new("name").required(true).help("the user's name")),
+        )
+}
+
+fn raw(matches: &ArgMatches) -> Raw {
+    let mut raw = Raw::default();
+    if let Some(file) = matches.get_one::<PathBuf>("config") {
+        raw.read_file(file);
+    }
+    raw.environment(std::env::vars());
+    for key in KEYS {
+        if let Some(value) = matches.get_one::<String>(key.name) {
+            raw.set(
+                key.name,
+                value.clone(),
+                Source::Flag(format!("--{}", key.name.replace('_', "-"))),
+            );
+        }
+    }
+    raw
+}
+
+/// Reads the arguments.
+///
+/// # Errors
+/// What clap found wrong (or `--help` and `--version`, which it prints as such).
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
+    let text = |m: &ArgMatches, name: &str| m.get_one::<String>(name).cloned();
+    Ok(match matches.subcommand() {
+        Some(("serve", m)) => Request::Serve(raw(m)),
+        Some(("check-config", m)) => Request::CheckConfig(raw(m)),
+        Some(("status", m)) => Request::Status {
+            admin: text(m, "admin").unwrap_or_default(),
+            json: m.get_flag("json"),
+        },
+        Some(("drain", m)) => Request::Drain {
+            admin: text(m, "admin"),
+            raw: raw(m),
+        },
+        Some(("scrub", m)) => Request::Scrub {
+            repair: m.get_flag("repair"),
+            raw: raw(m),
+        },
+        Some(("locks", m)) => Request::Locks {
+            admin: text(m, "admin").unwrap_or_default(),
+            break_token: text(m, "break"),
+        },
+        Some(("hash-password", m)) => Request::HashPassword {
+            name: text(m, "name").unwrap_or_default(),
+        },
+        _ => {
+            let mut raw = Raw::default();
+            raw.environment(std::env::vars());
+            Request::Serve(raw)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_key_is_a_flag() {
+        command().debug_assert();
+        let args = [
+            "tierdav",
+            "serve",
+            "--durability",
+            "relaxed",
+            "--allow-anonymous",
+            "--listen",
+            "0.0.0.0:1",
+        ];
+        let Request::Serve(raw) = parse(args.map(OsString::from)).unwrap() else {
+            panic!("not serve")
+        };
+        let config = Config::check(&raw).unwrap();
+        assert!(config.allow_anonymous);
+        assert_eq!(config.listen.port(), 1);
+    }
+}

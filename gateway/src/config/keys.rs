@@ -1,0 +1,254 @@
+//! The one table of settings: it feeds the TOML file, the environment, the flags, `--help` and `check-config`.
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Name in the TOML file. The flag is `--name` with dashes, the environment variable `TIERDAV_NAME`.
+    pub name: &'static str,
+    /// Value when nobody sets it; empty means unset.
+    pub default: &'static str,
+    /// What values are allowed, for messages.
+    pub allowed: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+const fn key(
+    name: &'static str,
+    default: &'static str,
+    allowed: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        name,
+        default,
+        allowed,
+        doc,
+    }
+}
+
+const SIZE: &str = "bytes, or a number with KiB, MiB, GiB or TiB";
+const TIME: &str = "a number with ms, s, m, h or d";
+const ON_OFF: &str = "true or false";
+
+/// All settings, in the order in which they are shown.
+pub const KEYS: &[Key] = &[
+    key(
+        "root",
+        "data/root",
+        "a directory",
+        "directory to serve; made if absent",
+    ),
+    key(
+        "cache_dir",
+        "data/cache",
+        "a directory on the fast device, or \"none\"",
+        "directory of the cache tier; made if absent",
+    ),
+    key(
+        "listen",
+        "127.0.0.1:4918",
+        "IP:PORT",
+        "where WebDAV is served",
+    ),
+    key(
+        "admin_listen",
+        "127.0.0.1:4919",
+        "IP:PORT, or \"none\"",
+        "where health, metrics and status are served",
+    ),
+    key(
+        "allow_anonymous",
+        "false",
+        ON_OFF,
+        "serve other addresses than loopback without users",
+    ),
+    key(
+        "users_file",
+        "",
+        "a file",
+        "htpasswd-style file of users (bcrypt or argon2id); read again when it changes",
+    ),
+    key(
+        "tls_cert",
+        "",
+        "a PEM file",
+        "certificate chain; with tls_key turns TLS on; read again on SIGHUP",
+    ),
+    key("tls_key", "", "a PEM file", "private key of tls_cert"),
+    key(
+        "tls_client_ca",
+        "",
+        "a PEM file",
+        "clients with a certificate of this CA need no password; its common name is the user",
+    ),
+    key(
+        "public_base_url",
+        "",
+        "URLs, separated by commas",
+        "how clients name this server when a proxy stands in front",
+    ),
+    key(
+        "durability",
+        "commit",
+        "commit or relaxed",
+        "commit: on stable storage before the reply; relaxed: no fsync",
+    ),
+    key(
+        "write_policy",
+        "back",
+        "back or through",
+        "back: new data may be in the cache alone for a while; through: never",
+    ),
+    key(
+        "policy",
+        "cost-benefit",
+        "none, lru, recency or cost-benefit",
+        "who decides what lives in the cache",
+    ),
+    key(
+        "cache_capacity",
+        "auto",
+        "a size, or \"auto\": half the free space of the cache device, at most 64GiB",
+        "bytes of content in the cache tier",
+    ),
+    key(
+        "high_watermark",
+        "0.9",
+        "0.1 to 1.0",
+        "share of the capacity above which objects leave the cache",
+    ),
+    key(
+        "low_watermark",
+        "0.8",
+        "0.05 to high_watermark",
+        "share of the capacity down to which they leave",
+    ),
+    key(
+        "max_dirty_age",
+        "120s",
+        TIME,
+        "age at which new data is flushed to the root",
+    ),
+    key(
+        "object_size",
+        "4MiB",
+        "a power of two from 64KiB to 64MiB",
+        "size of the stripes that are traced and moved",
+    ),
+    key(
+        "migrate_bandwidth",
+        "0",
+        "bytes per second as a size; 0 is unlimited",
+        "how fast objects may be moved",
+    ),
+    key(
+        "migrate_ops",
+        "0",
+        "moves per second; 0 is unlimited",
+        "how many objects may be moved",
+    ),
+    key(
+        "migrate_in_flight",
+        "4",
+        "1 to 256",
+        "moves under way at once",
+    ),
+    key(
+        "symlinks",
+        "refuse",
+        "refuse or inside-root",
+        "treatment of symbolic links below the root",
+    ),
+    key(
+        "quota",
+        "none",
+        "a size, or \"none\"",
+        "most bytes of content; more is answered 507",
+    ),
+    key(
+        "allow_infinite_depth",
+        "false",
+        ON_OFF,
+        "answer PROPFIND with Depth: infinity",
+    ),
+    key("trace", "true", ON_OFF, "record the trace"),
+    key(
+        "trace_segment_size",
+        "64MiB",
+        SIZE,
+        "size at which a trace segment is sealed",
+    ),
+    key(
+        "trace_segment_age",
+        "1h",
+        TIME,
+        "age at which a trace segment is sealed",
+    ),
+    key(
+        "trace_retention",
+        "4GiB",
+        SIZE,
+        "bytes of sealed trace segments to keep",
+    ),
+    key(
+        "max_connections",
+        "4096",
+        "1 to 1000000",
+        "connections at once; more wait to be accepted",
+    ),
+    key(
+        "max_header_bytes",
+        "32KiB",
+        "8KiB to 1MiB",
+        "longest request line and headers",
+    ),
+    key(
+        "max_xml_bytes",
+        "1MiB",
+        "4KiB to 64MiB",
+        "longest XML request body",
+    ),
+    key(
+        "max_body_bytes",
+        "none",
+        "a size, or \"none\"",
+        "longest upload",
+    ),
+    key(
+        "header_timeout",
+        "30s",
+        TIME,
+        "longest wait for a request's headers",
+    ),
+    key(
+        "body_idle_timeout",
+        "60s",
+        TIME,
+        "longest wait for the next bytes of a body, in either direction",
+    ),
+    key("lock_timeout_max", "1h", TIME, "longest lock granted"),
+    key(
+        "shutdown_grace",
+        "30s",
+        TIME,
+        "how long running requests may take to finish on SIGTERM",
+    ),
+    key(
+        "log_format",
+        "text",
+        "text or json",
+        "form of the log on standard error",
+    ),
+    key(
+        "log_level",
+        "info",
+        "error, warn, info, debug or trace, or a tracing filter",
+        "what is logged",
+    ),
+];
+
+/// The key of this name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|k| k.name == name)
+}

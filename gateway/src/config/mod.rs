@@ -1,0 +1,550 @@
+//! Settings: where they come from, what they mean, and what is wrong with them.
+//!
+//! Sources in rising order of precedence: the default, the TOML file, the environment, the flags. All of them are text
+//! until [`Config::check`], which reports every fault at once with the key, the value, where it came from and what
+//! is allowed.
+
+mod keys;
+mod units;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+use tiering::PolicyConfig;
+
+use crate::objects::{Durability, WritePolicy};
+use crate::volume::Symlinks;
+
+pub use keys::{KEYS, Key, find};
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// The configuration file.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+    /// A flag.
+    Flag(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File(path) => write!(f, "{}", path.display()),
+            Source::Env(name) => write!(f, "environment {name}"),
+            Source::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// Settings as text, with their sources.
+#[derive(Debug, Clone, Default)]
+pub struct Raw {
+    values: BTreeMap<&'static str, (String, Source)>,
+    faults: Vec<String>,
+}
+
+/// What is wrong with the settings; one line per fault.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration has {} fault(s):\n{}", .0.len(), .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Raw {
+    /// Reads a TOML file.
+    pub fn read_file(&mut self, path: &Path) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.file(path, &text),
+            Err(e) => self
+                .faults
+                .push(format!("  config file {}: {e}", path.display())),
+        }
+    }
+
+    /// Takes the settings of TOML text that was read from `path`.
+    pub fn file(&mut self, path: &Path, text: &str) {
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            Err(e) => {
+                self.faults.push(format!(
+                    "  {}: {}",
+                    path.display(),
+                    e.to_string().trim_end().replace('\n', "\n    ")
+                ));
+                return;
+            }
+        };
+        for (name, value) in table {
+            let text = match value {
+                toml::Value::String(s) => s,
+                toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
+                    value.to_string()
+                }
+                toml::Value::Array(items) => {
+                    let texts: Vec<String> = items
+                        .iter()
+                        .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_string))
+                        .collect();
+                    texts.join(",")
+                }
+                toml::Value::Table(_) | toml::Value::Datetime(_) => {
+                    self.faults.push(format!(
+                        "  {name} in {}: must be a plain value",
+                        path.display()
+                    ));
+                    continue;
+                }
+            };
+            self.set(&name, text, Source::File(path.to_path_buf()));
+        }
+    }
+
+    /// Takes every `TIERDAV_…` variable. `TIERDAV_CONFIG` and `TIERDAV_ADMIN` belong to the command line.
+    pub fn environment(&mut self, vars: impl Iterator<Item = (String, String)>) {
+        let mut vars: Vec<_> = vars.filter(|(n, _)| n.starts_with("TIERDAV_")).collect();
+        vars.sort();
+        for (name, value) in vars {
+            if matches!(
+                name.as_str(),
+                "TIERDAV_CONFIG" | "TIERDAV_ADMIN" | "TIERDAV_CEPH_DIR"
+            ) {
+                continue;
+            }
+            let key = name.trim_start_matches("TIERDAV_").to_ascii_lowercase();
+            self.set(&key, value, Source::Env(name));
+        }
+    }
+
+    /// Sets one key; an unknown one is a fault with a suggestion.
+    pub fn set(&mut self, name: &str, value: String, source: Source) {
+        match find(name) {
+            Some(key) => {
+                self.values.insert(key.name, (value, source));
+            }
+            None => {
+                let near = KEYS.iter().map(|k| (distance(name, k.name), k.name)).min();
+                let hint = match near {
+                    Some((d, k)) if d <= 3 => format!("; did you mean {k}?"),
+                    _ => "; `tierdav check-config` lists them all".into(),
+                };
+                self.faults
+                    .push(format!("  {name} ({source}): no such key{hint}"));
+            }
+        }
+    }
+
+    fn value(&self, key: &'static str) -> (&str, Source) {
+        match self.values.get(key) {
+            Some((v, s)) => (v.as_str(), s.clone()),
+            None => (find(key).map_or("", |k| k.default), Source::Default),
+        }
+    }
+
+    /// The effective settings as TOML, each with its source.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        for key in KEYS {
+            let (value, source) = self.value(key.name);
+            let line = format!("{} = {}", key.name, toml::Value::String(value.to_string()));
+            let line = if value.is_empty() {
+                format!("# {line}")
+            } else {
+                line
+            };
+            let _ = writeln!(out, "# {}: {}\n{line}  # {source}\n", key.doc, key.allowed);
+        }
+        out
+    }
+}
+
+/// Edit distance, for suggestions.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Settings that have been checked.
+#[derive(Debug, Clone)]
+#[expect(
+    missing_docs,
+    reason = "each field is the key of the same name, documented in the table of keys"
+)]
+pub struct Config {
+    pub root: PathBuf,
+    pub cache_dir: Option<PathBuf>,
+    pub listen: SocketAddr,
+    pub admin_listen: Option<SocketAddr>,
+    pub allow_anonymous: bool,
+    pub users_file: Option<PathBuf>,
+    pub tls: Option<TlsFiles>,
+    pub public_base_url: Vec<Uri>,
+    pub durability: Durability,
+    pub write_policy: WritePolicy,
+    pub policy: PolicyConfig,
+    /// `None`: chosen from the free space at start.
+    pub cache_capacity: Option<u64>,
+    pub high_watermark: f64,
+    pub low_watermark: f64,
+    pub max_dirty_age: Duration,
+    pub object_size: u32,
+    pub migrate_bandwidth: u64,
+    pub migrate_ops: u64,
+    pub migrate_in_flight: usize,
+    pub symlinks: Symlinks,
+    pub quota: Option<u64>,
+    pub allow_infinite_depth: bool,
+    pub trace: bool,
+    pub trace_segment_size: u64,
+    pub trace_segment_age: Duration,
+    pub trace_retention: u64,
+    pub max_connections: usize,
+    pub max_header_bytes: usize,
+    pub max_xml_bytes: usize,
+    pub max_body_bytes: Option<u64>,
+    pub header_timeout: Duration,
+    pub body_idle_timeout: Duration,
+    pub lock_timeout_max: Duration,
+    pub shutdown_grace: Duration,
+    pub log_json: bool,
+    pub log_level: String,
+}
+
+/// The files that make TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// CA of clients that need no password, PEM.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Reads values and gathers what is wrong with them.
+struct Checker<'a> {
+    raw: &'a Raw,
+    faults: Vec<String>,
+}
+
+impl Checker<'_> {
+    fn get<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let (value, source) = self.raw.value(key);
+        let parsed = parse(value.trim());
+        if parsed.is_none() {
+            let allowed = find(key).map_or("", |k| k.allowed);
+            self.faults.push(format!(
+                "  {key} = \"{value}\" ({source}): must be {allowed}"
+            ));
+        }
+        parsed
+    }
+
+    fn fault(&mut self, key: &'static str, why: &str) {
+        let (value, source) = self.raw.value(key);
+        self.faults
+            .push(format!("  {key} = \"{value}\" ({source}): {why}"));
+    }
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn optional<T>(parse: impl FnOnce(&str) -> Option<T>) -> impl FnOnce(&str) -> Option<Option<T>> {
+    move |text| {
+        if text.is_empty() || text == "none" || text == "auto" {
+            Some(None)
+        } else {
+            parse(text).map(Some)
+        }
+    }
+}
+
+fn within<T: PartialOrd + Copy>(value: T, low: T, high: T) -> Option<T> {
+    (low..=high).contains(&value).then_some(value)
+}
+
+fn policy(name: &str) -> Option<PolicyConfig> {
+    PolicyConfig::from_name(name)
+}
+
+impl Config {
+    /// Checks everything and reports all faults together.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with one line per fault.
+    pub fn check(raw: &Raw) -> Result<Config, ConfigError> {
+        let mut c = Checker {
+            raw,
+            faults: raw.faults.clone(),
+        };
+        let config = Config::gather(&mut c);
+        match config {
+            Some(config) if c.faults.is_empty() => Ok(config),
+            _ => Err(ConfigError(c.faults)),
+        }
+    }
+
+    fn gather(c: &mut Checker<'_>) -> Option<Config> {
+        let time = |t: &str| units::duration(t);
+        let flag = |t: &str| t.parse::<bool>().ok();
+        // Every key is read before the first `?`, so that all faults are seen.
+        let root = c.get("root", path);
+        let cache_dir = c.get("cache_dir", optional(path));
+        let listen = c.get("listen", |t| t.parse::<SocketAddr>().ok());
+        let admin_listen = c.get("admin_listen", optional(|t| t.parse::<SocketAddr>().ok()));
+        let allow_anonymous = c.get("allow_anonymous", flag);
+        let users_file = c.get("users_file", optional(path));
+        let tls_cert = c.get("tls_cert", optional(path));
+        let tls_key = c.get("tls_key", optional(path));
+        let client_ca = c.get("tls_client_ca", optional(path));
+        let public_base_url = c.get("public_base_url", |t| {
+            let urls = t.split(',').map(str::trim).filter(|u| !u.is_empty());
+            urls.map(|u| {
+                u.parse::<Uri>()
+                    .ok()
+                    .filter(|u| u.scheme().is_some() && u.host().is_some())
+            })
+            .collect()
+        });
+        let durability = c.get("durability", |t| match t {
+            "commit" => Some(Durability::Commit),
+            "relaxed" => Some(Durability::Relaxed),
+            _ => None,
+        });
+        let write_policy = c.get("write_policy", |t| match t {
+            "back" => Some(WritePolicy::Back),
+            "through" => Some(WritePolicy::Through),
+            _ => None,
+        });
+        let policy = c.get("policy", policy);
+        let cache_capacity = c.get("cache_capacity", optional(units::size));
+        let high_watermark = c.get("high_watermark", |t| within(t.parse().ok()?, 0.1, 1.0));
+        let low_watermark = c.get("low_watermark", |t| within(t.parse().ok()?, 0.05, 1.0));
+        let max_dirty_age = c.get("max_dirty_age", time);
+        let object_size = c.get("object_size", |t| {
+            let n = within(units::size(t)?, 64 << 10, 64 << 20)?;
+            n.is_power_of_two().then_some(n as u32)
+        });
+        let migrate_bandwidth = c.get("migrate_bandwidth", units::size);
+        let migrate_ops = c.get("migrate_ops", |t| t.parse::<u64>().ok());
+        let migrate_in_flight = c.get("migrate_in_flight", |t| within(t.parse().ok()?, 1, 256));
+        let symlinks = c.get("symlinks", |t| match t {
+            "refuse" => Some(Symlinks::Refuse),
+            "inside-root" => Some(Symlinks::InsideRoot),
+            _ => None,
+        });
+        let quota = c.get("quota", optional(units::size));
+        let allow_infinite_depth = c.get("allow_infinite_depth", flag);
+        let trace = c.get("trace", flag);
+        let trace_segment_size = c.get("trace_segment_size", |t| {
+            within(units::size(t)?, 64 << 10, 1 << 40)
+        });
+        let trace_segment_age = c.get("trace_segment_age", time);
+        let trace_retention = c.get("trace_retention", units::size);
+        let max_connections = c.get("max_connections", |t| within(t.parse().ok()?, 1, 1_000_000));
+        let max_header_bytes = c.get("max_header_bytes", |t| {
+            within(units::size(t)?, 8 << 10, 1 << 20)
+        });
+        let max_xml_bytes = c.get("max_xml_bytes", |t| {
+            within(units::size(t)?, 4 << 10, 64 << 20)
+        });
+        let max_body_bytes = c.get("max_body_bytes", optional(units::size));
+        let header_timeout = c.get("header_timeout", time);
+        let body_idle_timeout = c.get("body_idle_timeout", time);
+        let lock_timeout_max = c.get("lock_timeout_max", time);
+        let shutdown_grace = c.get("shutdown_grace", time);
+        let log_json = c.get("log_format", |t| match t {
+            "text" => Some(false),
+            "json" => Some(true),
+            _ => None,
+        });
+        let log_level = c.get("log_level", |t| {
+            t.parse::<tracing_subscriber::filter::Targets>()
+                .ok()
+                .map(|_| t.to_string())
+        });
+        if let (Some(low), Some(high)) = (low_watermark, high_watermark)
+            && low > high
+        {
+            c.fault("low_watermark", "must not be above high_watermark");
+        }
+        let tls = match (tls_cert?, tls_key?, client_ca?) {
+            (Some(cert), Some(key), client_ca) => Some(TlsFiles {
+                cert,
+                key,
+                client_ca,
+            }),
+            (None, None, None) => None,
+            (None, _, _) => {
+                c.fault(
+                    "tls_cert",
+                    "is needed, since tls_key or tls_client_ca is set",
+                );
+                None
+            }
+            (_, None, _) => {
+                c.fault("tls_key", "is needed, since tls_cert is set");
+                None
+            }
+        };
+        let has_users =
+            users_file.as_ref()?.is_some() || tls.as_ref().is_some_and(|t| t.client_ca.is_some());
+        if let (Some(listen), Some(anonymous)) = (listen, allow_anonymous)
+            && !listen.ip().is_loopback()
+            && !has_users
+            && !anonymous
+        {
+            c.fault("listen", "serves others than this machine: set users_file, or pass --allow-anonymous if all may write");
+        }
+        Some(Config {
+            root: root?,
+            cache_dir: cache_dir?,
+            listen: listen?,
+            admin_listen: admin_listen?,
+            allow_anonymous: allow_anonymous?,
+            users_file: users_file?,
+            tls,
+            public_base_url: public_base_url?,
+            durability: durability?,
+            write_policy: write_policy?,
+            policy: policy?,
+            cache_capacity: cache_capacity?,
+            high_watermark: high_watermark?,
+            low_watermark: low_watermark?,
+            max_dirty_age: max_dirty_age?,
+            object_size: object_size?,
+            migrate_bandwidth: migrate_bandwidth?,
+            migrate_ops: migrate_ops?,
+            migrate_in_flight: migrate_in_flight?,
+            symlinks: symlinks?,
+            quota: quota?,
+            allow_infinite_depth: allow_infinite_depth?,
+            trace: trace?,
+            trace_segment_size: trace_segment_size?,
+            trace_segment_age: trace_segment_age?,
+            trace_retention: trace_retention?,
+            max_connections: max_connections?,
+            max_header_bytes: max_header_bytes? as usize,
+            max_xml_bytes: max_xml_bytes? as usize,
+            max_body_bytes: max_body_bytes?,
+            header_timeout: header_timeout?,
+            body_idle_timeout: body_idle_timeout?,
+            lock_timeout_max: lock_timeout_max?,
+            shutdown_grace: shutdown_grace?,
+            log_json: log_json?,
+            log_level: log_level?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn faults(set: &[(&str, &str)]) -> String {
+        let mut raw = Raw::default();
+        for (k, v) in set {
+            raw.set(k, (*v).to_string(), Source::Flag(format!("--{k}")));
+        }
+        Config::check(&raw).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_render_to_what_they_are() {
+        let raw = Raw::default();
+        Config::check(&raw).unwrap();
+        let mut again = Raw::default();
+        again.file(Path::new("x.toml"), &raw.render());
+        let (a, b) = (Config::check(&raw).unwrap(), Config::check(&again).unwrap());
+        assert_eq!(format!("{a:?}"), format!("{b:?}"));
+    }
+
+    #[test]
+    fn flags_beat_the_environment_which_beats_the_file() {
+        let mut raw = Raw::default();
+        raw.file(
+            Path::new("t.toml"),
+            "durability = \"relaxed\"\nquota = 1024\nobject_size = \"1MiB\"",
+        );
+        raw.environment(
+            [
+                ("TIERDAV_QUOTA".to_string(), "2KiB".to_string()),
+                ("HOME".into(), "/".into()),
+            ]
+            .into_iter(),
+        );
+        raw.set(
+            "object_size",
+            "64KiB".into(),
+            Source::Flag("--object-size".into()),
+        );
+        let c = Config::check(&raw).unwrap();
+        assert_eq!(
+            (c.durability, c.quota, c.object_size),
+            (Durability::Relaxed, Some(2048), 65536)
+        );
+    }
+
+    #[test]
+    fn all_faults_are_reported_together_with_key_value_source_and_what_is_allowed() {
+        let text = faults(&[
+            ("durability", "maybe"),
+            ("object_size", "3MiB"),
+            ("listne", "x"),
+            ("max_dirty_age", "5"),
+        ]);
+        for part in [
+            "4 fault(s)",
+            "durability = \"maybe\" (--durability): must be commit or relaxed",
+            "object_size",
+            "listne",
+            "did you mean listen?",
+            "max_dirty_age",
+        ] {
+            assert!(text.contains(part), "{part} missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_open_address_needs_users_or_an_explicit_word() {
+        assert!(faults(&[("listen", "0.0.0.0:80")]).contains("--allow-anonymous"));
+        let mut raw = Raw::default();
+        raw.set(
+            "listen",
+            "0.0.0.0:80".into(),
+            Source::Flag("--listen".into()),
+        );
+        raw.set(
+            "allow_anonymous",
+            "true".into(),
+            Source::Flag("--allow-anonymous".into()),
+        );
+        Config::check(&raw).unwrap();
+    }
+
+    #[test]
+    fn tls_needs_both_files_and_watermarks_must_be_ordered() {
+        assert!(faults(&[("tls_cert", "a.pem")]).contains("tls_key"));
+        assert!(faults(&[("low_watermark", "0.95")]).contains("high_watermark"));
+    }
+}

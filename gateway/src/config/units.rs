@@ -1,0 +1,87 @@
+//! Human sizes and durations.
+
+use std::time::Duration;
+
+/// Bytes from `4096`, `64KiB`, `1.5 GiB`.
+pub fn size(text: &str) -> Option<u64> {
+    let (number, unit) = split(text);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return None,
+    };
+    scale(number, factor)
+}
+
+/// A duration from `250ms`, `30s`, `5m`, `1h`, `7d`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text);
+    let ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    scale(number, ms).map(Duration::from_millis)
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    (&text[..end], text[end..].trim())
+}
+
+fn scale(number: &str, factor: u64) -> Option<u64> {
+    if let Ok(n) = number.parse::<u64>() {
+        return n.checked_mul(factor);
+    }
+    let n: f64 = number.parse().ok()?;
+    let v = n * factor as f64;
+    (v.is_finite() && (0.0..=1e18).contains(&v)).then_some(v as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_are_read_with_their_units() {
+        let sizes = [
+            ("0", 0),
+            ("4096", 4096),
+            ("64KiB", 65536),
+            ("1.5 GiB", 3 << 29),
+            ("2MB", 2_000_000),
+        ];
+        for (text, bytes) in sizes {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "x",
+            "1 parsec",
+            "-1",
+            "1e9",
+            "18446744073709551616",
+            "99999999TiB",
+        ] {
+            assert_eq!(size(text), None, "{text}");
+        }
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(duration("1.5h"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("10"), None);
+    }
+}

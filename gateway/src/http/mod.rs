@@ -1,0 +1,312 @@
+//! Sockets to requests: listeners, TLS, limits, timeouts, users, the access log, and a graceful stop.
+
+mod access;
+mod stall;
+pub mod tls;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::auth::{Users, Verdict};
+use crate::dav::fragment::{Answering, Guarded, InFlight};
+use crate::dav::{self, Body, Dav, RequestContext, User};
+use crate::metrics::{LoginFailure, Metrics};
+use crate::recorder::Recorder;
+use stall::Stalling;
+
+/// Longest request path, bytes; longer is 414.
+const PATH_MAX: usize = 16 << 10;
+/// Bytes that hyper may buffer per connection beyond the headers' limit.
+const WRITE_BUFFER_MAX: usize = 512 << 10;
+/// Headers in a request; more is 431.
+const HEADERS_MAX: usize = 128;
+/// Seconds after which a client may come again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+
+/// What a connection is allowed.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Longest request line and headers, bytes.
+    pub max_header_bytes: usize,
+    /// Longest wait for a request's headers, an idle connection's next request included.
+    pub header_timeout: Duration,
+    /// Longest wait for a peer to take what was written.
+    pub stall_timeout: Duration,
+}
+
+/// The WebDAV front: everything that a connection needs.
+pub struct Front {
+    /// The protocol engine.
+    pub dav: Arc<Dav>,
+    /// Who may come in.
+    pub users: Arc<Users>,
+    /// For client ids.
+    pub recorder: Recorder,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// Certificates, if TLS is on.
+    pub tls: Option<Arc<tls::Tls>>,
+    /// What a connection is allowed.
+    pub limits: Limits,
+    /// Set while stopping: new requests are answered 503.
+    pub stopping: AtomicBool,
+}
+
+/// Binds `address` with a deep backlog.
+///
+/// # Errors
+/// What the kernel said, with the address.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let bind = || {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        )?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(4096)?;
+        TcpListener::from_std(socket.into())
+    };
+    bind().map_err(|e: io::Error| {
+        io::Error::new(e.kind(), format!("cannot listen on {address}: {e}"))
+    })
+}
+
+impl Front {
+    /// Serves `listener` until `stop` turns true, then lets running requests finish for up to `grace`.
+    /// Returns how many connections had to be cut.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        mut stop: watch::Receiver<bool>,
+        grace: Duration,
+    ) -> usize {
+        let graceful = GracefulShutdown::new();
+        let slots = Arc::new(Semaphore::new(self.limits.max_connections));
+        loop {
+            // A slot first: when all are taken, clients wait in the kernel's backlog.
+            let slot = tokio::select! {
+                slot = Arc::clone(&slots).acquire_owned() => slot,
+                _ = stop.wait_for(|s| *s) => break,
+            };
+            let Ok(slot) = slot else { break };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|s| *s) => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let front = Arc::clone(&self);
+                    let watcher = graceful.watcher();
+                    tokio::spawn(async move {
+                        let open = front.metrics.connection_opened();
+                        front.connection(stream, peer, watcher).await;
+                        drop((open, slot));
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: the next accept would fail at once, too.
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(listener);
+        self.stopping.store(true, Ordering::Relaxed);
+        let open = self.limits.max_connections - slots.available_permits();
+        if tokio::time::timeout(grace, graceful.shutdown())
+            .await
+            .is_ok()
+        {
+            0
+        } else {
+            open
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        // Without it a small reply waits 40 ms for the peer's delayed acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "TCP_NODELAY");
+        }
+        let stream = Stalling::new(stream, self.limits.stall_timeout);
+        match self.tls.clone() {
+            None => self.requests(stream, peer, None, watcher).await,
+            Some(tls) => {
+                match tokio::time::timeout(self.limits.header_timeout, tls.accept(stream)).await {
+                    Ok(Ok((stream, name))) => {
+                        let user = name.map(|n| self.users.by_certificate(&n));
+                        self.requests(stream, peer, user, watcher).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+                }
+            }
+        }
+    }
+
+    async fn requests<S>(
+        self: Arc<Self>,
+        stream: S,
+        peer: SocketAddr,
+        by_certificate: Option<Arc<User>>,
+        watcher: Watcher,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(self.limits.max_header_bytes.max(8192))
+            .half_close(false);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(128)
+            .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
+            .max_send_buf_size(WRITE_BUFFER_MAX)
+            .keep_alive_interval(self.limits.header_timeout)
+            .keep_alive_timeout(self.limits.stall_timeout);
+        let io_client = self.recorder.client_id(&peer.ip().to_string());
+        let front = Arc::clone(&self);
+        let in_flight = InFlight::default();
+        let stream = Guarded::new(stream, in_flight.clone());
+        let (in_flight_here, frames) = (in_flight, OnceLock::new());
+        let service = service_fn(move |request| {
+            let (front, user) = (Arc::clone(&front), by_certificate.clone());
+            let answering = in_flight_here.begin();
+            if request.version() == http::Version::HTTP_2 {
+                // Frames, not lines, from now on: the connection counts as busy for ever.
+                frames.get_or_init(|| in_flight_here.begin());
+            }
+            async move {
+                Ok::<_, Infallible>(
+                    front
+                        .answer(request, peer, user, io_client, answering)
+                        .await,
+                )
+            }
+        });
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection.into_owned()).await {
+            tracing::debug!(%peer, %error, "connection ended");
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        by_certificate: Option<Arc<User>>,
+        io_client: u32,
+        answering: Answering,
+    ) -> Response<Body> {
+        let entry = access::Entry::new(&request, peer);
+        let _in_flight = self.metrics.request_started();
+        let (user, response) = match self.admit(&request, peer, by_certificate).await {
+            Err(refused) => (None, refused),
+            Ok(user) => {
+                let ctx = RequestContext {
+                    client: peer,
+                    user: user.clone(),
+                    io_client,
+                };
+                (user, self.dav.handle(ctx, request).await)
+            }
+        };
+        entry.finish(user.as_deref(), Some(answering), response)
+    }
+
+    /// Everything that can refuse a request before the protocol sees it.
+    async fn admit(
+        &self,
+        request: &Request<Incoming>,
+        peer: SocketAddr,
+        by_certificate: Option<Arc<User>>,
+    ) -> Result<Option<Arc<User>>, Response<Body>> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(unavailable("the server is stopping"));
+        }
+        if path_len(request.uri()) > PATH_MAX {
+            return Err(refusal(StatusCode::URI_TOO_LONG, "the path is too long"));
+        }
+        if request.method() == Method::CONNECT {
+            return Err(refusal(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "CONNECT is not served",
+            ));
+        }
+        if by_certificate.is_some() {
+            return Ok(by_certificate);
+        }
+        match self.users.judge(request.headers(), peer.ip()).await {
+            Verdict::Anonymous => Ok(None),
+            Verdict::Known(user) => Ok(Some(user)),
+            Verdict::Wait => {
+                self.metrics.login_failed(LoginFailure::RateLimited);
+                Err(unavailable("too many failed logins from this address"))
+            }
+            Verdict::Denied => {
+                if request.headers().contains_key(header::AUTHORIZATION) {
+                    self.metrics.login_failed(LoginFailure::BadCredentials);
+                }
+                let mut response = refusal(
+                    StatusCode::UNAUTHORIZED,
+                    "a user name and password are needed",
+                );
+                let challenge =
+                    HeaderValue::from_static("Basic realm=\"TierDAV\", charset=\"UTF-8\"");
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, challenge);
+                Err(response)
+            }
+        }
+    }
+}
+
+fn path_len(uri: &Uri) -> usize {
+    uri.path_and_query().map_or(0, |p| p.as_str().len())
+}
+
+/// A short text reply.
+pub fn refusal(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(dav::body::full(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+/// Trouble of ours: 503 with Retry-After, which davfs2 takes as "later" (a 4xx would cost the user's file).
+pub fn unavailable(text: &'static str) -> Response<Body> {
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, text);
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, RETRY_AFTER);
+    response
+}

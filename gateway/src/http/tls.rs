@@ -1,0 +1,144 @@
+//! TLS by rustls: certificates that can be read again, resumption (davfs2 opens a connection per LOCK), client
+//! certificates as an alternative to passwords.
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config::TlsFiles;
+
+/// TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or holds no PEM of the kind.
+    #[error("{key} {path}: {why}")]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Certificate and key do not make a server.
+    #[error("tls_cert and tls_key: {0}")]
+    Config(String),
+}
+
+/// The certificates of one server.
+pub struct Tls {
+    files: TlsFiles,
+    config: ArcSwap<ServerConfig>,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`] naming the file.
+    pub fn open(files: TlsFiles, passwords_too: bool) -> Result<Tls, TlsError> {
+        let config = load(&files, passwords_too)?;
+        Ok(Tls {
+            files,
+            config: ArcSwap::new(config),
+        })
+    }
+
+    /// Reads the files again; on an error the old certificate stays.
+    pub fn reload(&self, passwords_too: bool) {
+        match load(&self.files, passwords_too) {
+            Ok(config) => {
+                self.config.store(config);
+                tracing::info!(file = %self.files.cert.display(), "certificate read again");
+            }
+            Err(error) => tracing::error!(%error, "the old certificate stays"),
+        }
+    }
+
+    /// Shakes hands; the name is the client certificate's common name.
+    ///
+    /// # Errors
+    /// What went wrong in the handshake.
+    pub async fn accept<S>(&self, stream: S) -> io::Result<(TlsStream<S>, Option<String>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = TlsAcceptor::from(self.config.load_full())
+            .accept(stream)
+            .await?;
+        let name = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|c| c.first())
+            .and_then(common_name);
+        Ok((stream, name))
+    }
+}
+
+fn common_name(cert: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(cert).ok()?;
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_string())
+}
+
+fn chain(
+    key: &'static str,
+    path: &std::path::Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let fail = |why: String| TlsError::File {
+        key,
+        path: path.display().to_string(),
+        why,
+    };
+    let certs = CertificateDer::pem_file_iter(path).map_err(|e| fail(e.to_string()))?;
+    let certs: Result<Vec<_>, _> = certs.collect();
+    let certs = certs.map_err(|e| fail(e.to_string()))?;
+    if certs.is_empty() {
+        Err(fail("holds no certificate".into()))
+    } else {
+        Ok(certs)
+    }
+}
+
+fn load(files: &TlsFiles, passwords_too: bool) -> Result<Arc<ServerConfig>, TlsError> {
+    let fail = |e: &dyn std::fmt::Display| TlsError::Config(e.to_string());
+    let certs = chain("tls_cert", &files.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| TlsError::File {
+        key: "tls_key",
+        path: files.key.display().to_string(),
+        why: e.to_string(),
+    })?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| fail(&e))?;
+    let builder = match &files.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for cert in chain("tls_client_ca", ca)? {
+                roots.add(cert).map_err(|e| fail(&e))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = if passwords_too {
+                verifier.allow_unauthenticated()
+            } else {
+                verifier
+            };
+            builder.with_client_cert_verifier(verifier.build().map_err(|e| fail(&e))?)
+        }
+    };
+    let mut config = builder.with_single_cert(certs, key).map_err(|e| fail(&e))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|e| fail(&e))?;
+    Ok(Arc::new(config))
+}

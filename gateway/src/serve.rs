@@ -1,0 +1,262 @@
+//! Puts the rooms together: opens the tiers, recovers, serves, and stops in order.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+
+use crate::admin::Admin;
+use crate::auth::Users;
+use crate::config::Config;
+use crate::dav::{Dav, DavOptions};
+use crate::http::{self, Front, Limits, tls};
+use crate::metrics::{Gauge, Metrics};
+use crate::objects::{Backing, CacheOptions, Durability, MigratorHandle, ObjectCache};
+use crate::recorder::{Recorder, RecorderConfig};
+use crate::volume::{Volume, VolumeOptions};
+
+/// A cache tier of at most this, unless the configuration says otherwise.
+const AUTO_CAPACITY_MAX: u64 = 64 << 30;
+
+/// The opened tiers.
+pub struct Tiers {
+    /// The namespace.
+    pub volume: Arc<Volume>,
+    /// The object cache.
+    pub cache: Arc<ObjectCache>,
+    /// The trace.
+    pub recorder: Recorder,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// Moves objects until it is stopped.
+    pub migrator: MigratorHandle,
+}
+
+fn capacity(config: &Config, cache_dir: &Path) -> anyhow::Result<u64> {
+    if let Some(bytes) = config.cache_capacity {
+        return Ok(bytes);
+    }
+    let fs = rustix::fs::statvfs(cache_dir)
+        .with_context(|| format!("cannot measure {}", cache_dir.display()))?;
+    Ok((fs.f_bavail.saturating_mul(fs.f_frsize) / 2).min(AUTO_CAPACITY_MAX))
+}
+
+/// Opens root and cache, recovers what a crash left, and starts the migrator.
+///
+/// # Errors
+/// What cannot be opened, and what to do.
+pub async fn open(config: &Config, trace: bool) -> anyhow::Result<Tiers> {
+    let make = |dir: &Path, key: &str| {
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("{key} = {}: cannot make the directory", dir.display()))
+    };
+    make(&config.root, "root")?;
+    if let Some(dir) = &config.cache_dir {
+        make(dir, "cache_dir")?;
+    }
+    let metrics = Arc::new(Metrics::new());
+    let recorder = if trace && config.trace {
+        let dir = match &config.cache_dir {
+            Some(dir) => dir.join("trace"),
+            None => config.root.join(".tierdav").join("trace"),
+        };
+        make(&dir, "trace directory")?;
+        let mut settings = RecorderConfig::new(dir);
+        settings.segment_bytes = config.trace_segment_size;
+        settings.segment_age = config.trace_segment_age;
+        settings.retention_bytes = config.trace_retention;
+        Recorder::start(settings).context("cannot record the trace")?
+    } else {
+        Recorder::disabled()
+    };
+    recorder.register(&metrics);
+    let options = CacheOptions {
+        cache_dir: config.cache_dir.clone(),
+        object_bytes: config.object_size,
+        capacity_bytes: match &config.cache_dir {
+            Some(dir) => capacity(config, dir)?,
+            None => 0,
+        },
+        high_watermark: config.high_watermark,
+        low_watermark: config.low_watermark,
+        max_dirty_age: config.max_dirty_age,
+        write_policy: config.write_policy,
+        policy: config.policy.clone(),
+        migrate_bytes_per_s: config.migrate_bandwidth,
+        migrate_ops_per_s: config.migrate_ops,
+        migrate_in_flight: config.migrate_in_flight,
+        durability: config.durability,
+    };
+    let (r, m) = (recorder.clone(), Arc::clone(&metrics));
+    let cache = tokio::task::spawn_blocking(move || ObjectCache::open(options, r, m)).await?;
+    let cache = cache.context("cannot open the cache tier")?;
+    let volume = Volume::open(VolumeOptions {
+        root: config.root.clone(),
+        cache: Arc::clone(&cache),
+        log_dir: config.cache_dir.as_ref().map(|d| d.join("log")),
+        durability: config.durability,
+        symlinks: config.symlinks,
+        quota_bytes: config.quota,
+    })
+    .await?;
+    let migrator = cache.start_migrator(Arc::clone(&volume) as Arc<dyn Backing>);
+    Ok(Tiers {
+        volume,
+        cache,
+        recorder,
+        metrics,
+        migrator,
+    })
+}
+
+impl Tiers {
+    /// Stops moving, makes a checkpoint and seals the trace.
+    ///
+    /// # Errors
+    /// When the checkpoint fails; what was acknowledged is still in the log.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.migrator.stop().await;
+        self.volume
+            .shutdown()
+            .await
+            .context("the last checkpoint failed; the next start recovers from the log")?;
+        let recorder = self.recorder.clone();
+        tokio::task::spawn_blocking(move || recorder.finish()).await?;
+        Ok(())
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the server from starting, or its state from being flushed at the end.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let passwords = config.users_file.is_some();
+    let users = Arc::new(Users::open(config.users_file.clone())?);
+    let tls = config
+        .tls
+        .clone()
+        .map(|files| tls::Tls::open(files, passwords).map(Arc::new))
+        .transpose()?;
+    // Bound before recovery, so that clients wait in the backlog instead of being refused.
+    let listener = http::bind(config.listen)?;
+    let address = listener.local_addr()?;
+    let admin_listener = config.admin_listen.map(http::bind).transpose()?;
+
+    let tiers = open(&config, true).await?;
+    let dav_options = DavOptions {
+        public_base_url: config.public_base_url.clone(),
+        allow_infinite_depth: config.allow_infinite_depth,
+        max_xml_bytes: config.max_xml_bytes,
+        max_body_bytes: config.max_body_bytes,
+        body_idle_timeout: config.body_idle_timeout,
+        lock_timeout_max: config.lock_timeout_max,
+        sync_locks: config.durability == Durability::Commit,
+    };
+    let dav = Dav::new(
+        Arc::clone(&tiers.volume),
+        tiers.recorder.clone(),
+        Arc::clone(&tiers.metrics),
+        dav_options,
+    )
+    .await?;
+    {
+        let dav = Arc::downgrade(&dav);
+        tiers.metrics.gauge(Gauge::Locks, move || {
+            dav.upgrade().map_or(0.0, |d| d.locks().len() as f64)
+        });
+    }
+    let front = Arc::new(Front {
+        dav: Arc::clone(&dav),
+        users: Arc::clone(&users),
+        recorder: tiers.recorder.clone(),
+        metrics: Arc::clone(&tiers.metrics),
+        tls: tls.clone(),
+        limits: Limits {
+            max_connections: config.max_connections,
+            max_header_bytes: config.max_header_bytes,
+            header_timeout: config.header_timeout,
+            stall_timeout: config.body_idle_timeout,
+        },
+        stopping: AtomicBool::new(false),
+    });
+    let (stop, stopped) = watch::channel(false);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let reload = Arc::new(Notify::new());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}/");
+    let admin_address = admin_listener.as_ref().and_then(|l| l.local_addr().ok());
+    if let Some(listener) = admin_listener {
+        let admin = Arc::new(Admin {
+            volume: Arc::clone(&tiers.volume),
+            cache: Arc::clone(&tiers.cache),
+            dav: Arc::clone(&dav),
+            metrics: Arc::clone(&tiers.metrics),
+            stopping: Arc::clone(&stopping),
+            reload: Arc::clone(&reload),
+            started: Instant::now(),
+            serving: url.clone(),
+        });
+        tokio::spawn(admin.serve(listener, watch::Receiver::clone(&stopped)));
+    }
+    let expiry = tokio::spawn(async move {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            second.tick().await;
+            dav.expire().await;
+        }
+    });
+    announce(&config, &url, admin_address);
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let serving = tokio::spawn(front.serve(listener, stopped, config.shutdown_grace));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {}
+            () = reload.notified() => {}
+        }
+        users.reload();
+        if let Some(tls) = &tls {
+            tls.reload(passwords);
+        }
+    }
+    tracing::info!(
+        "stopping: running requests may finish within {} s",
+        config.shutdown_grace.as_secs()
+    );
+    stopping.store(true, Ordering::Relaxed);
+    let _ = stop.send(true);
+    let cut = serving.await?;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "cut off at the end of shutdown_grace");
+    }
+    expiry.abort();
+    tiers.close().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn announce(config: &Config, url: &str, admin: Option<std::net::SocketAddr>) {
+    let mut text = format!("TierDAV serves {} on {url}\n", config.root.display());
+    if let Some(admin) = admin {
+        text += &format!(
+            "  status       tierdav status --admin {admin}   metrics http://{admin}/.tierdav/metrics\n"
+        );
+    }
+    if let Some(dir) = &config.cache_dir {
+        text += &format!("  cache tier   {}\n", dir.display());
+    }
+    text += &format!("  mount it     mount -t davfs -o conf=FILE,uid=$(id -u) {url} DIR\n");
+    text += "               with `buf_size 256` and `delay_upload 0` in FILE (Linux 6.16 and later need buf_size 64 or more)\n";
+    // A closed standard output is no reason to stop serving.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
