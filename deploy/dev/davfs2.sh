@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Real davfs2 mounts: small files, a large one, rename and delete while open, two mounts, restarts under a delayed
+# upload, a cache so small that objects must move. Every byte is compared; davfs2's lost+found must stay empty.
+set -uo pipefail
+. "$(dirname "$0")/lib.sh"
+[ "$(id -u)" = 0 ] || { echo "davfs2 mounts need root"; exit 1; }
+[ -e /dev/fuse ] || { echo "/dev/fuse is missing"; exit 1; }
+build
+FILES=${FILES:-1000} LARGE_MIB=${LARGE_MIB:-1024}
+
+nothing_lost() { ! find /var/cache/davfs2 -path '*lost+found*' -type f -newer "$WORK/start" | grep -q .; }
+sums() { (cd "$1" && find . -type f -not -path './lost+found/*' -print0 | sort -z | xargs -0 sha256sum); }
+touch "$WORK/start"
+
+# A cache of 128 MiB under a load of more than 1 GiB: promotion, flush and eviction all happen.
+flags=(--cache-capacity 128MiB --max-dirty-age 2s)
+gateway_start "${flags[@]}" || exit 1
+A="$WORK/a" B="$WORK/b"
+dav_mount "$A" "delay_upload 0" "cache_size 4096" || exit 1
+
+mkdir "$WORK/small" && for i in $(seq "$FILES"); do head -c $((i * 37 % 20000)) /dev/urandom > "$WORK/small/file $i #?%.bin"; done
+check "copy $FILES small files in" cp -r "$WORK/small" "$A/small"
+head -c $((LARGE_MIB << 20)) /dev/urandom > "$WORK/large"
+check "copy a file of $LARGE_MIB MiB in" cp "$WORK/large" "$A/large"
+
+exec 5<> "$A/small/file 1 #?%.bin"; echo "more" >&5
+check "rename a file that is open (davfs2 holds its lock)" mv "$A/small/file 1 #?%.bin" "$A/small/renamed"
+echo "after" >&5; exec 5>&-
+exec 6< "$A/small/file 2 #?%.bin"
+check "delete a file that is open" rm "$A/small/file 2 #?%.bin"
+exec 6<&-
+mkdir "$A/dir"; echo text > "$A/dir/new"
+check "rename a directory" mv "$A/dir" "$A/moved"
+check "make a file executable" chmod +x "$A/moved/new"
+sums "$A" > "$WORK/before"
+check "unmount" umount "$A"
+
+dav_mount "$A" "delay_upload 0" || exit 1
+sums "$A" > "$WORK/after"
+check "every checksum is the same after a new mount" cmp "$WORK/before" "$WORK/after"
+check "the large file is whole" cmp "$WORK/large" "$A/large"
+check "the execute bit survived" test -x "$A/moved/new"
+check "the appended lines arrived" grep -q after "$A/small/renamed"
+
+dav_mount "$B" "delay_upload 0" "dir_refresh 1" || exit 1
+echo "from a" > "$A/shared"; check "unmount one of two mounts" umount "$A"
+check "the other mount sees its file" bash -c "for i in \$(seq 50); do [ \"\$(cat '$B/shared' 2>/dev/null)\" = 'from a' ] && exit 0; ls '$B' > /dev/null; read -rt 0.2 <> <(:); done; exit 1"
+umount "$B"
+
+# The gateway goes away between LOCK and the delayed PUT.
+for signal in TERM KILL; do
+    dav_mount "$A" "delay_upload 3" || exit 1
+    echo "written before $signal" > "$A/delayed-$signal"
+    gateway_stop "$signal" || exit 1
+    gateway_start "${flags[@]}" || exit 1
+    check "unmount after $signal of the gateway" umount "$A"
+    check "the delayed upload arrived" [ "$(curl -sf "${URL}delayed-$signal")" = "written before $signal" ]
+done
+check "nothing is in lost+found" nothing_lost
+
+status=$("$TIERDAV" status --admin "$ADMIN" --json)
+echo "$status" | head -c 600; echo
+gateway_stop || exit 1
+"$TIERDAV" drain --root "$WORK/root" --cache-dir "$WORK/cache" > /dev/null 2>> "$WORK/gateway.log"
+check "after drain the root holds the plain file" cmp "$WORK/large" "$WORK/root/large"

@@ -1,0 +1,63 @@
+# Shared by the system tests: starts and stops a gateway on free ports in a directory of its own.
+# shellcheck shell=bash
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+WORK=$(mktemp -d /tmp/tierdav-test.XXXXXX)
+MOUNTS=()
+GATEWAY_PID=""
+
+cleanup() {
+    local status=$? m
+    for m in "${MOUNTS[@]}"; do mountpoint -q "$m" && umount -l "$m"; done
+    [ -z "$GATEWAY_PID" ] || kill -9 "$GATEWAY_PID" 2>/dev/null
+    [ $status = 0 ] || { echo "--- last lines of the gateway's log"; tail -20 "$WORK/gateway.log" 2>/dev/null; }
+    rm -rf "$WORK"
+    exit $status
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+build() {
+    cargo build --quiet --manifest-path "$REPO/Cargo.toml" --package gateway --bin tierdav || exit 1
+    TIERDAV="${CARGO_TARGET_DIR:-$REPO/target}/debug/tierdav"
+}
+
+# gateway_start [FLAGS...]: sets URL and ADMIN. Ports are the kernel's choice the first time and kept over restarts.
+gateway_start() {
+    : > "$WORK/out"
+    "$TIERDAV" serve --root "$WORK/root" --cache-dir "$WORK/cache" --listen "127.0.0.1:${PORT:-0}" \
+        --admin-listen 127.0.0.1:0 "$@" > "$WORK/out" 2>> "$WORK/gateway.log" &
+    GATEWAY_PID=$!
+    local i
+    for i in $(seq 600); do
+        URL=$(sed -n 's/.* on \(http:[^ ]*\)$/\1/p' "$WORK/out")
+        ADMIN=$(sed -n 's/.*--admin \([^ ]*\) .*/\1/p' "$WORK/out")
+        [ -n "$URL" ] && [ -n "$ADMIN" ] && { PORT=${URL##*:}; PORT=${PORT%/}; return 0; }
+        kill -0 "$GATEWAY_PID" 2>/dev/null || { echo "the gateway did not start"; return 1; }
+        read -rt 0.1 <> <(:) || true
+    done
+    echo "the gateway did not listen within a minute"; return 1
+}
+
+# gateway_stop [SIGNAL]: TERM must end with status 0.
+gateway_stop() {
+    local status=0
+    kill "-${1:-TERM}" "$GATEWAY_PID"
+    wait "$GATEWAY_PID" || status=$?
+    GATEWAY_PID=""
+    [ "${1:-TERM}" = KILL ] || [ $status = 0 ] || { echo "the gateway ended with status $status"; return 1; }
+}
+
+# dav_mount DIR [CONFIG LINES...]
+dav_mount() {
+    local dir="$1"; shift
+    mkdir -p "$dir"
+    printf '%s\n' "ask_auth 0" "use_locks 1" "buf_size 256" "$@" > "$dir.conf"
+    mount -t davfs -o "conf=$dir.conf,uid=0" "$URL" "$dir" < /dev/null
+    MOUNTS+=("$dir")
+}
+
+check() { # DESCRIPTION COMMAND...
+    local what="$1"; shift
+    if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; exit 1; fi
+}

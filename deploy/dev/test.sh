@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Runs the whole suite. Installs what the tests need (apt, as root or through sudo); skips what is there.
+#
+#   deploy/dev/test.sh                 everything
+#   deploy/dev/test.sh --only litmus   one stage: install format clippy unit litmus davfs2
+#
+# Ends with one line "N passed, N failed"; exits non-zero when anything failed.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+only=""
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --only) only="${2:?--only needs a stage}"; shift 2 ;;
+        -h|--help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) echo "unknown option $1 (try --help)" >&2; exit 2 ;;
+    esac
+done
+
+passed=0 failed=0 failures=()
+sudo=""; [ "$(id -u)" = 0 ] || sudo="sudo"
+
+stage() { # NAME COMMAND...
+    local name="$1" start=$SECONDS; shift
+    [ -z "$only" ] || [ "$only" = "$name" ] || return 0
+    echo "== $name"
+    if "$@"; then echo "== $name: ok ($((SECONDS - start)) s)"
+    else echo "== $name: FAILED ($((SECONDS - start)) s)"; failed=$((failed + 1)); failures+=("$name"); return 1; fi
+    passed=$((passed + 1))
+}
+
+install() {
+    local missing=() p
+    for p in litmus davfs2 curl attr; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
+    [ ${#missing[@]} = 0 ] && return 0
+    $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
+}
+
+# Counts cargo's own "N passed; M failed" lines into the totals.
+unit() {
+    local log; log=$(mktemp)
+    cargo test --workspace 2>&1 | tee "$log"
+    local status=${PIPESTATUS[0]} n
+    n=$(sed -n 's/^test result: .* \([0-9]*\) passed;.*/\1/p' "$log" | paste -sd+ | bc 2>/dev/null || echo 0)
+    passed=$((passed + ${n:-0})); rm -f "$log"
+    return "$status"
+}
+
+stage install install
+stage format cargo fmt --all --check
+stage clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
+stage unit unit
+[ -x deploy/dev/litmus.sh ] && stage litmus deploy/dev/litmus.sh
+[ -x deploy/dev/davfs2.sh ] && stage davfs2 deploy/dev/davfs2.sh
+
+[ $failed = 0 ] || echo "failed: ${failures[*]}"
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
