@@ -535,11 +535,7 @@ impl Work {
     }
 
     /// Gives every object its name and its row; returns the files to sync, with whether each is in the cache.
-    fn complete(
-        &mut self,
-        len: u64,
-        sync_tree: bool,
-    ) -> Result<(Staged, Vec<ToSync>), CacheError> {
+    fn complete(&mut self, len: u64, sync_tree: bool) -> Result<(Staged, Vec<ToSync>), CacheError> {
         let cache = self.cache.clone();
         let commit = cache.opts.durability == Durability::Commit;
         let mark = match cache.opts.write_policy {
