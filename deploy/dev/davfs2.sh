@@ -47,6 +47,11 @@ echo "from a" > "$A/shared"; check "unmount one of two mounts" umount "$A"
 check "the other mount sees its file" bash -c "for i in \$(seq 50); do [ \"\$(cat '$B/shared' 2>/dev/null)\" = 'from a' ] && exit 0; ls '$B' > /dev/null; read -rt 0.2 <> <(:); done; exit 1"
 umount "$B"
 
+status=$("$TIERDAV" status --admin "$ADMIN" --json)
+moved() { echo "$status" | grep -qE "\"$1\":\{\"objects\":[1-9]"; }
+check "objects were flushed" moved flushed
+check "objects were evicted" moved evicted
+
 # The gateway goes away between LOCK and the delayed PUT.
 for signal in TERM KILL; do
     dav_mount "$A" "delay_upload 3" || exit 1
@@ -58,8 +63,8 @@ for signal in TERM KILL; do
 done
 check "nothing is in lost+found" nothing_lost
 
-status=$("$TIERDAV" status --admin "$ADMIN" --json)
-echo "$status" | head -c 600; echo
+"$TIERDAV" status --admin "$ADMIN" | head -20
 gateway_stop || exit 1
-"$TIERDAV" drain --root "$WORK/root" --cache-dir "$WORK/cache" > /dev/null 2>> "$WORK/gateway.log"
+drain() { "$TIERDAV" drain --root "$WORK/root" --cache-dir "$WORK/cache" 2>> "$WORK/gateway.log"; }
+check "drain" drain
 check "after drain the root holds the plain file" cmp "$WORK/large" "$WORK/root/large"

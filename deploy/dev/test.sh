@@ -30,18 +30,21 @@ stage() { # NAME COMMAND...
 
 install() {
     local missing=() p
-    for p in litmus davfs2 curl attr; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
+    for p in litmus davfs2 curl gcc libc6-dev make; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
     [ ${#missing[@]} = 0 ] && return 0
     $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
-# Counts cargo's own "N passed; M failed" lines into the totals.
+# Cargo's own "N passed; M failed" lines count in the totals.
 unit() {
-    local log; log=$(mktemp)
-    cargo test --workspace 2>&1 | tee "$log"
-    local status=${PIPESTATUS[0]} n
-    n=$(sed -n 's/^test result: .* \([0-9]*\) passed;.*/\1/p' "$log" | paste -sd+ | bc 2>/dev/null || echo 0)
-    passed=$((passed + ${n:-0})); rm -f "$log"
+    local log status passes fails
+    log=$(mktemp)
+    cargo test --workspace --no-fail-fast 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    read -r passes fails < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
+    rm -f "$log"
+    passed=$((passed + passes)) failed=$((failed + fails))
+    [ "$passes" -gt 0 ] || { echo "cargo ran no test"; return 1; }
     return "$status"
 }
 
@@ -49,8 +52,8 @@ stage install install
 stage format cargo fmt --all --check
 stage clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
 stage unit unit
-[ -x deploy/dev/litmus.sh ] && stage litmus deploy/dev/litmus.sh
-[ -x deploy/dev/davfs2.sh ] && stage davfs2 deploy/dev/davfs2.sh
+stage litmus deploy/dev/litmus.sh
+stage davfs2 deploy/dev/davfs2.sh
 
 [ $failed = 0 ] || echo "failed: ${failures[*]}"
 echo "$passed passed, $failed failed"

@@ -1,4 +1,4 @@
-//! kill -9 under a storm of PUT, MOVE, DELETE and MKCOL, restart, and compare with what was acknowledged.
+//! kill -9 under a storm of PUT, MOVE, DELETE, MKCOL and PROPPATCH, restart, and compare with what was acknowledged.
 //!
 //! `TIERDAV_KILLS=200` runs the long form; `TIERDAV_SEED=n` repeats a run.
 
@@ -23,6 +23,18 @@ struct Storm {
     random: Random,
     versions: u64,
     state: BTreeMap<String, Allowed>,
+    /// A MOVE under way: both paths as they were, or both as they will be; nothing between.
+    moving: Option<(String, String)>,
+    /// Collections made and properties set; the last one may be under way.
+    marks: Vec<Mark>,
+}
+
+/// Something besides content that was asked for.
+struct Mark {
+    path: String,
+    /// The property's value; `None` is a collection.
+    value: Option<String>,
+    acknowledged: bool,
 }
 
 impl Storm {
@@ -79,6 +91,7 @@ impl Storm {
             6..8 if from != to && old_from.is_some() => {
                 self.state.insert(from.clone(), vec![old_from, None]);
                 self.state.insert(to.clone(), vec![old_to, old_from]);
+                self.moving = Some((from.clone(), to.clone()));
                 let destination = to.clone();
                 let reply = client
                     .request("MOVE", &from, &[("Destination", destination.as_str())], b"")
@@ -88,6 +101,7 @@ impl Storm {
                     "MOVE {from}: {}",
                     reply.status
                 );
+                self.moving = None;
                 self.state.insert(from, vec![None]);
                 self.state.insert(to, vec![old_from]);
             }
@@ -96,6 +110,32 @@ impl Storm {
                 let reply = client.request("DELETE", &from, &[], b"").ok()?;
                 assert_eq!(reply.status, 204, "DELETE {from}");
                 self.state.insert(from, vec![None]);
+            }
+            9 if self.random.below(2) == 0 => {
+                self.versions += 1;
+                let (path, value) = match self.random.below(2) {
+                    0 => (format!("/c{}/dir{}", self.id, self.versions), None),
+                    _ => (
+                        format!("/c{}", self.id),
+                        Some(format!("v{}", self.versions)),
+                    ),
+                };
+                self.marks.push(Mark {
+                    path: path.clone(),
+                    value: value.clone(),
+                    acknowledged: false,
+                });
+                let status = match value {
+                    None => client.request("MKCOL", &path, &[], b"").ok()?.status,
+                    Some(value) => {
+                        client
+                            .request("PROPPATCH", &path, &[], proppatch(&value).as_bytes())
+                            .ok()?
+                            .status
+                    }
+                };
+                assert!(matches!(status, 201 | 207), "{path}: {status}");
+                self.marks.iter_mut().for_each(|m| m.acknowledged = true);
             }
             _ => {
                 let reply = client.request("GET", &from, &[], b"").ok()?;
@@ -108,14 +148,63 @@ impl Storm {
     /// Reads everything back; what was under way becomes what it turned out to be.
     fn verify(&mut self, gateway: &Gateway) {
         let mut client = gateway.connect();
+        let before = self.state.clone();
         for (path, allowed) in &mut self.state {
             let reply = client
                 .request("GET", path, &[], b"")
                 .expect("GET after restart");
             let found = check(path, allowed, reply.status, &reply.body);
+            if found.is_some() {
+                let again = client.request("HEAD", path, &[], b"").expect("HEAD");
+                assert_eq!(again.header("etag"), reply.header("etag"), "{path}");
+            }
             *allowed = vec![found];
         }
+        if let Some((from, to)) = self.moving.take() {
+            let now = (self.known(&from), self.known(&to));
+            let old = (before[&from][0], before[&to][0]);
+            assert!(
+                now == old || now == (None, old.0),
+                "MOVE {from} {to}: {old:?} became {now:?}"
+            );
+        }
+        let mut values: Vec<Mark> = Vec::new();
+        for mark in self.marks.drain(..) {
+            if mark.value.is_some() {
+                values.push(mark);
+                continue;
+            }
+            let reply = client
+                .request("PROPFIND", &mark.path, &[("Depth", "0")], b"")
+                .expect("PROPFIND");
+            assert!(
+                reply.status == 207 || !mark.acknowledged,
+                "MKCOL {}: {}",
+                mark.path,
+                reply.status
+            );
+        }
+        if let Some(last) = values.pop() {
+            let reply = client
+                .request("PROPFIND", &last.path, &[("Depth", "0")], FIND.as_bytes())
+                .expect("PROPFIND");
+            let has = |m: &Mark| {
+                m.value
+                    .as_ref()
+                    .is_some_and(|v| reply.text().contains(&format!(">{v}<")))
+            };
+            let kept = has(&last) || !last.acknowledged && values.last().is_none_or(has);
+            assert!(kept, "PROPPATCH {}: {}", last.path, reply.text());
+        }
     }
+}
+
+const FIND: &str = r#"<propfind xmlns="DAV:"><prop><m xmlns="urn:t"/></prop></propfind>"#;
+
+fn proppatch(value: &str) -> String {
+    format!(
+        r#"<propertyupdate xmlns="DAV:"><set><prop><m xmlns="urn:t">{value}</m></prop></set></propertyupdate>"#
+    )
 }
 
 fn check(
@@ -146,6 +235,8 @@ fn storm(flags: &[&str], kills: u64) {
             random: Random::new(random.next()),
             versions: 0,
             state: BTreeMap::new(),
+            moving: None,
+            marks: Vec::new(),
         })
         .collect();
     for id in 0..CLIENTS {
@@ -216,5 +307,5 @@ fn nothing_acknowledged_is_lost_by_kill_9_with_a_cache_tier() {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9_without_a_cache_tier() {
-    storm(&["--cache-dir", "none"], kills(4));
+    storm(&["--cache-dir", "none"], kills(10));
 }
