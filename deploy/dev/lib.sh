@@ -57,6 +57,51 @@ dav_mount() {
     MOUNTS+=("$dir")
 }
 
+# slow_disk DIR: mounts a loop device there that the kernel throttles to 120 operations and 160 MB per second for every
+# process in the group $SLOW_GROUP (cgroup v1 blkio). Needs root; undone by slow_disk_off, before cleanup.
+slow_disk() {
+    local device op
+    truncate -s 6G "$WORK/disk"
+    mkfs.ext4 -q -F "$WORK/disk"
+    SLOW_LOOP=$(losetup --find --show --direct-io=on "$WORK/disk")
+    SLOW_DIR=$1
+    mkdir -p "$SLOW_DIR"
+    mount "$SLOW_LOOP" "$SLOW_DIR"
+    SLOW_GROUP=/sys/fs/cgroup/blkio/tierdav-$$
+    mkdir "$SLOW_GROUP"
+    device=$(cat "/sys/block/${SLOW_LOOP#/dev/}/dev")
+    for op in read write; do
+        echo "$device 120" > "$SLOW_GROUP/blkio.throttle.${op}_iops_device"
+        echo "$device 160000000" > "$SLOW_GROUP/blkio.throttle.${op}_bps_device"
+    done
+}
+
+slow_disk_off() {
+    local pid
+    while read -r pid; do kill -9 "$pid" 2>/dev/null || true; done < "$SLOW_GROUP/tasks"
+    while [ -s "$SLOW_GROUP/tasks" ]; do read -rt 0.1 <> <(:) || true; done
+    rmdir "$SLOW_GROUP"
+    umount -l "$SLOW_DIR"
+    losetup -d "$SLOW_LOOP"
+}
+
+# slow_start NAME ROOT CACHE [FLAGS...]: a release gateway in the throttled group; sets URL and ADMIN.
+slow_start() {
+    local name=$1 root=$2 cache=$3
+    shift 3
+    URL=""
+    bash -c 'echo $$ > "$0/tasks"; exec "$@"' "$SLOW_GROUP" "$TIERDAV" serve --root "$root" --cache-dir "$cache" \
+        --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --log-level error "$@" \
+        > "$WORK/$name.out" 2>> "$WORK/gateway.log" &
+    SLOW_PID=$!
+    disown
+    until [ -n "$URL" ]; do
+        URL=$(sed -n 's/.* on \(http:[^ ]*\)$/\1/p' "$WORK/$name.out")
+        ADMIN=$(sed -n 's/.*--admin \([^ ]*\) .*/\1/p' "$WORK/$name.out")
+        kill -0 "$SLOW_PID" || return 1
+    done
+}
+
 check() { # DESCRIPTION COMMAND...
     local what="$1"; shift
     if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; exit 1; fi
