@@ -1,12 +1,20 @@
 //! Records the trace off the request path.
 //!
-//! Not written yet: the segments. Every record is counted as dropped, every path and client is 0.
+//! Requests put records on a bounded queue and never wait; what does not fit is dropped and counted. One thread appends
+//! them to the live segment, another seals finished segments as Parquet, so that sealing delays no record.
 
+mod seal;
+mod writer;
+
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use lru::LruCache;
+use parking_lot::Mutex;
 use tiering::Nanos;
 use tiering::trace::Record;
 
@@ -74,34 +82,108 @@ struct Counters {
     errors: AtomicU64,
 }
 
+/// What goes to the writer.
+enum Message {
+    Path(u32, Box<str>),
+    Client(u32, Box<str>),
+    Record(Record),
+    /// Write everything, seal, and answer by dropping the sender.
+    Finish(SyncSender<()>),
+}
+
 /// Takes records from any thread. Cheap to clone; never blocks and never fails a request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Recorder {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     anchor: Instant,
     counters: Arc<Counters>,
+    queue: Option<SyncSender<Message>>,
+    paths: Mutex<Dictionary>,
+    clients: Mutex<Dictionary>,
+}
+
+/// Numbers for names; the least recently used are forgotten and numbered anew when they come back.
+struct Dictionary {
+    ids: LruCache<Box<str>, u32>,
+    next: u32,
+}
+
+impl Dictionary {
+    fn new(entries: usize) -> Mutex<Dictionary> {
+        let entries = NonZeroUsize::new(entries).unwrap_or(NonZeroUsize::MIN);
+        Mutex::new(Dictionary {
+            ids: LruCache::new(entries),
+            next: 1,
+        })
+    }
+
+    /// The number of `name`; a new one is first told to the writer by `define`.
+    fn id(&mut self, name: &str, define: impl FnOnce(u32, Box<str>) -> bool) -> u32 {
+        if let Some(id) = self.ids.get(name) {
+            return *id;
+        }
+        let id = self.next;
+        if !define(id, name.into()) {
+            return 0;
+        }
+        self.next = self.next.checked_add(1).unwrap_or(1);
+        self.ids.put(name.into(), id);
+        id
+    }
 }
 
 impl Recorder {
-    /// Starts recording on its own thread.
+    /// Starts recording on its own threads. Segments that a crash left are sealed in the background.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written.
     pub fn start(cfg: RecorderConfig) -> Result<Recorder, RecorderError> {
-        std::fs::create_dir_all(&cfg.dir).map_err(|source| RecorderError::Io {
-            path: cfg.dir,
+        let io = |source| RecorderError::Io {
+            path: cfg.dir.clone(),
             source,
-        })?;
-        Ok(Self::disabled())
+        };
+        std::fs::create_dir_all(&cfg.dir).map_err(io)?;
+        let (queue, messages) = sync_channel(cfg.queue_records.max(1));
+        let anchor = Instant::now();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let anchor_wall_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        let counters = Arc::<Counters>::default();
+        let writer =
+            writer::Writer::new(cfg.clone(), anchor_wall_us, Arc::clone(&counters)).map_err(io)?;
+        let thread = std::thread::Builder::new().name("trace".into());
+        thread.spawn(move || writer.run(&messages)).map_err(io)?;
+        Ok(Self::with(
+            anchor,
+            counters,
+            Some(queue),
+            cfg.dictionary_entries,
+        ))
     }
 
     /// A recorder that only tells the time.
     pub fn disabled() -> Recorder {
+        Self::with(Instant::now(), Arc::default(), None, 1)
+    }
+
+    fn with(
+        anchor: Instant,
+        counters: Arc<Counters>,
+        queue: Option<SyncSender<Message>>,
+        entries: usize,
+    ) -> Recorder {
+        let (paths, clients) = (Dictionary::new(entries), Dictionary::new(entries));
         Recorder {
             shared: Arc::new(Shared {
-                anchor: Instant::now(),
-                counters: Arc::default(),
+                anchor,
+                counters,
+                queue,
+                paths,
+                clients,
             }),
         }
     }
@@ -113,24 +195,46 @@ impl Recorder {
 
     /// The number of a path; 0 when it cannot be recorded now.
     pub fn path_id(&self, path: &str) -> u32 {
-        let _ = path;
-        0
+        let Some(queue) = &self.shared.queue else {
+            return 0;
+        };
+        self.shared.paths.lock().id(path, |id, name| {
+            queue.try_send(Message::Path(id, name)).is_ok()
+        })
     }
 
     /// The number of a client; 0 when it cannot be recorded now.
     pub fn client_id(&self, client: &str) -> u32 {
-        let _ = client;
-        0
+        let Some(queue) = &self.shared.queue else {
+            return 0;
+        };
+        self.shared.clients.lock().id(client, |id, name| {
+            queue.try_send(Message::Client(id, name)).is_ok()
+        })
     }
 
     /// Queues a record, or drops and counts it when the queue is full.
     pub fn record(&self, r: Record) {
-        let _ = r;
-        self.shared.counters.dropped.fetch_add(1, Relaxed);
+        let Some(queue) = &self.shared.queue else {
+            return;
+        };
+        let counter = match queue.try_send(Message::Record(r)) {
+            Ok(()) => &self.shared.counters.records,
+            Err(_) => &self.shared.counters.dropped,
+        };
+        counter.fetch_add(1, Relaxed);
     }
 
-    /// Writes what is queued and seals the segment. Blocks for as long as that takes; later records are ignored.
-    pub fn finish(&self) {}
+    /// Writes what is queued and seals the segment. Blocks for as long as that takes; later records are dropped.
+    pub fn finish(&self) {
+        if let Some(queue) = &self.shared.queue {
+            let (done, finished) = sync_channel(0);
+            if queue.send(Message::Finish(done)).is_ok() {
+                // The writer drops its end when everything is sealed.
+                let _ = finished.recv();
+            }
+        }
+    }
 
     /// Counters so far.
     pub fn stats(&self) -> RecorderStats {
@@ -153,3 +257,6 @@ impl Recorder {
         read(Gauge::TraceErrors, |s| s.errors);
     }
 }
+
+#[cfg(test)]
+mod tests;

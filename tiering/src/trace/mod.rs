@@ -2,6 +2,10 @@
 //!
 //! `TRACE_FORMAT.md` beside the crate documents both formats.
 
+mod live;
 mod record;
+mod sealed;
 
+pub use live::{FrameWriter, LiveReader, Row, TraceError, header, read_live};
 pub use record::{NO_OBJECT, Op, Record, TierServed};
+pub use sealed::{ParquetReader, SCHEMA_VERSION, write_parquet};

@@ -1,0 +1,134 @@
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use tiering::trace::{NO_OBJECT, Op, ParquetReader, Row, read_live};
+
+use super::*;
+
+fn sealed_rows(dir: &Path) -> Vec<Row> {
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "parquet"));
+    files.sort();
+    let open = |p: &PathBuf| ParquetReader::new(std::fs::File::open(p).unwrap()).unwrap();
+    files.iter().flat_map(open).map(Result::unwrap).collect()
+}
+
+fn put(recorder: &Recorder, n: u64) {
+    let (path, client) = (
+        recorder.path_id(&format!("/f{}", n % 7)),
+        recorder.client_id("10.0.0.1"),
+    );
+    recorder.record(Record {
+        path,
+        client,
+        len: n,
+        ..Record::new(Op::Put, n)
+    });
+}
+
+#[test]
+fn every_record_is_in_the_sealed_segments_with_its_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cfg = RecorderConfig::new(dir.path());
+    cfg.segment_bytes = 4096; // rotates often; definitions are repeated
+    let recorder = Recorder::start(cfg).unwrap();
+    for n in 0..1000 {
+        put(&recorder, n);
+        if n % 100 == 0 {
+            std::thread::yield_now();
+        }
+    }
+    recorder.finish();
+    let rows = sealed_rows(dir.path());
+    assert_eq!(rows.len(), 1000);
+    for (n, row) in rows.iter().enumerate() {
+        assert_eq!(
+            (row.record.len, &*row.path, &*row.client),
+            (n as u64, &*format!("/f{}", n % 7), "10.0.0.1")
+        );
+        assert_eq!(row.record.object, NO_OBJECT);
+    }
+    assert_eq!(
+        recorder.stats(),
+        RecorderStats {
+            records: 1000,
+            dropped: 0,
+            errors: 0
+        }
+    );
+    put(&recorder, 1);
+    assert_eq!(recorder.stats().dropped, 1, "after finish");
+}
+
+#[test]
+fn what_reached_the_kernel_is_sealed_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(RecorderConfig::new(dir.path())).unwrap();
+    put(&recorder, 5);
+    // As after a kill: the live segment is on disk, nobody finished it.
+    let flushed = || {
+        let live = seal::live_segments(dir.path()).unwrap();
+        live.first()
+            .is_some_and(|p| read_live(&std::fs::read(p).unwrap()).is_ok_and(|r| r.count() == 1))
+    };
+    while !flushed() {
+        std::thread::yield_now();
+    }
+    let copy = tempfile::tempdir().unwrap();
+    for path in seal::live_segments(dir.path()).unwrap() {
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let next = Recorder::start(RecorderConfig::new(copy.path())).unwrap();
+    next.finish();
+    assert_eq!(sealed_rows(copy.path()).len(), 1);
+    assert!(seal::live_segments(copy.path()).unwrap().is_empty());
+    recorder.finish();
+}
+
+#[test]
+fn the_oldest_segments_go_beyond_the_limit_and_the_newest_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..4 {
+        std::fs::write(dir.path().join(format!("trace-{n}.parquet")), [0; 100]).unwrap();
+    }
+    seal::retain(dir.path(), 250).unwrap();
+    let left = |n: u32| dir.path().join(format!("trace-{n}.parquet")).exists();
+    assert_eq!(
+        [left(0), left(1), left(2), left(3)],
+        [false, false, true, true]
+    );
+    seal::retain(dir.path(), 0).unwrap();
+    assert_eq!([left(2), left(3)], [false, true]);
+}
+
+#[test]
+fn a_full_queue_drops_and_counts() {
+    let (queue, _messages) = sync_channel(2);
+    let recorder = Recorder::with(Instant::now(), Arc::default(), Some(queue), 8);
+    for n in 0..5 {
+        recorder.record(Record::new(Op::Get, n));
+    }
+    assert_eq!(recorder.path_id("/late"), 0);
+    assert_eq!(
+        recorder.stats(),
+        RecorderStats {
+            records: 2,
+            dropped: 3,
+            errors: 0
+        }
+    );
+}
+
+#[test]
+fn a_lost_directory_is_counted_and_nothing_panics() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(RecorderConfig::new(dir.path().join("t"))).unwrap();
+    std::fs::remove_dir_all(dir.path().join("t")).unwrap();
+    put(&recorder, 1);
+    recorder.finish();
+    assert!(recorder.stats().errors > 0);
+}

@@ -1,0 +1,217 @@
+//! The thread that appends to the live segment.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use tiering::trace::{FrameWriter, Record, header};
+
+use super::{Counters, Message, RecorderConfig, seal};
+
+/// Longest time that a record waits before it is handed to the kernel.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// Longest time that it then waits for the disk.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+const FRAME_BYTES: usize = 64 << 10;
+
+pub(super) struct Writer {
+    cfg: RecorderConfig,
+    anchor_wall_us: u64,
+    counters: Arc<Counters>,
+    paths: LruCache<u32, Box<str>>,
+    clients: LruCache<u32, Box<str>>,
+    frame: FrameWriter,
+    segment: Option<Segment>,
+    sequence: u32,
+    sealer: Option<(Sender<PathBuf>, std::thread::JoinHandle<()>)>,
+    failing: bool,
+}
+
+struct Segment {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    opened: Instant,
+    synced: Instant,
+    defined_paths: HashSet<u32>,
+    defined_clients: HashSet<u32>,
+}
+
+impl Writer {
+    pub fn new(
+        cfg: RecorderConfig,
+        anchor_wall_us: u64,
+        counters: Arc<Counters>,
+    ) -> io::Result<Writer> {
+        let left = seal::live_segments(&cfg.dir)?;
+        let (queue, paths) = channel::<PathBuf>();
+        let (dir, retention, seal_counters) =
+            (cfg.dir.clone(), cfg.retention_bytes, Arc::clone(&counters));
+        let thread = std::thread::Builder::new().name("trace-seal".into()).spawn(move || {
+            for path in paths {
+                if let Err(error) = seal::seal(&path).and_then(|()| seal::retain(&dir, retention)) {
+                    seal_counters.errors.fetch_add(1, Relaxed);
+                    tracing::warn!(segment = %path.display(), %error, "trace segment not sealed");
+                }
+            }
+        })?;
+        for path in left {
+            // The receiver lives as long as this sender.
+            let _ = queue.send(path);
+        }
+        // Twice what the front remembers, since records may name what it has just forgotten.
+        let entries = NonZeroUsize::new(cfg.dictionary_entries.saturating_mul(2))
+            .unwrap_or(NonZeroUsize::MIN);
+        Ok(Writer {
+            anchor_wall_us,
+            counters,
+            paths: LruCache::new(entries),
+            clients: LruCache::new(entries),
+            frame: FrameWriter::default(),
+            segment: None,
+            sequence: 0,
+            sealer: Some((queue, thread)),
+            failing: false,
+            cfg,
+        })
+    }
+
+    pub fn run(mut self, messages: &Receiver<Message>) {
+        let mut flush_at = Instant::now() + FLUSH_EVERY;
+        let done: Option<SyncSender<()>> = loop {
+            let wait = flush_at.saturating_duration_since(Instant::now());
+            match messages.recv_timeout(wait) {
+                Ok(Message::Path(id, name)) => {
+                    self.paths.put(id, name);
+                }
+                Ok(Message::Client(id, name)) => {
+                    self.clients.put(id, name);
+                }
+                Ok(Message::Record(record)) => self.add(&record),
+                Ok(Message::Finish(done)) => break Some(done),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break None,
+            }
+            if self.frame.len() >= FRAME_BYTES || flush_at <= Instant::now() {
+                self.flush();
+                flush_at = Instant::now() + FLUSH_EVERY;
+            }
+        };
+        self.flush();
+        self.rotate();
+        if let Some((queue, thread)) = self.sealer.take() {
+            drop(queue);
+            let _ = thread.join();
+        }
+        drop(done);
+    }
+
+    fn add(&mut self, record: &Record) {
+        if self.segment.is_none() {
+            let opened = self.open();
+            self.note(opened);
+        }
+        let Some(segment) = &mut self.segment else {
+            self.counters.dropped.fetch_add(1, Relaxed);
+            return;
+        };
+        for id in [record.path, record.path2] {
+            if id != 0
+                && segment.defined_paths.insert(id)
+                && let Some(name) = self.paths.get(&id)
+            {
+                self.frame.path(id, name);
+            }
+        }
+        if record.client != 0
+            && segment.defined_clients.insert(record.client)
+            && let Some(name) = self.clients.get(&record.client)
+        {
+            self.frame.client(record.client, name);
+        }
+        self.frame.record(record);
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        self.sequence += 1;
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        let path = self
+            .cfg
+            .dir
+            .join(seal::live_name(now.as_micros(), self.sequence));
+        let mut file = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .open(&path)?;
+        let head = header(self.anchor_wall_us);
+        file.write_all(&head)?;
+        let now = Instant::now();
+        self.segment = Some(Segment {
+            path,
+            file,
+            bytes: head.len() as u64,
+            opened: now,
+            synced: now,
+            defined_paths: HashSet::new(),
+            defined_clients: HashSet::new(),
+        });
+        Ok(())
+    }
+
+    /// Hands the frame to the kernel, so that it survives a kill; to the disk once a second; rotates.
+    fn flush(&mut self) {
+        let Some(segment) = &mut self.segment else {
+            return;
+        };
+        let mut out = Vec::new();
+        if !self.frame.is_empty() {
+            self.frame.finish(&mut out);
+        }
+        let written = segment.file.write_all(&out).and_then(|()| {
+            segment.bytes += out.len() as u64;
+            if segment.synced.elapsed() >= SYNC_EVERY {
+                segment.synced = Instant::now();
+                segment.file.sync_data()?;
+            }
+            Ok(())
+        });
+        let full = segment.bytes >= self.cfg.segment_bytes
+            || segment.opened.elapsed() >= self.cfg.segment_age;
+        if full || written.is_err() {
+            // After an error the segment ends here: a torn frame must stay its last.
+            self.rotate();
+        }
+        self.note(written);
+    }
+
+    fn rotate(&mut self) {
+        if let Some(segment) = self.segment.take()
+            && let Some((queue, _)) = &self.sealer
+        {
+            let _ = queue.send(segment.path);
+        }
+    }
+
+    /// Counts an error; logs the first of a row.
+    fn note(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.failing = false,
+            Err(error) => {
+                self.counters.errors.fetch_add(1, Relaxed);
+                if !self.failing {
+                    tracing::warn!(dir = %self.cfg.dir.display(), %error, "the trace cannot be written; records are lost");
+                }
+                self.failing = true;
+            }
+        }
+    }
+}
