@@ -240,6 +240,36 @@ impl ObjectCache {
         Ok(report)
     }
 
+    /// Removes every clean copy; returns how many objects left.
+    pub async fn evict_all_clean(self: &Arc<Self>) -> Result<u64, CacheError> {
+        let cache = self.clone();
+        blocking(move || {
+            let rows = cache.core.lock().residency.all();
+            let mut evicted = 0;
+            for (file, entry) in rows {
+                if entry.state == State::Clean {
+                    let action = Action {
+                        kind: ActionKind::Evict,
+                        id: ObjectId::new(file, entry.index),
+                        reason: Reason::NotWanted,
+                    };
+                    evicted += cache.evict(action).moved;
+                }
+            }
+            Ok(evicted)
+        })
+        .await
+    }
+
+    /// Sends new content to the backing tier, flushes everything and removes every clean copy: the cache
+    /// tier is empty when nothing failed and nothing was being written or promoted meanwhile.
+    pub async fn drain(self: &Arc<Self>) -> Result<FlushReport, CacheError> {
+        self.set_write_around(true);
+        let report = self.flush_all().await?;
+        self.evict_all_clean().await?;
+        Ok(report)
+    }
+
     async fn run(self: &Arc<Self>, job: Job) -> StepReport {
         let bytes = match &job {
             Job::Evict(_) => 0,

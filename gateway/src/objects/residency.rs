@@ -255,7 +255,6 @@ impl Residency {
     }
 
     /// Every object, by version and index.
-    #[cfg(test)]
     pub fn all(&self) -> Vec<(FileId, Entry)> {
         let mut all: Vec<(FileId, Entry)> = self
             .files

@@ -254,3 +254,72 @@ async fn unreadable_dirty_object_is_an_error_and_an_unsynced_put_leaves_nothing(
     assert!(dir.put(&other, &data, true).is_err());
     assert_eq!(rig.cached_files(), 1);
 }
+
+#[tokio::test]
+async fn scrub_names_damage_and_keeps_the_only_copy() {
+    let rig = Rig::new();
+    let (tree, data) = (rig.tree(), pattern(128));
+    let backing: Arc<dyn Backing> = Arc::new(OneFile(tree.clone()));
+    rig.put(FileId(1), &tree, &data).await;
+    let report = rig.cache.scrub(backing.clone(), true).await.unwrap();
+    assert!(report.is_clean());
+    assert_eq!((report.checked_objects, report.checked_bytes), (2, 128));
+    let damage = |index| {
+        let (object, _) = rig.cache.lookup(ObjectId::new(FileId(1), index)).unwrap();
+        let path = rig.cache.dir.as_ref().unwrap().path(&object);
+        std::fs::write(path, [1; 64]).unwrap();
+    };
+    damage(0);
+    let report = rig.cache.scrub(backing.clone(), true).await.unwrap();
+    assert!(!report.is_clean());
+    assert_eq!(report.findings[0].problem, Problem::DamagedDirty);
+    assert_eq!(rig.cached_files(), 2);
+
+    let rig = Rig::new();
+    rig.put(FileId(1), &tree, &data).await;
+    rig.cache.attach_backing(backing.clone());
+    rig.cache.flush_all().await.unwrap();
+    let (object, _) = rig.cache.lookup(ObjectId::new(FileId(1), 1)).unwrap();
+    std::fs::write(rig.cache.dir.as_ref().unwrap().path(&object), [1; 64]).unwrap();
+    let found = rig.cache.scrub(backing.clone(), false).await.unwrap();
+    assert_eq!((found.problems, found.removed), (1, 0));
+    let repaired = rig.cache.scrub(backing.clone(), true).await.unwrap();
+    assert!(repaired.is_clean());
+    assert_eq!(repaired.findings[0].problem, Problem::DamagedClean);
+    assert_eq!(repaired.compared_objects, 1);
+    assert_eq!(rig.get(FileId(1), &tree, 128).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn scrub_removes_orphans_only_with_repair() {
+    struct Nothing;
+    impl Backing for Nothing {
+        fn open_dirty(&self, _: FileId) -> io::Result<Arc<File>> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+        fn open_clean(&self, _: FileId) -> io::Result<Option<Arc<File>>> {
+            Ok(None)
+        }
+        fn settle(&self, _: FileId) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let rig = Rig::new();
+    rig.put(FileId(1), &rig.tree(), &pattern(128)).await;
+    let found = rig.cache.scrub(Arc::new(Nothing), false).await.unwrap();
+    assert_eq!((found.problems, rig.cached_files()), (2, 2));
+    let repaired = rig.cache.scrub(Arc::new(Nothing), true).await.unwrap();
+    assert!(repaired.is_clean());
+    assert_eq!(rig.cached_files(), 0);
+}
+
+#[tokio::test]
+async fn drain_empties_the_cache_and_keeps_every_byte() {
+    let rig = Rig::new();
+    let (tree, data) = (rig.tree(), pattern(300));
+    rig.put(FileId(1), &tree, &data).await;
+    rig.cache.attach_backing(Arc::new(OneFile(tree.clone())));
+    assert_eq!(rig.cache.drain().await.unwrap().failed, 0);
+    assert_eq!(rig.cached_files(), 0);
+    assert_eq!(rig.get(FileId(1), &tree, 300).await.unwrap(), data);
+}
