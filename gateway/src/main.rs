@@ -103,18 +103,31 @@ async fn drain(config: &Config) -> anyhow::Result<()> {
     let tiers = serve::open(config, false).await?;
     let report = tiers
         .cache
-        .flush_all()
+        .drain()
         .await
         .context("not everything could be flushed")?;
     tiers.close().await?;
     println!("{}", serde_json::to_string(&report)?);
+    anyhow::ensure!(
+        report.failed == 0,
+        "{} objects could not be flushed: they are in the cache tier only",
+        report.failed
+    );
     println!("{} holds plain files only", config.root.display());
     Ok(())
 }
 
 async fn scrub(config: &Config, repair: bool) -> anyhow::Result<ExitCode> {
-    let _ = (config, repair);
-    anyhow::bail!("scrub is not part of this build")
+    let tiers = serve::open(config, false).await?;
+    let report = tiers.cache.scrub(tiers.volume.clone(), repair).await;
+    tiers.close().await?;
+    let report = report.context("the cache tier could not be checked")?;
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    Ok(if report.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(3)
+    })
 }
 
 fn locks(admin: &str, break_token: Option<String>) -> anyhow::Result<()> {
