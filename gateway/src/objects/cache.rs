@@ -23,7 +23,7 @@ use super::staging::Staging;
 use super::status::History;
 use super::store::{Mark, ObjectStore, Stored, read_verified};
 use super::throttle::Throttle;
-use crate::metrics::{Metrics, ObjectOp};
+use crate::metrics::{Gauge, Metrics, ObjectOp};
 use crate::recorder::Recorder;
 
 /// The objects of all versions, over the cache tier and the backing tier. See the module's documentation.
@@ -45,6 +45,8 @@ pub struct ObjectCache {
     /// New content goes to the backing tier (draining).
     pub(super) write_around: AtomicBool,
     pub(super) counts: Counts,
+    /// Flushed files whose settling failed; tried again each second.
+    pub(super) unsettled: Mutex<HashSet<FileId>>,
 }
 
 /// Totals since the start.
@@ -170,6 +172,7 @@ impl ObjectCache {
             foreground: AtomicUsize::new(0),
             write_around: AtomicBool::new(false),
             counts: Counts::default(),
+            unsettled: Mutex::new(HashSet::new()),
             opts,
         });
         // A total order, so that the policy is told the same at each start.
@@ -192,7 +195,36 @@ impl ObjectCache {
             );
         }
         drop(core);
+        cache.register_gauges();
         Ok(cache)
+    }
+
+    fn register_gauges(self: &Arc<Self>) {
+        let gauge = |gauge, value: fn(&ObjectCache, &Core) -> u64| {
+            let cache = Arc::downgrade(self);
+            self.metrics.gauge(gauge, move || {
+                cache
+                    .upgrade()
+                    .map_or(0.0, |c| value(&c, &c.core.lock()) as f64)
+            });
+        };
+        gauge(Gauge::CacheCapacityBytes, |c, _| c.opts.capacity_bytes);
+        gauge(Gauge::CacheUsedBytes, |c, core| c.view(core).used_bytes);
+        gauge(Gauge::ObjectsClean, |_, core| {
+            core.residency.clean().objects
+        });
+        gauge(Gauge::ObjectsDirty, |_, core| {
+            core.residency.dirty().objects
+        });
+        gauge(Gauge::ObjectBytesClean, |_, core| {
+            core.residency.clean().bytes
+        });
+        gauge(Gauge::ObjectBytesDirty, |_, core| {
+            core.residency.dirty().bytes
+        });
+        gauge(Gauge::MigratorQueue, |_, core| {
+            core.queue.lengths().iter().sum()
+        });
     }
 
     /// Refuses a cache directory that belongs to another root; marks an unmarked one as `root_id`'s.

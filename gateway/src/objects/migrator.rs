@@ -161,7 +161,10 @@ impl ObjectCache {
             loop {
                 tokio::select! {
                     _ = stopped.changed() => break,
-                    _ = second.tick() => cache.tick_policy(),
+                    _ = second.tick() => {
+                        cache.tick_policy();
+                        cache.retry_settle().await;
+                    }
                     () = cache.wake.notified() => {}
                     Some(_) = jobs.join_next(), if !jobs.is_empty() => {}
                 }
@@ -621,10 +624,33 @@ impl ObjectCache {
             let core = self.core.lock();
             !core.residency.is_dirty(file) && !core.is_doomed(file)
         };
-        if let (true, Some(backing)) = (done, self.backing.get())
-            && let Err(error) = backing.settle(file)
-        {
-            tracing::warn!(%file, %error, "cannot settle a flushed file; the next start repeats it");
+        if let (true, Some(backing)) = (done, self.backing.get()) {
+            match backing.settle(file) {
+                Ok(()) => {
+                    self.unsettled.lock().remove(&file);
+                }
+                Err(error) => {
+                    tracing::warn!(%file, %error, "cannot settle a flushed file; tried again");
+                    self.unsettled.lock().insert(file);
+                }
+            }
+        } else {
+            self.unsettled.lock().remove(&file);
+        }
+    }
+
+    /// Settles again what could not be settled.
+    async fn retry_settle(self: &Arc<Self>) {
+        let files: Vec<FileId> = self.unsettled.lock().iter().copied().collect();
+        for file in files {
+            let cache = self.clone();
+            let settle = move || {
+                cache.settle(file);
+                Ok(())
+            };
+            if let Err(error) = blocking(settle).await {
+                tracing::error!(%file, %error, "settling died");
+            }
         }
     }
 }
