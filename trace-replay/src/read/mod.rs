@@ -1,8 +1,10 @@
 //! Lazy trace readers behind one trait, and the detection of which one a path needs.
 
 mod csv;
+mod segments;
 
 pub use self::csv::CsvReader;
+pub use self::segments::SegmentReader;
 
 use crate::trace::{Entry, Level};
 use std::fs::File;
@@ -63,8 +65,11 @@ pub trait Reader {
     fn unusable(&self) -> &Unusable;
 }
 
-/// Opens a trace: a CSV file (plain, `.xz`, `.zst`).
+/// Opens a trace: a segment of the gateway (`.parquet`, `.live`), a directory of them, or a CSV file (plain, `.xz`, `.zst`).
 pub fn open(path: &Path) -> Result<Box<dyn Reader>, ReadError> {
+    if path.is_dir() || segments::is_segment(path) {
+        return Ok(Box::new(SegmentReader::new(path)?));
+    }
     let io = |source| ReadError::Io {
         path: path.to_path_buf(),
         source,

@@ -1,0 +1,209 @@
+//! Our own trace: live and sealed segments of the gateway, one file or a directory of them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use tiering::trace::{Op as GatewayOp, ParquetReader, Row, TraceError, read_live};
+
+use super::{ReadError, Reader, Unusable};
+use crate::trace::{Entry, Level, Op, Outcome, normal_path};
+
+/// Reads segments in the order of their names, which is that of time. One segment's requests are held at a time, to
+/// put them in the order in which they began (they are recorded in the order in which they ended).
+pub struct SegmentReader {
+    files: std::vec::IntoIter<PathBuf>,
+    entries: std::vec::IntoIter<Entry>,
+    anchor_us: Option<u64>,
+    unusable: Unusable,
+}
+
+/// Whether this is a segment by its name.
+pub fn is_segment(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|e| e == "parquet" || e == "live")
+}
+
+impl SegmentReader {
+    /// Reads one segment, or all in a directory.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or holds no segment.
+    pub fn new(path: &Path) -> Result<SegmentReader, ReadError> {
+        let mut files = vec![path.to_path_buf()];
+        if path.is_dir() {
+            let io = |source| ReadError::Io {
+                path: path.to_path_buf(),
+                source,
+            };
+            let names = std::fs::read_dir(path).map_err(io)?;
+            files = names
+                .map(|e| e.map(|e| e.path()))
+                .collect::<Result<_, _>>()
+                .map_err(io)?;
+            files.retain(|p| is_segment(p));
+            files.sort();
+            if files.is_empty() {
+                let reason = "no .parquet or .live segment in it".to_string();
+                return Err(ReadError::Format {
+                    path: path.to_path_buf(),
+                    reason,
+                });
+            }
+        }
+        let (files, entries) = (files.into_iter(), Vec::new().into_iter());
+        Ok(SegmentReader {
+            files,
+            entries,
+            anchor_us: None,
+            unusable: Unusable::default(),
+        })
+    }
+
+    fn load(&mut self, path: &Path) -> Result<(), ReadError> {
+        let io = |source| ReadError::Io {
+            path: path.to_path_buf(),
+            source,
+        };
+        let format = |e: TraceError| ReadError::Format {
+            path: path.to_path_buf(),
+            reason: e.to_string(),
+        };
+        let mut entries = Vec::new();
+        if path.extension().is_some_and(|e| e == "live") {
+            let bytes = std::fs::read(path).map_err(io)?;
+            for row in read_live(&bytes).map_err(format)? {
+                self.take(row.map_err(format)?, &mut entries);
+            }
+        } else {
+            for row in ParquetReader::new(File::open(path).map_err(io)?).map_err(format)? {
+                self.take(row.map_err(format)?, &mut entries);
+            }
+        }
+        entries.sort_by_key(|e: &Entry| e.at_us);
+        self.entries = entries.into_iter();
+        Ok(())
+    }
+
+    fn take(&mut self, row: Row, entries: &mut Vec<Entry>) {
+        let Some(op) = request(row.record.op) else {
+            let name = row.record.op.as_str();
+            self.unusable
+                .add(|| format!("{name}: the gateway's own row, no request ({})", row.path));
+            return;
+        };
+        let anchor = *self.anchor_us.get_or_insert(row.wall_us);
+        entries.push(Entry {
+            at_us: row
+                .wall_us
+                .cast_signed()
+                .saturating_sub(anchor.cast_signed()),
+            thread: "".into(),
+            op,
+            path: normal_path(&row.path),
+            path2: (!row.path2.is_empty()).then(|| normal_path(&row.path2)),
+            offset: row.record.offset,
+            length: row.record.len,
+            latency_us: row.record.latency_ns / 1000,
+            outcome: Outcome::Status(row.record.status),
+            ranged: row.record.status == 206,
+            client: row.client,
+        });
+    }
+}
+
+/// The request that a row is about; none for object I/O and movement.
+fn request(op: GatewayOp) -> Option<Op> {
+    Some(match op {
+        GatewayOp::Get | GatewayOp::Revalidate => Op::DavGet,
+        GatewayOp::Put => Op::DavPut,
+        GatewayOp::Patch => Op::DavPatch,
+        GatewayOp::Head => Op::DavHead,
+        GatewayOp::Propfind => Op::DavStat,
+        GatewayOp::Proppatch => Op::DavProppatch,
+        GatewayOp::Mkcol => Op::DavMkcol,
+        GatewayOp::Delete => Op::DavDelete,
+        GatewayOp::Move => Op::DavMove,
+        GatewayOp::Copy => Op::DavCopy,
+        GatewayOp::Lock => Op::DavLock,
+        GatewayOp::Unlock => Op::DavUnlock,
+        GatewayOp::Options => Op::DavOptions,
+        GatewayOp::ObjectRead
+        | GatewayOp::ObjectWrite
+        | GatewayOp::Promote
+        | GatewayOp::Flush
+        | GatewayOp::Evict
+        | GatewayOp::Other => return None,
+    })
+}
+
+impl Reader for SegmentReader {
+    fn level(&self) -> Level {
+        Level::WebdavRequests
+    }
+
+    fn next_entry(&mut self) -> Option<Result<Entry, ReadError>> {
+        loop {
+            if let Some(entry) = self.entries.next() {
+                return Some(Ok(entry));
+            }
+            let path = self.files.next()?;
+            if let Err(error) = self.load(&path) {
+                return Some(Err(error));
+            }
+        }
+    }
+
+    fn unusable(&self) -> &Unusable {
+        &self.unusable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tiering::trace::{FrameWriter, Record, header, write_parquet};
+
+    fn live() -> Vec<u8> {
+        let mut out = header(1_000_000);
+        let mut frame = FrameWriter::default();
+        frame.path(1, "/d/a");
+        frame.client(1, "10.0.0.1");
+        let row = |op, at_ns, status| Record {
+            path: 1,
+            client: 1,
+            len: 7,
+            status,
+            ..Record::new(op, at_ns)
+        };
+        frame.record(&row(GatewayOp::Get, 9_000, 206));
+        frame.record(&row(GatewayOp::ObjectRead, 9_500, 0));
+        frame.record(&row(GatewayOp::Put, 2_000, 201));
+        frame.finish(&mut out);
+        out
+    }
+
+    #[test]
+    fn both_kinds_of_segment_say_the_same_in_order_of_begin() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("trace-1.live"), live()).unwrap();
+        let sealed = write_parquet(Vec::new(), read_live(&live()).unwrap()).unwrap();
+        std::fs::write(dir.path().join("trace-0.parquet"), sealed).unwrap();
+        std::fs::write(dir.path().join("other.txt"), "x").unwrap();
+        let mut reader = SegmentReader::new(dir.path()).unwrap();
+        let mut seen = Vec::new();
+        while let Some(entry) = reader.next_entry() {
+            let e = entry.unwrap();
+            assert_eq!((&*e.path, &*e.client, e.length), ("d/a", "10.0.0.1", 7));
+            seen.push((e.op, e.ranged));
+        }
+        assert_eq!(seen, [(Op::DavPut, false), (Op::DavGet, true)].repeat(2));
+        assert_eq!(reader.unusable().lines, 2);
+    }
+
+    #[test]
+    fn an_empty_directory_is_refused_with_a_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(SegmentReader::new(dir.path()).is_err_and(|e| e.to_string().contains("segment")));
+    }
+}
