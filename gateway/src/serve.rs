@@ -16,9 +16,9 @@ use crate::config::Config;
 use crate::dav::{Dav, DavOptions};
 use crate::http::{self, Front, Limits, tls};
 use crate::metrics::{Gauge, Metrics};
-use crate::objects::{Backing, CacheOptions, Durability, MigratorHandle, ObjectCache};
+use crate::objects::{Backing, CacheOptions, IoContext, Durability, MigratorHandle, ObjectCache};
 use crate::recorder::{Recorder, RecorderConfig};
-use crate::volume::{Volume, VolumeOptions};
+use crate::volume::{Kind, ResourcePath, Volume, VolumeError, VolumeOptions};
 
 /// A cache tier of at most this, unless the configuration says otherwise.
 const AUTO_CAPACITY_MAX: u64 = 64 << 30;
@@ -33,8 +33,8 @@ pub struct Tiers {
     pub recorder: Recorder,
     /// Numbers.
     pub metrics: Arc<Metrics>,
-    /// Moves objects until it is stopped.
-    pub migrator: MigratorHandle,
+    /// Moves objects until it is stopped; none offline.
+    pub migrator: Option<MigratorHandle>,
 }
 
 fn capacity(config: &Config, cache_dir: &Path) -> anyhow::Result<u64> {
@@ -46,11 +46,63 @@ fn capacity(config: &Config, cache_dir: &Path) -> anyhow::Result<u64> {
     Ok((fs.f_bavail.saturating_mul(fs.f_frsize) / 2).min(AUTO_CAPACITY_MAX))
 }
 
-/// Opens root and cache, recovers what a crash left, and starts the migrator.
+/// Refuses a cache whose objects were cut at another size: their place in the files would be wrong.
+fn keep_object_size(dir: &Path, object_size: u32) -> anyhow::Result<()> {
+    let file = dir.join("object_size");
+    let at = || format!("cannot use {}", file.display());
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim() == object_size.to_string() => return Ok(()),
+        Ok(text) => {
+            let shards = std::fs::read_dir(dir.join("objects")).into_iter().flatten().flatten();
+            let used = shards.flat_map(|s| std::fs::read_dir(s.path()).into_iter().flatten()).next().is_some();
+            anyhow::ensure!(
+                !used,
+                "object_size = {object_size}, but the cache in {} holds objects of {} bytes: \
+                 set object_size to that, or drain the cache with that size first",
+                dir.display(),
+                text.trim()
+            );
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(at),
+    }
+    let temporary = dir.join("object_size.tmp");
+    let write = || {
+        let mut out = std::fs::File::create(&temporary)?;
+        writeln!(out, "{object_size}")?;
+        out.sync_all()?;
+        std::fs::rename(&temporary, &file)?;
+        std::fs::File::open(dir)?.sync_all()
+    };
+    write().with_context(at)
+}
+
+/// Opens every file once, so that the volume knows the paths of all versions: what an offline scrub compares with.
+///
+/// # Errors
+/// When the tree cannot be read.
+pub async fn learn_paths(volume: &Volume) -> Result<u64, VolumeError> {
+    let mut files = 0;
+    let mut queue = vec![ResourcePath::root()];
+    while let Some(collection) = queue.pop() {
+        for (name, meta) in volume.list(&collection).await? {
+            let Ok(path) = collection.join(&name) else { continue };
+            if meta.kind == Kind::Collection {
+                queue.push(path);
+            } else {
+                files += 1;
+                drop(volume.open_read(&path, IoContext::default()).await?);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Opens root and cache and recovers what a crash left. `online` also records a trace and moves objects.
 ///
 /// # Errors
 /// What cannot be opened, and what to do.
-pub async fn open(config: &Config, trace: bool) -> anyhow::Result<Tiers> {
+pub async fn open(config: &Config, online: bool) -> anyhow::Result<Tiers> {
     let make = |dir: &Path, key: &str| {
         std::fs::create_dir_all(dir)
             .with_context(|| format!("{key} = {}: cannot make the directory", dir.display()))
@@ -58,9 +110,10 @@ pub async fn open(config: &Config, trace: bool) -> anyhow::Result<Tiers> {
     make(&config.root, "root")?;
     if let Some(dir) = &config.cache_dir {
         make(dir, "cache_dir")?;
+        keep_object_size(dir, config.object_size)?;
     }
     let metrics = Arc::new(Metrics::new());
-    let recorder = if trace && config.trace {
+    let recorder = if online && config.trace {
         let dir = match &config.cache_dir {
             Some(dir) => dir.join("trace"),
             None => config.root.join(".tierdav").join("trace"),
@@ -104,7 +157,13 @@ pub async fn open(config: &Config, trace: bool) -> anyhow::Result<Tiers> {
         quota_bytes: config.quota,
     })
     .await?;
-    let migrator = cache.start_migrator(Arc::clone(&volume) as Arc<dyn Backing>);
+    let backing = Arc::clone(&volume) as Arc<dyn Backing>;
+    let migrator = if online {
+        Some(cache.start_migrator(backing))
+    } else {
+        cache.attach_backing(backing);
+        None
+    };
     Ok(Tiers {
         volume,
         cache,
@@ -120,7 +179,9 @@ impl Tiers {
     /// # Errors
     /// When the checkpoint fails; what was acknowledged is still in the log.
     pub async fn close(self) -> anyhow::Result<()> {
-        self.migrator.stop().await;
+        if let Some(migrator) = self.migrator {
+            migrator.stop().await;
+        }
         self.volume
             .shutdown()
             .await
