@@ -119,7 +119,9 @@ async fn drain(config: &Config) -> anyhow::Result<()> {
 
 async fn scrub(config: &Config, repair: bool) -> anyhow::Result<ExitCode> {
     let tiers = serve::open(config, false).await?;
-    serve::learn_paths(&tiers.volume).await.context("the tree could not be read")?;
+    serve::learn_paths(&tiers.volume)
+        .await
+        .context("the tree could not be read")?;
     let report = tiers.cache.scrub(tiers.volume.clone(), repair).await;
     tiers.close().await?;
     let report = report.context("the cache tier could not be checked")?;

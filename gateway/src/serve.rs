@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::dav::{Dav, DavOptions};
 use crate::http::{self, Front, Limits, tls};
 use crate::metrics::{Gauge, Metrics};
-use crate::objects::{Backing, CacheOptions, IoContext, Durability, MigratorHandle, ObjectCache};
+use crate::objects::{Backing, CacheOptions, Durability, IoContext, MigratorHandle, ObjectCache};
 use crate::recorder::{Recorder, RecorderConfig};
 use crate::volume::{Kind, ResourcePath, Volume, VolumeError, VolumeOptions};
 
@@ -53,8 +53,14 @@ fn keep_object_size(dir: &Path, object_size: u32) -> anyhow::Result<()> {
     match std::fs::read_to_string(&file) {
         Ok(text) if text.trim() == object_size.to_string() => return Ok(()),
         Ok(text) => {
-            let shards = std::fs::read_dir(dir.join("objects")).into_iter().flatten().flatten();
-            let used = shards.flat_map(|s| std::fs::read_dir(s.path()).into_iter().flatten()).next().is_some();
+            let shards = std::fs::read_dir(dir.join("objects"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let used = shards
+                .flat_map(|s| std::fs::read_dir(s.path()).into_iter().flatten())
+                .next()
+                .is_some();
             anyhow::ensure!(
                 !used,
                 "object_size = {object_size}, but the cache in {} holds objects of {} bytes: \
@@ -86,7 +92,9 @@ pub async fn learn_paths(volume: &Volume) -> Result<u64, VolumeError> {
     let mut queue = vec![ResourcePath::root()];
     while let Some(collection) = queue.pop() {
         for (name, meta) in volume.list(&collection).await? {
-            let Ok(path) = collection.join(&name) else { continue };
+            let Ok(path) = collection.join(&name) else {
+                continue;
+            };
             if meta.kind == Kind::Collection {
                 queue.push(path);
             } else {

@@ -60,7 +60,10 @@ fn a_cache_of_another_object_size_is_refused() {
     assert_eq!(gateway.terminate(), Some(0));
     let refused = gateway.command("drain", &["--object-size", "64KiB"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && text.contains("holds objects of 4194304 bytes"), "{text}");
+    assert!(
+        !refused.status.success() && text.contains("holds objects of 4194304 bytes"),
+        "{text}"
+    );
     assert!(gateway.command("drain", &[]).status.success());
 }
 
