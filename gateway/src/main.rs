@@ -87,6 +87,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn checked(raw: &Raw) -> anyhow::Result<Config> {
     let config = Config::check(raw)?;
+    for warning in raw.warnings() {
+        eprintln!("tierdav: ignored: {warning}");
+    }
     let filter: tracing_subscriber::filter::Targets =
         config.log_level.parse().context("log_level")?;
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

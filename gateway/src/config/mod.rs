@@ -51,6 +51,7 @@ impl fmt::Display for Source {
 pub struct Raw {
     values: BTreeMap<&'static str, (String, Source)>,
     faults: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// What is wrong with the settings; one line per fault.
@@ -135,8 +136,12 @@ impl Raw {
                     Some((d, k)) if d <= 3 => format!("; did you mean {k}?"),
                     _ => "; `tierdav check-config` lists them all".into(),
                 };
-                self.faults
-                    .push(format!("  {name} ({source}): no such key{hint}"));
+                let text = format!("{name} ({source}): no such key{hint}");
+                // Kubernetes sets TIERDAV_PORT and the like for a Service of this name: no reason not to start.
+                match source {
+                    Source::Env(_) => self.warnings.push(text),
+                    _ => self.faults.push(format!("  {text}")),
+                }
             }
         }
     }
@@ -146,6 +151,11 @@ impl Raw {
             Some((v, s)) => (v.as_str(), s.clone()),
             None => (find(key).map_or("", |k| k.default), Source::Default),
         }
+    }
+
+    /// Environment variables that look like keys but are none; they are ignored.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The effective settings as TOML, each with its source.
@@ -523,6 +533,20 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} missing in:\n{text}");
         }
+    }
+
+    #[test]
+    fn a_foreign_variable_is_a_warning() {
+        let mut raw = Raw::default();
+        raw.environment(
+            [(
+                "TIERDAV_PORT".to_string(),
+                "tcp://10.0.0.1:4918".to_string(),
+            )]
+            .into_iter(),
+        );
+        Config::check(&raw).unwrap();
+        assert_eq!(raw.warnings().len(), 1);
     }
 
     #[test]
