@@ -5,9 +5,11 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 WORK=$(mktemp -d /tmp/tierdav-test.XXXXXX)
 MOUNTS=()
 GATEWAY_PID=""
+CHILDREN=()
 
 cleanup() {
     local status=$? m
+    for m in "${CHILDREN[@]}"; do kill -9 "$m" 2>/dev/null; done
     for m in "${MOUNTS[@]}"; do mountpoint -q "$m" && umount -l "$m"; done
     [ -z "$GATEWAY_PID" ] || kill -9 "$GATEWAY_PID" 2>/dev/null
     [ $status = 0 ] || { echo "--- last lines of the gateway's log"; tail -20 "$WORK/gateway.log" 2>/dev/null; }

@@ -2,7 +2,7 @@
 # Runs the whole suite. Installs what the tests need (apt, as root or through sudo); skips what is there.
 #
 #   deploy/dev/test.sh                 everything
-#   deploy/dev/test.sh --only litmus   one stage: install format clippy unit litmus davfs2
+#   deploy/dev/test.sh --only litmus   one stage: install format clippy unit litmus davfs2 elasticsearch
 #
 # Ends with one line "N passed, N failed"; exits non-zero when anything failed.
 set -uo pipefail
@@ -30,7 +30,7 @@ stage() { # NAME COMMAND...
 
 install() {
     local missing=() p
-    for p in litmus davfs2 curl gcc libc6-dev make; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
+    for p in litmus davfs2 curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip unzip; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
     [ ${#missing[@]} = 0 ] && return 0
     $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
 }
@@ -54,6 +54,7 @@ stage clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
 stage unit unit
 stage litmus deploy/dev/litmus.sh
 stage davfs2 deploy/dev/davfs2.sh
+stage elasticsearch deploy/dev/elasticsearch.sh
 
 [ $failed = 0 ] || echo "failed: ${failures[*]}"
 echo "$passed passed, $failed failed"

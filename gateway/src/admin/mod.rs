@@ -201,6 +201,13 @@ impl Admin {
 
     async fn drain(&self) -> Reply {
         match self.cache.flush_all().await {
+            Ok(report) if report.failed > 0 => {
+                let text = format!(
+                    "{} objects could not be flushed: they are in the cache tier only\n",
+                    report.failed
+                );
+                self::text(StatusCode::INTERNAL_SERVER_ERROR, text)
+            }
             Ok(report) => json(&report),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
