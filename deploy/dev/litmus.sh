@@ -5,7 +5,7 @@ set -uo pipefail
 build
 for cache in "$WORK/cache" none; do
     gateway_start --cache-dir "$cache" || exit 1
-    TESTS="basic copymove props locks http" litmus -k "$URL" > "$WORK/litmus.out" 2>&1
+    (cd "$WORK" && TESTS="basic copymove props locks http" litmus -k "$URL") > "$WORK/litmus.out" 2>&1
     status=$?
     grep -E '^<- summary|FAIL|WARNING' "$WORK/litmus.out"
     check "litmus with cache_dir = $cache ends well" [ $status = 0 ]
