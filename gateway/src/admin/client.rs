@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::Status;
+use crate::config::human_size;
 
 /// Sends one request to the admin listener at `admin` and returns the body of a 2xx reply.
 ///
@@ -43,27 +44,12 @@ pub async fn ask(admin: &str, method: Method, path: &str) -> anyhow::Result<Byte
     Ok(body)
 }
 
-/// Bytes for people.
-pub fn human(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return if unit == "B" {
-                format!("{bytes} B")
-            } else {
-                format!("{value:.1} {unit}")
-            };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
-}
-
 /// The status as text for people.
 pub fn describe(status: &Status) -> String {
     let t = &status.tiers;
-    let amount =
-        |a: &crate::objects::Amount| format!("{:>9} objects  {:>10}", a.objects, human(a.bytes));
+    let amount = |a: &crate::objects::Amount| {
+        format!("{:>9} objects  {:>10}", a.objects, human_size(a.bytes))
+    };
     let mut out = format!(
         "tierdav {} on {}, up {} s, {}\n{} connections, {} requests under way, {} locks\n\n",
         status.version,
@@ -80,8 +66,8 @@ pub fn describe(status: &Status) -> String {
     out += &format!(
         "policy    {}\ncache     {} of {} used\n",
         t.policy,
-        human(t.used_bytes),
-        human(t.capacity_bytes)
+        human_size(t.used_bytes),
+        human_size(t.capacity_bytes)
     );
     out += &format!(
         "clean     {}\ndirty     {}\n",

@@ -34,6 +34,22 @@ pub fn duration(text: &str) -> Option<Duration> {
     scale(number, ms).map(Duration::from_millis)
 }
 
+/// Bytes for people: `512 B`, `1.5 MiB`.
+pub fn human_size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            return if unit == "B" {
+                format!("{bytes} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} PiB")
+}
+
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text

@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 
 use super::body::{self, Body};
 use super::{bare, last_modified, uri};
+use crate::config::human_size;
 use crate::volume::{Kind, Meta};
 
 const STYLE: &str = "\
@@ -56,21 +57,6 @@ fn escape(text: &str) -> String {
         }
     }
     out
-}
-
-fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            return if unit == "B" {
-                format!("{bytes} B")
-            } else {
-                format!("{value:.1} {unit}")
-            };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} PiB")
 }
 
 /// The reply to HEAD of a collection.
@@ -148,7 +134,7 @@ pub fn page(
             ""
         };
         let bytes = if meta.kind == Kind::File {
-            size(meta.len)
+            human_size(meta.len)
         } else {
             String::new()
         };
@@ -200,7 +186,12 @@ mod tests {
             "&lt;a href=&#39;x&#39;&gt;\u{FFFD}&amp;&quot;"
         );
         assert_eq!(
-            [size(0), size(1023), size(1024), size(5 << 30)],
+            [
+                human_size(0),
+                human_size(1023),
+                human_size(1024),
+                human_size(5 << 30)
+            ],
             ["0 B", "1023 B", "1.0 KiB", "5.0 GiB"]
         );
         assert_eq!(order("order=desc&sort=size"), (Column::Size, true));

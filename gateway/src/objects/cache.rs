@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -225,41 +224,6 @@ impl ObjectCache {
         gauge(Gauge::MigratorQueue, |_, core| {
             core.queue.lengths().iter().sum()
         });
-    }
-
-    /// Refuses a cache directory that belongs to another root; marks an unmarked one as `root_id`'s.
-    pub fn pair_with(&self, root_id: &str) -> Result<(), CacheError> {
-        let Some(cache_dir) = &self.opts.cache_dir else {
-            return Ok(());
-        };
-        let io_error = |source| CacheError::Io {
-            op: "read or write the cache directory's format marker".into(),
-            source,
-        };
-        let marker = cache_dir.join("format");
-        let ours = format!("tierdav-cache 1\nroot {root_id}\n");
-        match std::fs::read_to_string(&marker) {
-            Ok(text) if text == ours => Ok(()),
-            Ok(text) => Err(CacheError::WrongRoot {
-                dir: cache_dir.display().to_string(),
-                found: text
-                    .lines()
-                    .find_map(|l| l.strip_prefix("root "))
-                    .unwrap_or("(unreadable marker)")
-                    .to_owned(),
-                expected: root_id.to_owned(),
-            }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let write = |path: &Path| -> io::Result<()> {
-                    std::fs::write(path, &ours)?;
-                    File::open(path)?.sync_all()?;
-                    std::fs::rename(path, &marker)?;
-                    File::open(cache_dir)?.sync_all()
-                };
-                write(&cache_dir.join("format.tmp")).map_err(io_error)
-            }
-            Err(e) => Err(io_error(e)),
-        }
     }
 
     /// Gives the mover its way to the backing tier; the first call wins.
