@@ -2,6 +2,8 @@
 //!
 //! Labels are closed enums, never paths. Knows nothing of who calls it.
 
+mod process;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -87,11 +89,16 @@ pub enum Gauge {
     TraceRecords,
     TraceDropped,
     TraceErrors,
+    RootSizeBytes,
+    CacheSizeBytes,
+    RootAvailableBytes,
+    CacheAvailableBytes,
+    TlsNotAfter,
 }
 
 impl Gauge {
     /// Name with labels, type and help. Variants of one family stand side by side in this order.
-    const ALL: [Gauge; 12] = [
+    const ALL: [Gauge; 17] = [
         Gauge::Locks,
         Gauge::CacheCapacityBytes,
         Gauge::CacheUsedBytes,
@@ -104,6 +111,11 @@ impl Gauge {
         Gauge::TraceRecords,
         Gauge::TraceDropped,
         Gauge::TraceErrors,
+        Gauge::RootSizeBytes,
+        Gauge::CacheSizeBytes,
+        Gauge::RootAvailableBytes,
+        Gauge::CacheAvailableBytes,
+        Gauge::TlsNotAfter,
     ];
 
     const fn describe(self) -> (&'static str, &'static str, &'static str, &'static str) {
@@ -155,7 +167,7 @@ impl Gauge {
                 "tierdav_dirty_age_max_seconds",
                 "",
                 "gauge",
-                "Age of the oldest dirty object.",
+                "How long the oldest dirty data has been in the cache tier only.",
             ),
             Gauge::TraceRecords => (
                 "tierdav_trace_records_total",
@@ -174,6 +186,36 @@ impl Gauge {
                 "",
                 "counter",
                 "Trace writes that failed.",
+            ),
+            Gauge::RootSizeBytes => (
+                "tierdav_volume_size_bytes",
+                "{volume=\"root\"}",
+                "gauge",
+                "Size of the file system under the tier.",
+            ),
+            Gauge::CacheSizeBytes => (
+                "tierdav_volume_size_bytes",
+                "{volume=\"cache\"}",
+                "gauge",
+                "Size of the file system under the tier.",
+            ),
+            Gauge::RootAvailableBytes => (
+                "tierdav_volume_available_bytes",
+                "{volume=\"root\"}",
+                "gauge",
+                "Bytes that are free on the file system under the tier.",
+            ),
+            Gauge::CacheAvailableBytes => (
+                "tierdav_volume_available_bytes",
+                "{volume=\"cache\"}",
+                "gauge",
+                "Bytes that are free on the file system under the tier.",
+            ),
+            Gauge::TlsNotAfter => (
+                "tierdav_tls_certificate_not_after_timestamp_seconds",
+                "",
+                "gauge",
+                "When the certificate in use expires, seconds since 1970.",
             ),
         }
     }
@@ -287,6 +329,7 @@ pub struct Metrics {
     objects: Vec<ObjectCount>,
     object_latency: Vec<Latency>,
     moved: [Moved; 3],
+    throttled_ns: AtomicU64,
     login_failures: Vec<AtomicU64>,
     gauges: RwLock<Vec<(Gauge, Source)>>,
 }
@@ -341,6 +384,7 @@ impl Metrics {
                 .map(|_| Latency::new())
                 .collect(),
             moved: Default::default(),
+            throttled_ns: AtomicU64::new(0),
             login_failures: zeros(LoginFailure::ALL.len()),
             gauges: RwLock::default(),
         }
@@ -441,6 +485,12 @@ impl Metrics {
         }
     }
 
+    /// Counts a movement's wait for the throttle.
+    pub fn throttled(&self, wait: Duration) {
+        let ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        self.throttled_ns.fetch_add(ns, Relaxed);
+    }
+
     /// Movements done, failed, and bytes moved so far.
     pub fn moved_counts(&self, kind: ActionKind) -> (u64, u64, u64) {
         let row = &self.moved[kind as usize];
@@ -493,6 +543,7 @@ impl Metrics {
             );
         }
         self.render_gauges(o);
+        process::render(o);
         out
     }
 
@@ -635,6 +686,11 @@ impl Metrics {
             let bytes = self.moved_counts(kind).2;
             let _ = writeln!(o, "tierdav_moved_bytes_total{{kind=\"{kind}\"}} {bytes}");
         }
+        let name = "tierdav_migrator_throttle_wait_seconds_total";
+        let help = "Time that movements waited for migrate_bandwidth and migrate_ops.";
+        head(o, name, "counter", help);
+        let seconds = self.throttled_ns.load(Relaxed) as f64 / 1e9;
+        let _ = writeln!(o, "{name} {seconds}");
     }
 
     fn render_gauges(&self, o: &mut String) {

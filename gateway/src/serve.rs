@@ -46,6 +46,22 @@ fn capacity(config: &Config, cache_dir: &Path) -> anyhow::Result<u64> {
     Ok((fs.f_bavail.saturating_mul(fs.f_frsize) / 2).min(AUTO_CAPACITY_MAX))
 }
 
+/// Size and free bytes of the file systems under the tiers.
+fn register_volumes(metrics: &Metrics, config: &Config) {
+    let of = |path: &Path, bytes: fn(&rustix::fs::StatVfs) -> u64| {
+        let path = path.to_path_buf();
+        move || rustix::fs::statvfs(&path).map_or(f64::NAN, |fs| bytes(&fs) as f64)
+    };
+    let size = |fs: &rustix::fs::StatVfs| fs.f_blocks.saturating_mul(fs.f_frsize);
+    let available = |fs: &rustix::fs::StatVfs| fs.f_bavail.saturating_mul(fs.f_frsize);
+    metrics.gauge(Gauge::RootSizeBytes, of(&config.root, size));
+    metrics.gauge(Gauge::RootAvailableBytes, of(&config.root, available));
+    if let Some(dir) = &config.cache_dir {
+        metrics.gauge(Gauge::CacheSizeBytes, of(dir, size));
+        metrics.gauge(Gauge::CacheAvailableBytes, of(dir, available));
+    }
+}
+
 /// Refuses a cache whose objects were cut at another size: their place in the files would be wrong.
 fn keep_object_size(dir: &Path, object_size: u32) -> anyhow::Result<()> {
     let file = dir.join("object_size");
@@ -136,6 +152,7 @@ pub async fn open(config: &Config, online: bool) -> anyhow::Result<Tiers> {
         Recorder::disabled()
     };
     recorder.register(&metrics);
+    register_volumes(&metrics, config);
     let options = CacheOptions {
         cache_dir: config.cache_dir.clone(),
         object_bytes: config.object_size,
@@ -239,6 +256,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         tiers.metrics.gauge(Gauge::Locks, move || {
             dav.upgrade().map_or(0.0, |d| d.locks().len() as f64)
         });
+    }
+    if let Some(tls) = &tls {
+        let tls = Arc::clone(tls);
+        let not_after = move || tls.not_after() as f64;
+        tiers.metrics.gauge(Gauge::TlsNotAfter, not_after);
     }
     let front = Arc::new(Front {
         dav: Arc::clone(&dav),

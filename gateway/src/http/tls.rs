@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -37,6 +38,8 @@ pub enum TlsError {
 pub struct Tls {
     files: TlsFiles,
     config: ArcSwap<ServerConfig>,
+    /// Seconds since 1970.
+    not_after: AtomicI64,
 }
 
 impl Tls {
@@ -45,22 +48,29 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] naming the file.
     pub fn open(files: TlsFiles, passwords_too: bool) -> Result<Tls, TlsError> {
-        let config = load(&files, passwords_too)?;
+        let (config, not_after) = load(&files, passwords_too)?;
         Ok(Tls {
             files,
             config: ArcSwap::new(config),
+            not_after: AtomicI64::new(not_after),
         })
     }
 
     /// Reads the files again; on an error the old certificate stays.
     pub fn reload(&self, passwords_too: bool) {
         match load(&self.files, passwords_too) {
-            Ok(config) => {
+            Ok((config, not_after)) => {
                 self.config.store(config);
+                self.not_after.store(not_after, Ordering::Relaxed);
                 tracing::info!(file = %self.files.cert.display(), "certificate read again");
             }
             Err(error) => tracing::error!(%error, "the old certificate stays"),
         }
+    }
+
+    /// When the certificate in use expires: seconds since 1970.
+    pub fn not_after(&self) -> i64 {
+        self.not_after.load(Ordering::Relaxed)
     }
 
     /// Shakes hands; the name is the client certificate's common name.
@@ -109,9 +119,21 @@ fn chain(
     }
 }
 
-fn load(files: &TlsFiles, passwords_too: bool) -> Result<Arc<ServerConfig>, TlsError> {
+/// When the first certificate of the chain expires, seconds since 1970; 0 when it cannot be read.
+fn not_after(certs: &[CertificateDer<'_>]) -> i64 {
+    let parsed = certs
+        .first()
+        .map(|c| x509_parser::parse_x509_certificate(c));
+    match parsed {
+        Some(Ok((_, cert))) => cert.validity().not_after.timestamp(),
+        _ => 0,
+    }
+}
+
+fn load(files: &TlsFiles, passwords_too: bool) -> Result<(Arc<ServerConfig>, i64), TlsError> {
     let fail = |e: &dyn std::fmt::Display| TlsError::Config(e.to_string());
     let certs = chain("tls_cert", &files.cert)?;
+    let not_after = not_after(&certs);
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| TlsError::File {
         key: "tls_key",
         path: files.key.display().to_string(),
@@ -140,5 +162,5 @@ fn load(files: &TlsFiles, passwords_too: bool) -> Result<Arc<ServerConfig>, TlsE
     let mut config = builder.with_single_cert(certs, key).map_err(|e| fail(&e))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|e| fail(&e))?;
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), not_after))
 }

@@ -221,6 +221,9 @@ impl ObjectCache {
         gauge(Gauge::ObjectBytesDirty, |_, core| {
             core.residency.dirty().bytes
         });
+        gauge(Gauge::OldestDirtySeconds, |_, core| {
+            core.residency.oldest_dirty().as_secs()
+        });
         gauge(Gauge::MigratorQueue, |_, core| {
             core.queue.lengths().iter().sum()
         });

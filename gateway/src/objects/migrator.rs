@@ -288,6 +288,7 @@ impl ObjectCache {
         if bytes > 0 {
             let wait = self.throttle.lock().take(self.recorder.now(), bytes);
             if !wait.is_zero() {
+                self.metrics.throttled(wait);
                 tokio::time::sleep(wait).await;
             }
             let mut waited = Duration::ZERO;
