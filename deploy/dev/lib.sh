@@ -32,7 +32,7 @@ gateway_start() {
     GATEWAY_PID=$!
     local i
     for i in $(seq 600); do
-        URL=$(sed -n 's/.* on \(http:[^ ]*\)$/\1/p' "$WORK/out")
+        URL=$(sed -n 's/.* on \(https\{0,1\}:[^ ]*\)$/\1/p' "$WORK/out")
         ADMIN=$(sed -n 's/.*--admin \([^ ]*\) .*/\1/p' "$WORK/out")
         [ -n "$URL" ] && [ -n "$ADMIN" ] && { PORT=${URL##*:}; PORT=${PORT%/}; return 0; }
         kill -0 "$GATEWAY_PID" 2>/dev/null || { echo "the gateway did not start"; return 1; }

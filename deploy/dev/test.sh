@@ -2,7 +2,8 @@
 # Runs the whole suite. Installs what the tests need (apt, as root or through sudo); skips what is there.
 #
 #   deploy/dev/test.sh                 everything
-#   deploy/dev/test.sh --only litmus   one stage: install format clippy unit litmus davfs2 elasticsearch
+#   deploy/dev/test.sh --only litmus   one stage: install format clippy unit litmus davfs2
+#                                      elasticsearch manifests
 #
 # Ends with one line "N passed, N failed"; exits non-zero when anything failed.
 set -uo pipefail
@@ -11,7 +12,7 @@ only=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --only) only="${2:?--only needs a stage}"; shift 2 ;;
-        -h|--help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h|--help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "unknown option $1 (try --help)" >&2; exit 2 ;;
     esac
 done
@@ -30,7 +31,7 @@ stage() { # NAME COMMAND...
 
 install() {
     local missing=() p
-    for p in litmus davfs2 curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip unzip; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
+    for p in litmus davfs2 curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip python3-venv unzip openssl prometheus; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
     [ ${#missing[@]} = 0 ] && return 0
     $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
 }
@@ -55,6 +56,7 @@ stage unit unit
 stage litmus deploy/dev/litmus.sh
 stage davfs2 deploy/dev/davfs2.sh
 stage elasticsearch deploy/dev/elasticsearch.sh
+stage manifests deploy/dev/manifests.sh
 
 [ $failed = 0 ] || echo "failed: ${failures[*]}"
 echo "$passed passed, $failed failed"
