@@ -3,7 +3,7 @@
 #
 #   deploy/dev/test.sh                 everything
 #   deploy/dev/test.sh --only litmus   one stage: install format clippy unit litmus davfs2
-#                                      elasticsearch manifests
+#                                      elasticsearch manifests device
 #
 # Ends with one line "N passed, N failed"; exits non-zero when anything failed.
 set -uo pipefail
@@ -57,6 +57,7 @@ stage litmus deploy/dev/litmus.sh
 stage davfs2 deploy/dev/davfs2.sh
 stage elasticsearch deploy/dev/elasticsearch.sh
 stage manifests deploy/dev/manifests.sh
+stage device deploy/dev/device.sh
 
 [ $failed = 0 ] || echo "failed: ${failures[*]}"
 echo "$passed passed, $failed failed"
