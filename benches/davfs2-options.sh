@@ -7,12 +7,14 @@ cargo build --quiet --release --manifest-path "$REPO/Cargo.toml" --package gatew
 TIERDAV="${CARGO_TARGET_DIR:-$REPO/target}/release/tierdav"
 FILES=${1:-300} LARGE_MIB=${2:-256}
 gateway_start --cache-capacity 4GiB || exit 1
+chmod 755 "$WORK" # davfs2 gives root up and must still reach its cache
+install -d -g davfs2 -m 775 "$WORK/davfs2-cache"
 mkdir "$WORK/small" && for i in $(seq "$FILES"); do head -c 10240 /dev/urandom > "$WORK/small/$i"; done
 head -c $((LARGE_MIB << 20)) /dev/urandom > "$WORK/large"
 mkdir "$WORK/many" && (cd "$WORK/many" && seq 3000 | xargs touch)
 curl -sf -X MKCOL "${URL}many/" -o /dev/null
 (cd "$WORK/many" && find . -type f -printf '%f\n' | sed "s|.*|upload-file = \"&\"\nurl = \"${URL}many/&\"\noutput = /dev/null\nnext|" | sed '$d') > "$WORK/many.curl"
-curl -sf --config "$WORK/many.curl"
+(cd "$WORK/many" && curl -sf --config "$WORK/many.curl")
 
 ms() { local start=${EPOCHREALTIME/./}; "$@" > /dev/null 2>&1; local status=$?; echo $(((${EPOCHREALTIME/./} - start) / 1000)); return $status; }
 echo "| changed | listing | copy $FILES files of 10 KiB | until uploaded | copy $LARGE_MIB MiB | until uploaded | read it cold | list 3000 names cold |"
@@ -23,15 +25,15 @@ row() { # NAME LINES...
     mkdir -p "$dir"
     {
         sed -e 's|@LOCK_OWNER@|bench|' -e 's|@CACHE_MIB@|1024|' "$REPO/deploy/device/davfs2.conf"
-        printf '%s\n' "$@"
+        printf '%s\n' "cache_dir $WORK/davfs2-cache" "$@"
     } > "$dir.conf"
     MOUNTS=("$dir")
-    mount_it() { mount -t davfs -o "conf=$dir.conf,uid=0" "$URL" "$dir" < /dev/null; }
+    mount_it() { mount -t davfs -o "conf=$dir.conf,uid=0" "$URL" "$dir" < /dev/null || exit 1; }
     mount_it; ls "$dir" > /dev/null 2>&1 || listing=fails
     mkdir "$dir/t"
     copy=$(ms cp "$WORK/small/"* "$dir/t/"); up=$(ms umount "$dir"); mount_it
     large=$(ms cp "$WORK/large" "$dir/t/large"); large_up=$(ms umount "$dir")
-    rm -rf /var/cache/davfs2/*; mount_it
+    rm -rf "$WORK/davfs2-cache/"*; mount_it
     cold=$(ms cat "$dir/t/large"); list=$(ms ls -l "$dir/many"); umount "$dir"
     curl -sf -X DELETE "${URL}t/" -o /dev/null
     echo "| $name | $listing | $copy ms | +$up ms | $large ms | +$large_up ms | $cold ms | $list ms |"

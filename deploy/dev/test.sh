@@ -3,7 +3,7 @@
 #
 #   deploy/dev/test.sh                 everything
 #   deploy/dev/test.sh --only litmus   one stage: install format clippy unit litmus davfs2
-#                                      elasticsearch manifests device
+#                                      elasticsearch manifests device walkthrough
 #
 # Ends with one line "N passed, N failed"; exits non-zero when anything failed.
 set -uo pipefail
@@ -31,7 +31,7 @@ stage() { # NAME COMMAND...
 
 install() {
     local missing=() p
-    for p in litmus davfs2 curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip python3-venv unzip openssl prometheus; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
+    for p in litmus davfs2 curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip python3-venv unzip openssl prometheus python3-seccomp iproute2; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
     [ ${#missing[@]} = 0 ] && return 0
     $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
 }
@@ -58,6 +58,7 @@ stage davfs2 deploy/dev/davfs2.sh
 stage elasticsearch deploy/dev/elasticsearch.sh
 stage manifests deploy/dev/manifests.sh
 stage device deploy/dev/device.sh
+stage walkthrough deploy/dev/walkthrough.sh
 
 [ $failed = 0 ] || echo "failed: ${failures[*]}"
 echo "$passed passed, $failed failed"

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# Runs the commands of docs/deploy.md, as they stand there (blocks after `<!-- run: NAME -->`), and checks what they promise.
+#
+# In a sandbox: namespaces for mounts, processes and network, and a copy-on-write view of this machine's file system, so that
+# packages, /etc, ports and mounts are the walk-through's own and gone afterwards. systemctl is deploy/dev/unit_run.py, which
+# runs a unit's own command under its own sandbox options.
+set -uo pipefail
+. "$(dirname "$0")/lib.sh"
+PAGE="$REPO/docs/deploy.md"
+
+block() { # NAME: the commands of one block
+    awk -v want="<!-- run: $1 -->" '$0 == want { found = 1; next } found && /^```sh/ { on = 1; next } on && /^```/ { exit } on' "$PAGE"
+}
+
+outside() {
+    [ "$(id -u)" = 0 ] || { echo "the walk-through needs root"; exit 1; }
+    local target=${CARGO_TARGET_DIR:-$REPO/target} p
+    for p in python3-seccomp iproute2 prometheus davfs2; do
+        dpkg -s $p > /dev/null 2>&1 || { echo "$p is missing: apt-get install $p"; exit 1; }
+    done
+    # The page's first block, with the development profile: the same package, built in seconds.
+    if ! [ -x "$target/deb-tools/bin/cargo-deb" ]; then
+        local version; version=$(sed -n 's/^cargo install cargo-deb --version \([0-9.]*\).*/\1/p' "$PAGE")
+        CARGO_TARGET_DIR="$target" cargo install --quiet cargo-deb --version "$version" --locked --root "$target/deb-tools" || exit 1
+    fi
+    export PATH="$target/deb-tools/bin:$PATH"
+    mkdir "$WORK/debian"
+    (cd "$REPO" && cargo deb --quiet --package gateway --profile dev --output "$WORK/debian/" \
+        && cargo deb --quiet --package gateway --profile dev --no-build --deb-revision 2 --output "$WORK/debian/") || exit 1
+    check "packages are built: $(cd "$WORK/debian" && echo *)" test "$(ls "$WORK/debian" | wc -l)" = 2
+    check "systemd finds no fault with the unit" bash -c "! systemd-analyze verify --man=no $REPO/deploy/systemd/tierdav.service 2>&1 | grep -v 'not executable'"
+    exposure=$(systemd-analyze security --offline=true "$REPO/deploy/systemd/tierdav.service" 2> /dev/null | sed -n 's/.*Overall exposure level.*: \([0-9.]*\) .*/\1/p')
+    check "the page tells the unit's exposure ($exposure)" grep -q "says $exposure, OK" "$PAGE"
+
+    mkdir "$WORK/real" "$WORK/tmpfs" "$WORK/root"
+    SANDBOX="$WORK" unshare --mount --net --pid --fork --kill-child "$0" --inside || exit 1
+}
+
+inside() { # builds the sandbox and enters it
+    trap - EXIT
+    mount --make-rprivate / && mount -t tmpfs tmpfs "$OUTER/tmpfs" && mkdir "$OUTER/tmpfs/up" "$OUTER/tmpfs/work" \
+        && mount -t overlay overlay -o "lowerdir=/,upperdir=$OUTER/tmpfs/up,workdir=$OUTER/tmpfs/work" "$OUTER/root" || exit 1
+    cd "$OUTER/root" || exit 1
+    mount -t proc proc proc && mount --rbind /dev dev && mount --rbind /sys sys && mount -t tmpfs tmpfs run && mount -t tmpfs tmpfs mnt || exit 1
+    mkdir -p "$OUTER/real/lib" "$OUTER/real/tmp" && chmod 1777 "$OUTER/real/tmp"
+    # The tiers on the machine's own file system: overlays are no place for a storage server.
+    mkdir -p var/lib/tierdav && mount --bind "$OUTER/real/lib" var/lib/tierdav || exit 1
+    mkdir -p "$REPO_IN/target/debian" && cp "$OUTER/debian/"* "$REPO_IN/target/debian/"
+    install -m 755 "$REPO/deploy/dev/unit_run.py" usr/local/bin/systemctl
+    printf 'quiet "2";\nDpkg::Use-Pty "0";\n' > etc/apt/apt.conf.d/99walkthrough
+    mount --bind "$OUTER/real/tmp" tmp
+    # As on any machine with systemd.
+    mount --make-rshared "$OUTER/root" || exit 1
+    ip link set lo up
+    exec env -i DEBIAN_FRONTEND=noninteractive HOME=/root TERM=dumb PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin chroot . \
+        /bin/bash "$REPO/deploy/dev/walkthrough.sh" --steps
+}
+
+run_block() { # NAME: in this shell, so that what a block defines stays
+    local commands; commands=$(block "$1")
+    [ -n "$commands" ] || { echo "FAILED: $PAGE has no block $1"; exit 1; }
+    printf '%s\n' "$commands" | sed "s/^/    $1> /"
+    printf 'set -e\n%s\n' "$commands" > "/tmp/$1.sh"
+    check "the page's commands: $1" timeout 120 bash -o pipefail "/tmp/$1.sh"
+}
+
+metric() { curl -sf http://127.0.0.1:4919/.tierdav/metrics | awk -v name="$1" '$1 == name { print $2 }'; }
+ready() {
+    local i
+    for i in $(seq 200); do curl -sf http://127.0.0.1:4919/.tierdav/ready > /dev/null && return; read -rt 0.1 <> <(:) || true; done
+    tail -n 5 /var/log/tierdav.service.log; return 1
+}
+pid() { cat /run/unit-run/tierdav.service; }
+as_pi() { curl -sf --user "pi:$(cat /root/tierdav-password)" "$@"; }
+
+# Puts and gets until /tmp/stop exists; a connection may be tried again, an answer that is no success is a failure.
+load() {
+    local n=0
+    head -c 65536 /dev/urandom > /tmp/payload
+    while [ ! -e /tmp/stop ]; do
+        n=$((n + 1))
+        as_pi --retry 60 --retry-delay 1 --retry-connrefused -T /tmp/payload "http://127.0.0.1:4918/during-$1-$n" -o /dev/null \
+            && as_pi --retry 60 --retry-delay 1 --retry-connrefused "http://127.0.0.1:4918/during-$1-$n" | cmp - /tmp/payload \
+            || echo "request $n of $1 failed" >> /tmp/failures
+    done
+    echo $n >> /tmp/requests
+}
+
+failed() { # what a look at the sandbox would show
+    tail -n 5 /var/log/*.service.log
+    curl -s http://127.0.0.1:4919/.tierdav/metrics | grep -E '^tierdav_(cache|object_bytes|dirty)'
+}
+
+steps() {
+    trap 'status=$?; [ $status = 0 ] || failed; exit $status' EXIT
+    cd "$REPO" || exit 1
+    run_block install
+    ready || exit 1
+    check "it runs as its own user" test "$(stat -c %U "/proc/$(pid)")" = tierdav
+    check "without any capability" grep -q '^CapBnd:[[:space:]]*0*$' "/proc/$(pid)/status"
+    check "with a system-call filter" grep -q '^Seccomp:[[:space:]]*2$' "/proc/$(pid)/status"
+    check "and a read-only system" bash -c "grep -qE '^[^ ]+ [^ ]+ [^ ]+ / / ro' /proc/$(pid)/mountinfo"
+
+    run_block users
+    ready || exit 1
+    check "without a login: 401" test "$(curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:4918/)" = 401
+    check "with it: 207" test "$(as_pi -X PROPFIND -H 'Depth: 0' -o /dev/null -w '%{http_code}' http://127.0.0.1:4918/)" = 207
+
+    run_block mount
+    check "the copy is right" diff -r /usr/share/zoneinfo/Europe /mnt/tierdav/Europe
+    run_block prometheus
+    run_block alert
+    ready || exit 1
+
+    rm -f /tmp/failures /tmp/requests /tmp/stop
+    load 1 & load 2 &
+    before=$(pid)
+    run_block upgrade
+    ready || exit 1
+    check "another process serves" test "$(pid)" != "$before"
+    echo "written after the upgrade" > /mnt/tierdav/after
+    check "the mount survived" diff -r /usr/share/zoneinfo/Europe /mnt/tierdav/Europe
+    touch /tmp/stop
+    wait
+    check "the new package is installed" test "$(dpkg-query -W -f '${Version}' tierdav)" = 0.1.0-2
+    check "no request failed during the upgrade ($(tr '\n' ' ' < /tmp/requests)writes and reads)" test ! -e /tmp/failures
+
+    run_block remove
+    check "the root holds plain files" diff -r /usr/share/zoneinfo/Europe /var/lib/tierdav/root/Europe
+    check "also the last one" grep -q "after the upgrade" /var/lib/tierdav/root/after
+    check "the program is gone" test ! -e /usr/bin/tierdav
+    check "nothing is mounted" bash -c "! mountpoint -q /mnt/tierdav"
+    systemctl stop prometheus
+}
+
+case "${1:-}" in
+    --inside) rmdir "$WORK"; OUTER=${SANDBOX:?}; REPO_IN=".$REPO"; inside ;;
+    --steps) trap - EXIT; rm -rf "$WORK"; steps ;;
+    *) outside ;;
+esac
