@@ -317,6 +317,17 @@ def monitoring():
     check("every metric is on the dashboard", unseen)
 
 
+def pages():
+    """What the pages name must be there: directories for kubectl, and the files of links."""
+    missing = []
+    for page in [*sorted((REPO / "docs").glob("*.md")), KUBERNETES / "app-pod" / "README.md"]:
+        text = page.read_text()
+        named = [REPO / d for d in re.findall(r"(?:-k|-f|^\| `)\s*(deploy/[\w./-]+)", text, re.M)]
+        named += [page.parent / link for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]*)?\)", text)]
+        missing += [f"{page.name}: {p}" for p in named if not p.exists()]
+    check("what the pages name is there", missing)
+
+
 built = build_all()
 validate(built)
 if failed == 0:
@@ -325,5 +336,6 @@ if failed == 0:
     traps(built)
 scripts()
 monitoring()
+pages()
 print(f"manifests: {passed} checks passed, {failed} failed")
 sys.exit(failed > 0)
