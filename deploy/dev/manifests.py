@@ -84,6 +84,8 @@ def build_all():
                 continue
             builds[name] = [o for o in yaml.safe_load_all(output) if o]
             check(f"{name} builds ({len(builds[name])} objects)", [])
+    alone = KUBERNETES / "components/ingress/k3s-traefik.yaml"
+    builds[alone.name] = [o for o in yaml.safe_load_all(alone.read_text()) if o]
     return builds
 
 

@@ -87,8 +87,29 @@ load() {
 }
 
 failed() { # what a look at the sandbox would show
+    head -n 20 /tmp/failures
+    grep -vE 'status.*=.*(200|201|204|207)' /var/log/tierdav.service.log | grep -v 401 | tail -n 20
     tail -n 5 /var/log/*.service.log
     curl -s http://127.0.0.1:4919/.tierdav/metrics | grep -E '^tierdav_(cache|object_bytes|dirty)'
+}
+
+# The same through the mount: each file is written, closed (which uploads it) and later compared in the root. While davfs2
+# cannot reach the server, open() for a new file answers EAGAIN: the application tries again, and that pause is measured.
+load_mount() {
+    local n=0 start pause=0 now
+    mkdir /mnt/tierdav/during
+    while [ ! -e /tmp/stop ]; do
+        n=$((n + 1)) start=${EPOCHREALTIME/./}
+        until echo "file $n" > "/mnt/tierdav/during/$n"; do
+            read -rt 0.1 <> <(:) || true
+            [ $((${EPOCHREALTIME/./} - start)) -lt 60000000 ] || { echo "file $n of the mount failed" >> /tmp/failures; break; }
+        done 2> /tmp/again
+        grep -qv "temporarily unavailable" /tmp/again && { cat /tmp/again >> /tmp/failures; }
+        now=$((${EPOCHREALTIME/./} - start))
+        [ $now -le $pause ] || pause=$now
+    done
+    echo $n >> /tmp/requests
+    echo "writers on the mount paused for $((pause / 1000)) ms at most"
 }
 
 steps() {
@@ -113,7 +134,7 @@ steps() {
     ready || exit 1
 
     rm -f /tmp/failures /tmp/requests /tmp/stop
-    load 1 & load 2 &
+    load 1 & load 2 & load_mount &
     before=$(pid)
     run_block upgrade
     ready || exit 1
@@ -124,9 +145,12 @@ steps() {
     wait
     check "the new package is installed" test "$(dpkg-query -W -f '${Version}' tierdav)" = 0.1.0-2
     check "no request failed during the upgrade ($(tr '\n' ' ' < /tmp/requests)writes and reads)" test ! -e /tmp/failures
+    check "and there were some" test "$(sort -n /tmp/requests | head -1)" -ge 5
 
     run_block remove
     check "the root holds plain files" diff -r /usr/share/zoneinfo/Europe /var/lib/tierdav/root/Europe
+    during() { for f in /var/lib/tierdav/root/during/*; do [ "$(cat "$f")" = "file ${f##*/}" ] || return 1; done; }
+    check "with every file that was written during the upgrade" during
     check "also the last one" grep -q "after the upgrade" /var/lib/tierdav/root/after
     check "the program is gone" test ! -e /usr/bin/tierdav
     check "nothing is mounted" bash -c "! mountpoint -q /mnt/tierdav"
