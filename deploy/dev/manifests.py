@@ -152,7 +152,7 @@ def gateway(builds):
         expect(gateway_set["spec"]["replicas"] == 1, "two writers on one root")
         expect(spec["enableServiceLinks"] is False, "service links look like settings")
         expect(spec["automountServiceAccountToken"] is False, "a token is mounted")
-        grace = int(config["TIERDAV_SHUTDOWN_GRACE"].removesuffix("s")) + container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        grace = int(config.get("TIERDAV_SHUTDOWN_GRACE", "30s").removesuffix("s")) + container["lifecycle"]["preStop"]["sleep"]["seconds"]
         expect(spec["terminationGracePeriodSeconds"] > grace, "the kubelet kills before the gateway is through")
         for o in objects:
             if o["kind"] == "Service":

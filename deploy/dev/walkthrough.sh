@@ -143,7 +143,7 @@ steps() {
     check "the mount survived" diff -r /usr/share/zoneinfo/Europe /mnt/tierdav/Europe
     touch /tmp/stop
     wait
-    check "the new package is installed" test "$(dpkg-query -W -f '${Version}' tierdav)" = 0.1.0-2
+    check "the new package is installed" bash -c "dpkg-query -W -f '\${Version}' tierdav | grep -q -- '-2$'"
     check "no request failed during the upgrade ($(tr '\n' ' ' < /tmp/requests)writes and reads)" test ! -e /tmp/failures
     check "and there were some" test "$(sort -n /tmp/requests | head -1)" -ge 5
 
