@@ -10,8 +10,10 @@ use crate::types::{FileId, Nanos, ObjectId, Tier};
 ///
 /// The caller guarantees: the time given with an event never runs backwards by more than scheduling
 /// noise (a policy treats an earlier time as "no time has passed"); an action that was proposed is
-/// answered once, by its confirmation or by [`Event::Failed`], unless [`Event::Deleted`] came first.
-/// Events about objects that the policy does not know are harmless.
+/// answered exactly once, by its confirmation ([`Event::Promoted`], [`Event::Flushed`], [`Event::Evicted`])
+/// or by [`Event::Failed`]; after [`Event::Deleted`] the answer may be left out. An action without an
+/// answer stays pending, and its bytes planned, for as long as the object exists. Answers that come
+/// twice or about unknown objects are harmless, and [`Event::Failed`] never proposes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Bytes of an object went to a client.

@@ -120,6 +120,9 @@ pub struct InvalidParameter {
 }
 
 impl PolicyConfig {
+    /// All policies, by their names in the configuration.
+    pub const NAMES: &[&str] = &["none", "lru", "recency", "cost-benefit"];
+
     /// Its name in the configuration.
     pub const fn name(&self) -> &'static str {
         match self {

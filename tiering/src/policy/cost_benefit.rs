@@ -357,6 +357,10 @@ impl Strategy for CostBenefit {
         ids.into_iter().for_each(|id| self.forget(id));
     }
 
+    fn remembered(&self) -> usize {
+        self.heat.len()
+    }
+
     fn pop_victim(&mut self, now: Nanos) -> Option<ObjectId> {
         let id = self
             .coldest_resident(now)

@@ -44,6 +44,10 @@ impl Order {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.turn_of.len()
+    }
+
     pub(crate) fn pop_oldest(&mut self) -> Option<ObjectId> {
         let (_, id) = self.by_turn.pop_first()?;
         self.turn_of.remove(&id);
@@ -72,6 +76,9 @@ impl Strategy for Lru {
     }
     fn left(&mut self, id: ObjectId) {
         self.order.remove(id);
+    }
+    fn remembered(&self) -> usize {
+        self.order.len()
     }
     fn pop_victim(&mut self, _: Nanos) -> Option<ObjectId> {
         self.order.pop_oldest()

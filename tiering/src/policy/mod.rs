@@ -1,5 +1,7 @@
 //! The decision-makers: events in, proposed movements out.
 
+#[cfg(test)]
+mod answers;
 mod config;
 mod cost_benefit;
 mod lru;
@@ -33,6 +35,30 @@ pub trait Policy: Send {
     /// Appends what time and watermarks ask for: call about once a second, and when the cache is over
     /// its high watermark.
     fn tick(&mut self, now: Nanos, view: &CacheView, out: &mut Vec<Action>);
+
+    /// What is under way and what is remembered. Walks all residents: for status pages and tests.
+    fn plan(&self) -> Plan {
+        Plan::default()
+    }
+}
+
+/// What a policy has proposed and not yet seen answered, and how much it remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Objects in the cache.
+    pub residents: u64,
+    /// Promotions without an answer.
+    pub promotions: u64,
+    /// Flushes without an answer.
+    pub flushes: u64,
+    /// Evictions without an answer.
+    pub evictions: u64,
+    /// Bytes of the promotions without an answer.
+    pub promoting_bytes: u64,
+    /// Bytes of residents that are to leave.
+    pub leaving_bytes: u64,
+    /// Objects of which the policy holds anything, those outside the cache included.
+    pub remembered: u64,
 }
 
 /// Makes the policy that `config` names.

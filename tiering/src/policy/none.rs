@@ -28,6 +28,9 @@ impl Strategy for NoCache {
     fn left(&mut self, id: ObjectId) {
         self.unwanted.remove(&id);
     }
+    fn remembered(&self) -> usize {
+        self.unwanted.len()
+    }
     fn pop_victim(&mut self, _: Nanos) -> Option<ObjectId> {
         self.unwanted.pop_first()
     }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Policy;
+use super::{Plan, Policy};
 use crate::event::{Action, ActionKind, CacheView, Event, Reason};
 use crate::types::{FileId, Nanos, ObjectId, Tier};
 
@@ -49,6 +49,8 @@ pub(crate) trait Strategy: Send {
     fn left(&mut self, id: ObjectId);
     /// The version is gone: nothing of it need be remembered.
     fn forgot(&mut self, _file: FileId) {}
+    /// Objects of which anything is held, ghosts included: what memory grows with.
+    fn remembered(&self) -> usize;
     /// Takes the next victim out of the order.
     fn pop_victim(&mut self, now: Nanos) -> Option<ObjectId>;
     /// Takes one more resident out of the order that must leave whether or not the cache is full.
@@ -190,7 +192,8 @@ impl<S: Strategy> Planner<S> {
     }
 
     fn flushed(&mut self, id: ObjectId, out: &mut Vec<Action>) {
-        let Some(resident) = self.residents.get_mut(&id) else {
+        // A second answer finds it clean: were it heeded, its eviction would be proposed twice.
+        let Some(resident) = self.residents.get_mut(&id).filter(|r| r.dirty) else {
             return;
         };
         self.dirty.remove(&(resident.dirty_since, id));
@@ -370,7 +373,9 @@ impl<S: Strategy> Policy for Planner<S> {
             } => {}
             Event::Deleted { file, .. } => self.deleted(file),
             Event::Promoted { id, .. } => {
-                if let Some(len) = self.promotion_over(id) {
+                let len = self.promotion_over(id);
+                // Never over a resident: it may be dirty, and the cache's only copy is not forgotten.
+                if let Some(len) = len.filter(|_| !self.residents.contains_key(&id)) {
                     self.enter(now, id, len, false, Origin::Moved);
                 }
             }
@@ -388,5 +393,21 @@ impl<S: Strategy> Policy for Planner<S> {
     fn tick(&mut self, now: Nanos, view: &CacheView, out: &mut Vec<Action>) {
         self.flush_aged(now, view, out);
         self.relieve(now, view, 0, out);
+    }
+
+    fn plan(&self) -> Plan {
+        let pending = |kind| {
+            let of_kind = self.residents.values().filter(|r| r.pending == Some(kind));
+            of_kind.count() as u64
+        };
+        Plan {
+            residents: self.residents.len() as u64,
+            promotions: self.promoting.len() as u64,
+            flushes: pending(ActionKind::Flush),
+            evictions: pending(ActionKind::Evict),
+            promoting_bytes: self.promoting_bytes,
+            leaving_bytes: self.leaving_bytes,
+            remembered: self.strategy.remembered() as u64,
+        }
     }
 }

@@ -87,6 +87,9 @@ impl Strategy for Recency {
     fn left(&mut self, id: ObjectId) {
         self.order.remove(id);
     }
+    fn remembered(&self) -> usize {
+        self.order.len() + self.periods.iter().map(BTreeSet::len).sum::<usize>()
+    }
     fn pop_victim(&mut self, _: Nanos) -> Option<ObjectId> {
         self.order.pop_oldest()
     }
