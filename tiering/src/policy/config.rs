@@ -1,109 +1,220 @@
-//! Parameters of the policies, with units in their names.
+//! Parameters of the policies: one table of names, units, ranges and defaults feeds everything.
 
 use serde::{Deserialize, Serialize};
 
-/// Which policy, and its parameters: `{ name = "cost-benefit", half_life_s = 600 }`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "kebab-case")]
-pub enum PolicyConfig {
+/// One parameter of one policy.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Parameter {
+    /// The policy's name in the configuration.
+    pub policy: &'static str,
+    /// Its name below `policy`.
+    pub name: &'static str,
+    /// What it counts; empty for a plain number.
+    pub unit: &'static str,
+    /// Smallest allowed value.
+    pub min: f64,
+    /// Largest allowed value.
+    pub max: f64,
+    /// Value when nothing is said.
+    pub default: f64,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// A number that can be a parameter.
+trait Number: Copy {
+    fn to_f64(self) -> f64;
+    fn from_f64(value: f64) -> Self;
+}
+
+macro_rules! numbers {
+    ($($t:ty),*) => { $(impl Number for $t {
+        fn to_f64(self) -> f64 { self as f64 }
+        fn from_f64(value: f64) -> Self { value as $t }
+    })* };
+}
+numbers!(u32, u64, f64);
+
+macro_rules! policies {
+    ($($(#[$vdoc:meta])* $variant:ident($config:ident) = $policy:literal {
+        $($(#[doc = $doc:literal])+ $field:ident: $t:ty = $default:expr, $min:expr => $max:expr, $unit:literal;)*
+    })*) => {
+        $(
+            #[doc = concat!("Parameters of `", $policy, "`.")]
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            #[serde(default, deny_unknown_fields)]
+            pub struct $config { $($(#[doc = $doc])+ pub $field: $t,)* }
+
+            impl Default for $config {
+                fn default() -> Self { Self { $($field: $default,)* } }
+            }
+        )*
+
+        /// Which policy, and its parameters: `{ name = "cost-benefit", half_life_s = 600 }`.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "name", rename_all = "kebab-case")]
+        pub enum PolicyConfig { $($(#[$vdoc])* #[serde(rename = $policy)] $variant($config),)* }
+
+        /// Every parameter of every policy.
+        pub const PARAMETERS: &[Parameter] = &[$($(Parameter {
+            policy: $policy,
+            name: stringify!($field),
+            unit: $unit,
+            min: $min as f64,
+            max: $max as f64,
+            default: $default as f64,
+            doc: concat!($($doc),+),
+        },)*)*];
+
+        impl PolicyConfig {
+            /// All policies, by their names in the configuration.
+            pub const NAMES: &[&str] = &[$($policy),*];
+
+            /// Its name in the configuration.
+            pub const fn name(&self) -> &'static str {
+                match self { $(PolicyConfig::$variant(_) => $policy,)* }
+            }
+
+            /// The default parameters of a policy, by its name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($policy => Some(PolicyConfig::$variant($config::default())),)*
+                    _ => None,
+                }
+            }
+
+            /// The value of a parameter.
+            pub fn get(&self, name: &str) -> Option<f64> {
+                match self {
+                    $(PolicyConfig::$variant(_config) => match name {
+                        $(stringify!($field) => Some(_config.$field.to_f64()),)*
+                        _ => None,
+                    },)*
+                }
+            }
+
+            /// Sets a parameter; false when there is none of this name. The range is not checked here.
+            pub fn set(&mut self, name: &str, _value: f64) -> bool {
+                match self {
+                    $(PolicyConfig::$variant(_config) => match name {
+                        $(stringify!($field) => { _config.$field = Number::from_f64(_value); true })*
+                        _ => false,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+policies! {
     /// Keeps nothing in the cache, and empties one that holds something.
-    None(NoneConfig),
+    None(NoneConfig) = "none" {}
     /// Promotes on the first read, evicts the least recently used.
-    Lru(LruConfig),
-    /// Promotes what was seen in the last periods, like Ceph's hit sets.
-    Recency(RecencyConfig),
+    Lru(LruConfig) = "lru" {}
+    /// Promotes on the first read, evicts in the order of arrival.
+    Fifo(FifoConfig) = "fifo" {}
+    /// Evicts the least often used.
+    Lfu(LfuConfig) = "lfu" {
+        /// Counts are halved after so many accesses per resident; 0 never.
+        age_every: u32 = 16, 0 => 1_000_000, "accesses";
+    }
+    /// Adapts between recency and frequency.
+    Arc(ArcConfig) = "arc" {}
+    /// Ranks by the distance between the last two uses.
+    Lirs(LirsConfig) = "lirs" {
+        /// Share of the capacity for objects not yet used twice in a short time.
+        hir_share: f64 = 0.01, 0.0 => 0.9, "";
+        /// Bytes of evicted objects remembered, in capacities.
+        ghost_share: f64 = 10.0, 0.0 => 100.0, "";
+    }
+    /// A queue for what is new, an LRU list for what came back.
+    #[serde(alias = "two-q")]
+    TwoQ(TwoQConfig) = "2q" {
+        /// Share of the capacity for new objects.
+        in_share: f64 = 0.25, 0.0 => 1.0, "";
+        /// Bytes of evicted new objects remembered, in capacities.
+        out_share: f64 = 0.5, 0.0 => 100.0, "";
+    }
+    /// Three queues.
+    #[serde(alias = "s3fifo")]
+    S3Fifo(S3FifoConfig) = "s3-fifo" {
+        /// Share of the capacity for new objects.
+        small_share: f64 = 0.1, 0.0 => 1.0, "";
+        /// Bytes of evicted new objects remembered, in capacities.
+        ghost_share: f64 = 0.9, 0.0 => 100.0, "";
+        /// Uses after which a new object moves to the main queue.
+        move_at: u32 = 2, 1 => 3, "uses";
+    }
+    /// One queue and a hand.
+    Sieve(SieveConfig) = "sieve" {}
+    /// A window, a segmented LRU list, and a sketch that decides who stays.
+    #[serde(alias = "wtinylfu")]
+    WTinyLfu(WTinyLfuConfig) = "w-tinylfu" {
+        /// Share of the capacity for the window.
+        window_share: f64 = 0.01, 0.0 => 0.9, "";
+        /// Share of the rest for what was used again there.
+        protected_share: f64 = 0.8, 0.0 => 1.0, "";
+    }
+    /// Uses times cost by size, with a clock.
+    Gdsf(GdsfConfig) = "gdsf" {
+        /// Cost of a fetch beside its size; 0 makes every fetch cost the same.
+        fixed_bytes: u64 = 0, 0 => 1_u64 << 30, "bytes";
+    }
+    /// Least recently used, and only what was missed twice gets in.
+    #[serde(alias = "lru2nd")]
+    Lru2nd(Lru2ndConfig) = "lru-2nd" {
+        /// Bytes of missed objects remembered, in capacities.
+        ghost_share: f64 = 1.0, 0.0 => 1000.0, "";
+    }
+    /// Promotes what was seen in the last periods, like Ceph's hit sets. Defaults are Ceph's
+    /// (`hit_set_count` 4, `hit_set_period` 1200 s, `min_read_recency_for_promote` 1,
+    /// `osd_tier_promote_max_bytes_sec` 5 MiB, `osd_tier_promote_max_objects_sec` 25).
+    Recency(RecencyConfig) = "recency" {
+        /// Length of a period.
+        period_s: u64 = 1200, 1 => 31_536_000, "seconds";
+        /// Periods remembered, the current one included.
+        periods: u32 = 4, 1 => 64, "periods";
+        /// Promote what was already seen in each of the last so many periods; 0 promotes always.
+        needed: u32 = 1, 0 => 64, "periods";
+        /// A period ends early when it has seen so many objects: bounds memory.
+        period_objects_max: u32 = 100_000, 1 => 1_u32 << 26, "objects";
+        /// Promotion budget; 0 is no limit.
+        promote_bytes_per_s: u64 = 5 << 20, 0 => 1_u64 << 40, "bytes per second";
+        /// Promotion budget; 0 is no limit.
+        promote_objects_per_s: u32 = 25, 0 => 1_000_000, "objects per second";
+    }
     /// Promotes what has already cost the backing device its price in head time.
-    CostBenefit(CostBenefitConfig),
+    CostBenefit(CostBenefitConfig) = "cost-benefit" {
+        /// Time in which the memory of an access fades to a half.
+        half_life_s: f64 = 600.0, 0.001 => 31_536_000.0, "seconds";
+        /// Promote when the head time spent exceeds this many times the price of the move.
+        theta: f64 = 1.0, 0.001 => 1000.0, "";
+        /// How much hotter than its victim an object must be, as a fraction.
+        stickiness: f64 = 0.2, 0.0 => 1000.0, "";
+        /// What a dirty victim's flush weighs, in head times of the object.
+        dirty_weight: f64 = 0.3, 0.0 => 1000.0, "";
+        /// What a 304 weighs, in head times of the object. It never promotes, but it keeps.
+        revalidation_weight: f64 = 0.1, 0.0 => 1000.0, "";
+        /// Share of the capacity for new writes.
+        nursery_share: f64 = 0.4, 0.0 => 1.0, "";
+        /// Promotion budget; 0 is no limit.
+        promote_bytes_per_s: u64 = 20 << 20, 0 => 1_u64 << 40, "bytes per second";
+        /// One seek of the backing device (Baleen, FAST '24: 11.5).
+        seek_ms: f64 = 11.5, 0.0 => 10_000.0, "milliseconds";
+        /// Its transfer rate (Baleen: 143).
+        transfer_mib_per_s: f64 = 143.0, 0.001 => 1_000_000.0, "MiB per second";
+        /// Residents compared for the choice of one victim.
+        samples: u32 = 32, 1 => 1024, "objects";
+        /// Objects outside the cache whose heat is remembered: bounds memory.
+        ghosts_max: u32 = 262_144, 0 => 1_u32 << 26, "objects";
+        /// Seed of the sampling.
+        seed: u64 = 0x7469_6572, 0 => u64::MAX, "";
+    }
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
         PolicyConfig::CostBenefit(CostBenefitConfig::default())
-    }
-}
-
-/// `none` has no parameters.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NoneConfig {}
-
-/// `lru` has no parameters.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LruConfig {}
-
-/// Parameters of `recency`. The defaults are Ceph's (`hit_set_count` 4, `hit_set_period` 1200 s,
-/// `min_read_recency_for_promote` 1).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RecencyConfig {
-    /// Length of a period, seconds.
-    pub period_s: u64,
-    /// Periods remembered, the current one included.
-    pub periods: u32,
-    /// Promote when an object was already seen in each of the last so many periods; 0 promotes always.
-    pub needed: u32,
-    /// A period ends early when it has seen so many objects: bounds memory.
-    pub period_objects_max: u32,
-}
-
-impl Default for RecencyConfig {
-    fn default() -> Self {
-        Self {
-            period_s: 1200,
-            periods: 4,
-            needed: 1,
-            period_objects_max: 100_000,
-        }
-    }
-}
-
-/// Parameters of `cost-benefit`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CostBenefitConfig {
-    /// Time in which the memory of an access fades to a half, seconds.
-    pub half_life_s: f64,
-    /// Promote when the head time spent exceeds this many times the price of the move.
-    pub theta: f64,
-    /// How much hotter than its victim an object must be, as a fraction.
-    pub stickiness: f64,
-    /// What a dirty victim's flush weighs, in head times of the object.
-    pub dirty_weight: f64,
-    /// What a 304 weighs, in head times of the object. It never promotes, but it keeps.
-    pub revalidation_weight: f64,
-    /// Share of the capacity for new writes.
-    pub nursery_share: f64,
-    /// Promotion budget, bytes per second; 0 is no limit.
-    pub promote_bytes_per_s: u64,
-    /// One seek of the backing device, milliseconds (Baleen, FAST '24: 11.5).
-    pub seek_ms: f64,
-    /// Its transfer rate, MiB/s (Baleen: 143).
-    pub transfer_mib_per_s: f64,
-    /// Residents compared for the choice of one victim.
-    pub samples: u32,
-    /// Objects outside the cache whose heat is remembered: bounds memory.
-    pub ghosts_max: u32,
-    /// Seed of the sampling.
-    pub seed: u64,
-}
-
-impl Default for CostBenefitConfig {
-    fn default() -> Self {
-        Self {
-            half_life_s: 600.0,
-            theta: 1.0,
-            stickiness: 0.2,
-            dirty_weight: 0.3,
-            revalidation_weight: 0.1,
-            nursery_share: 0.4,
-            promote_bytes_per_s: 20 << 20,
-            seek_ms: 11.5,
-            transfer_mib_per_s: 143.0,
-            samples: 32,
-            ghosts_max: 262_144,
-            seed: 0x7469_6572,
-        }
     }
 }
 
@@ -116,155 +227,65 @@ pub struct InvalidParameter {
     /// What was given.
     pub value: String,
     /// What is allowed, for people.
-    pub allowed: &'static str,
+    pub allowed: String,
 }
 
 impl PolicyConfig {
-    /// All policies, by their names in the configuration.
-    pub const NAMES: &[&str] = &["none", "lru", "recency", "cost-benefit"];
-
-    /// Its name in the configuration.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            PolicyConfig::None(_) => "none",
-            PolicyConfig::Lru(_) => "lru",
-            PolicyConfig::Recency(_) => "recency",
-            PolicyConfig::CostBenefit(_) => "cost-benefit",
-        }
-    }
-
-    /// The default parameters of a policy, by its name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "none" => PolicyConfig::None(NoneConfig::default()),
-            "lru" => PolicyConfig::Lru(LruConfig::default()),
-            "recency" => PolicyConfig::Recency(RecencyConfig::default()),
-            "cost-benefit" => PolicyConfig::CostBenefit(CostBenefitConfig::default()),
-            _ => return None,
-        })
+    /// The table's rows for this policy.
+    pub fn parameters(&self) -> impl Iterator<Item = &'static Parameter> + use<> {
+        let name = self.name();
+        PARAMETERS.iter().filter(move |p| p.policy == name)
     }
 
     /// Names every parameter that is outside its range; none when all is well.
     pub fn violations(&self) -> Vec<InvalidParameter> {
-        let mut found = Vec::new();
-        match self {
-            PolicyConfig::None(_) | PolicyConfig::Lru(_) => {}
-            PolicyConfig::Recency(c) => {
-                check(
-                    &mut found,
-                    "period_s",
-                    c.period_s,
-                    c.period_s >= 1,
-                    "1 or more",
-                );
-                check(
-                    &mut found,
-                    "periods",
-                    c.periods,
-                    (1..=64).contains(&c.periods),
-                    "1 to 64",
-                );
-                check(
-                    &mut found,
-                    "needed",
-                    c.needed,
-                    c.needed <= c.periods,
-                    "0 to `periods`",
-                );
-                let objects = c.period_objects_max;
-                check(
-                    &mut found,
-                    "period_objects_max",
-                    objects,
-                    objects >= 1,
-                    "1 or more",
-                );
-            }
-            PolicyConfig::CostBenefit(c) => {
-                let mut over = |key, value: f64, ok: bool, allowed| {
-                    check(&mut found, key, value, value.is_finite() && ok, allowed)
-                };
-                over(
-                    "half_life_s",
-                    c.half_life_s,
-                    c.half_life_s > 0.0,
-                    "more than 0",
-                );
-                over("theta", c.theta, c.theta > 0.0, "more than 0");
-                over("stickiness", c.stickiness, c.stickiness >= 0.0, "0 or more");
-                over(
-                    "dirty_weight",
-                    c.dirty_weight,
-                    c.dirty_weight >= 0.0,
-                    "0 or more",
-                );
-                over(
-                    "revalidation_weight",
-                    c.revalidation_weight,
-                    c.revalidation_weight >= 0.0,
-                    "0 or more",
-                );
-                over(
-                    "nursery_share",
-                    c.nursery_share,
-                    (0.0..=1.0).contains(&c.nursery_share),
-                    "0 to 1",
-                );
-                over("seek_ms", c.seek_ms, c.seek_ms >= 0.0, "0 or more");
-                over(
-                    "transfer_mib_per_s",
-                    c.transfer_mib_per_s,
-                    c.transfer_mib_per_s > 0.0,
-                    "more than 0",
-                );
-                check(
-                    &mut found,
-                    "samples",
-                    c.samples,
-                    (1..=1024).contains(&c.samples),
-                    "1 to 1024",
-                );
-                check(
-                    &mut found,
-                    "ghosts_max",
-                    c.ghosts_max,
-                    c.ghosts_max <= 1 << 26,
-                    "0 to 67108864",
-                );
-            }
+        let mut found: Vec<InvalidParameter> = self
+            .parameters()
+            .filter_map(|p| Some((p, self.get(p.name)?)))
+            .filter(|(p, value)| !(p.min..=p.max).contains(value))
+            .map(|(p, value)| InvalidParameter {
+                key: p.name,
+                value: value.to_string(),
+                allowed: format!("{} to {}", p.min, p.max),
+            })
+            .collect();
+        if let PolicyConfig::Recency(c) = self
+            && c.needed > c.periods
+        {
+            found.push(InvalidParameter {
+                key: "needed",
+                value: c.needed.to_string(),
+                allowed: "0 to `periods`".to_owned(),
+            });
         }
         found
     }
 }
 
-fn check(
-    found: &mut Vec<InvalidParameter>,
-    key: &'static str,
-    value: impl ToString,
-    ok: bool,
-    allowed: &'static str,
-) {
-    if !ok {
-        found.push(InvalidParameter {
-            key,
-            value: value.to_string(),
-            allowed,
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn defaults_are_within_their_ranges() {
-        for name in ["none", "lru", "recency", "cost-benefit"] {
-            let config = PolicyConfig::from_name(name);
-            assert_eq!(config.as_ref().map(PolicyConfig::name), Some(name));
-            assert_eq!(config.map(|c| c.violations()), Some(vec![]));
+        for name in PolicyConfig::NAMES {
+            let config = PolicyConfig::from_name(name).unwrap();
+            assert_eq!(config.name(), *name);
+            assert_eq!(config.violations(), vec![]);
         }
-        assert_eq!(PolicyConfig::from_name("arc"), None);
+        assert_eq!(PolicyConfig::from_name("belady"), None);
+    }
+
+    #[test]
+    fn every_row_of_the_table_reads_and_sets_its_field() {
+        for row in PARAMETERS {
+            let mut config = PolicyConfig::from_name(row.policy).unwrap();
+            assert_eq!(config.get(row.name), Some(row.default), "{row:?}");
+            assert!(config.set(row.name, row.max));
+            assert_eq!(config.get(row.name), Some(row.max), "{row:?}");
+            assert!(!config.set("nothing", 1.0));
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn halvings(x: f64) -> f64 {
 }
 
 /// The generator of Steele, Lea, Flood (OOPSLA '14), as a function of seed and turn.
-fn splitmix(x: u64) -> u64 {
+pub(crate) fn splitmix(x: u64) -> u64 {
     let z = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,10 +1,9 @@
-//! `lru`: promotes on the first read, evicts the least recently used.
+//! The order of last use, for policies with their own rule of admission.
 
 use std::collections::BTreeMap;
 
-use super::planner::{Access, Origin, Strategy, objects_of};
-use crate::event::Reason;
-use crate::types::{FileId, Nanos, ObjectId};
+use super::planner::objects_of;
+use crate::types::{FileId, ObjectId};
 
 /// Residents by their last access. The order of calls counts, not the time.
 #[derive(Default)]
@@ -52,35 +51,5 @@ impl Order {
         let (_, id) = self.by_turn.pop_first()?;
         self.turn_of.remove(&id);
         Some(id)
-    }
-}
-
-#[derive(Default)]
-pub(crate) struct Lru {
-    order: Order,
-}
-
-impl Strategy for Lru {
-    fn name(&self) -> &'static str {
-        "lru"
-    }
-    fn read(&mut self, _: Nanos, access: &Access) -> Option<Reason> {
-        self.order.touch(access.id);
-        (!access.resident).then_some(Reason::FirstRead)
-    }
-    fn revalidated(&mut self, _: Nanos, file: FileId) {
-        self.order.touch_file(file);
-    }
-    fn entered(&mut self, _: Nanos, id: ObjectId, _: u32, _: bool, _: Origin) {
-        self.order.insert(id);
-    }
-    fn left(&mut self, id: ObjectId) {
-        self.order.remove(id);
-    }
-    fn remembered(&self) -> usize {
-        self.order.len()
-    }
-    fn pop_victim(&mut self, _: Nanos) -> Option<ObjectId> {
-        self.order.pop_oldest()
     }
 }

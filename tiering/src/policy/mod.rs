@@ -1,18 +1,26 @@
 //! The decision-makers: events in, proposed movements out.
 
+mod adaptive;
 #[cfg(test)]
 mod answers;
 mod config;
 mod cost_benefit;
+pub(crate) mod evict;
+mod lirs;
 mod lru;
 mod none;
 mod planner;
+mod queue;
 mod recency;
+mod simple;
 #[cfg(test)]
 mod tests;
+mod tinylfu;
 
 pub use config::{
-    CostBenefitConfig, InvalidParameter, LruConfig, NoneConfig, PolicyConfig, RecencyConfig,
+    ArcConfig, CostBenefitConfig, FifoConfig, GdsfConfig, InvalidParameter, LfuConfig, LirsConfig,
+    Lru2ndConfig, LruConfig, NoneConfig, PARAMETERS, Parameter, PolicyConfig, RecencyConfig,
+    S3FifoConfig, SieveConfig, TwoQConfig, WTinyLfuConfig,
 };
 
 use crate::event::{Action, CacheView, Event};
@@ -63,14 +71,36 @@ pub struct Plan {
 
 /// Makes the policy that `config` names.
 pub fn build(config: &PolicyConfig) -> Box<dyn Policy> {
-    match config {
-        PolicyConfig::None(_) => Box::new(planner::Planner::new(none::NoCache::default())),
-        PolicyConfig::Lru(_) => Box::new(planner::Planner::new(lru::Lru::default())),
-        PolicyConfig::Recency(c) => {
-            Box::new(planner::Planner::new(recency::Recency::new(c.clone())))
-        }
-        PolicyConfig::CostBenefit(c) => Box::new(planner::Planner::new(
-            cost_benefit::CostBenefit::new(c.clone()),
-        )),
+    fn planned(strategy: impl planner::Strategy + 'static) -> Box<dyn Policy> {
+        Box::new(planner::Planner::new(strategy))
     }
+    match config {
+        PolicyConfig::None(_) => planned(none::NoCache::default()),
+        PolicyConfig::Recency(c) => planned(recency::Recency::new(c.clone())),
+        PolicyConfig::CostBenefit(c) => planned(cost_benefit::CostBenefit::new(c.clone())),
+        other => match evictor(other) {
+            Some(evictor) => planned(evict::Classic(evictor)),
+            None => planned(none::NoCache::default()),
+        },
+    }
+}
+
+/// The replacement algorithm behind a policy, for those that are one.
+pub(crate) fn evictor(config: &PolicyConfig) -> Option<Box<dyn evict::Evictor>> {
+    Some(match config {
+        PolicyConfig::None(_) | PolicyConfig::Recency(_) | PolicyConfig::CostBenefit(_) => {
+            return None;
+        }
+        PolicyConfig::Lru(_) => Box::new(simple::Lru::default()),
+        PolicyConfig::Fifo(_) => Box::new(simple::Fifo::default()),
+        PolicyConfig::Lfu(c) => Box::new(simple::Lfu::new(c)),
+        PolicyConfig::Arc(_) => Box::new(adaptive::Arc::new()),
+        PolicyConfig::Lirs(c) => Box::new(lirs::Lirs::new(c)),
+        PolicyConfig::TwoQ(c) => Box::new(adaptive::TwoQ::new(c)),
+        PolicyConfig::S3Fifo(c) => Box::new(adaptive::S3Fifo::new(c)),
+        PolicyConfig::Sieve(_) => Box::new(simple::Sieve::default()),
+        PolicyConfig::WTinyLfu(c) => Box::new(tinylfu::WTinyLfu::new(c)),
+        PolicyConfig::Gdsf(c) => Box::new(simple::Gdsf::new(c)),
+        PolicyConfig::Lru2nd(c) => Box::new(simple::Lru2nd::new(c)),
+    })
 }

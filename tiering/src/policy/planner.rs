@@ -41,6 +41,8 @@ pub(crate) trait Strategy: Send {
     fn takes_writes(&self) -> bool {
         true
     }
+    /// Told before every event.
+    fn capacity(&mut self, _bytes: u64) {}
     /// Notes a read; for one that missed, says why it should be promoted, if it should.
     fn read(&mut self, now: Nanos, access: &Access) -> Option<Reason>;
     fn revalidated(&mut self, now: Nanos, file: FileId);
@@ -343,6 +345,7 @@ impl<S: Strategy> Policy for Planner<S> {
     }
 
     fn on_event(&mut self, now: Nanos, event: &Event, view: &CacheView, out: &mut Vec<Action>) {
+        self.strategy.capacity(view.capacity_bytes);
         match *event {
             Event::Read {
                 id,

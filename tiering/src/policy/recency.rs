@@ -19,6 +19,9 @@ pub(crate) struct Recency {
     periods: VecDeque<BTreeSet<ObjectId>>,
     began: Nanos,
     order: Order,
+    /// Saved up of the promotion budget, at most one second's: bytes and objects.
+    saved: (f64, f64),
+    saved_at: Nanos,
 }
 
 impl Recency {
@@ -28,7 +31,29 @@ impl Recency {
             periods: VecDeque::from([BTreeSet::new()]),
             began: Nanos(0),
             order: Order::default(),
+            saved: (f64::MAX, f64::MAX),
+            saved_at: Nanos(0),
         }
+    }
+
+    /// Ceph's `maybe_promote` throttle: neither bytes nor objects may exceed their rate.
+    fn pay(&mut self, now: Nanos, len: u32) -> bool {
+        let (bytes, objects) = (
+            self.config.promote_bytes_per_s as f64,
+            f64::from(self.config.promote_objects_per_s),
+        );
+        let passed = now.since(self.saved_at).as_secs_f64();
+        self.saved_at = self.saved_at.max(now);
+        // An object larger than a second's budget goes into debt.
+        self.saved.0 = (self.saved.0 + passed * bytes).min(bytes);
+        self.saved.1 = (self.saved.1 + passed * objects).min(objects);
+        let enough =
+            (bytes == 0.0 || self.saved.0 > 0.0) && (objects == 0.0 || self.saved.1 >= 1.0);
+        if enough {
+            self.saved.0 -= f64::from(len);
+            self.saved.1 -= 1.0;
+        }
+        enough
     }
 
     fn turn_page(&mut self, now: Nanos) {
@@ -74,7 +99,8 @@ impl Strategy for Recency {
             && last.all(|p| p.contains(&access.id) || p.contains(&whole));
         self.see(access.id);
         self.order.touch(access.id);
-        (hot && !access.resident).then_some(Reason::Recency { periods: needed })
+        (hot && !access.resident && self.pay(now, access.object_len))
+            .then_some(Reason::Recency { periods: needed })
     }
     fn revalidated(&mut self, now: Nanos, file: FileId) {
         self.turn_page(now);

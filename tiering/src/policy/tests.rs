@@ -287,7 +287,7 @@ proptest! {
         steps in prop::collection::vec((0u8..9, 1u64..20, 0u64..60), 0..200),
         fail_every in 0usize..5,
     ) {
-        for name in ["none", "lru", "recency", "cost-benefit"] {
+        for name in PolicyConfig::NAMES {
             prop_assert_eq!(run(name, &steps, fail_every), run(name, &steps, fail_every));
         }
     }

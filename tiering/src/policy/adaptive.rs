@@ -1,0 +1,308 @@
+//! Algorithms with ghosts: `arc`, `2q`, `s3-fifo`.
+
+use std::collections::BTreeMap;
+
+use super::evict::{Evictor, of_file};
+use super::queue::Queue;
+use super::{S3FifoConfig, TwoQConfig};
+use crate::types::{FileId, ObjectId};
+
+fn share(capacity: u64, share: f64) -> u64 {
+    (capacity as f64 * share) as u64
+}
+
+/// Which ghost list the object at hand was found in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Incoming {
+    None,
+    New(u32),
+    Recent,
+    Frequent,
+}
+
+/// Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache" (FAST '03), in bytes.
+pub(crate) struct Arc {
+    capacity: u64,
+    target: f64,
+    recent: Queue,
+    frequent: Queue,
+    recent_ghosts: Queue,
+    frequent_ghosts: Queue,
+    incoming: Incoming,
+}
+
+impl Arc {
+    pub(crate) fn new() -> Self {
+        Self {
+            capacity: 0,
+            target: 0.0,
+            recent: Queue::default(),
+            frequent: Queue::default(),
+            recent_ghosts: Queue::default(),
+            frequent_ghosts: Queue::default(),
+            incoming: Incoming::None,
+        }
+    }
+
+    /// REPLACE of the paper.
+    fn replace(&mut self) -> Option<ObjectId> {
+        let recent = self.recent.bytes() as f64;
+        let over =
+            recent > self.target || (self.incoming == Incoming::Frequent && recent >= self.target);
+        let from_recent = self.recent.len() > 0 && (over || self.frequent.len() == 0);
+        let (queue, ghosts) = if from_recent {
+            (&mut self.recent, &mut self.recent_ghosts)
+        } else {
+            (&mut self.frequent, &mut self.frequent_ghosts)
+        };
+        let (id, len) = queue.pop()?;
+        ghosts.push(id, len);
+        self.recent_ghosts.trim(self.capacity);
+        self.frequent_ghosts.trim(self.capacity);
+        Some(id)
+    }
+}
+
+impl Evictor for Arc {
+    fn name(&self) -> &'static str {
+        "arc"
+    }
+    fn resize(&mut self, capacity: u64) {
+        self.capacity = capacity;
+        self.target = self.target.min(capacity as f64);
+    }
+    fn hit(&mut self, id: ObjectId) {
+        if let Some(len) = self.recent.remove(id) {
+            self.frequent.push(id, len);
+        } else {
+            self.frequent.touch(id);
+        }
+    }
+    fn miss(&mut self, id: ObjectId, len: u32) -> bool {
+        let (b1, b2) = (
+            self.recent_ghosts.bytes() as f64,
+            self.frequent_ghosts.bytes() as f64,
+        );
+        let step = f64::from(len);
+        self.incoming = if self.recent_ghosts.contains(id) {
+            self.target = (self.target + step * (b2 / b1).max(1.0)).min(self.capacity as f64);
+            Incoming::Recent
+        } else if self.frequent_ghosts.contains(id) {
+            self.target = (self.target - step * (b1 / b2).max(1.0)).max(0.0);
+            Incoming::Frequent
+        } else {
+            Incoming::New(len)
+        };
+        true
+    }
+    fn insert(&mut self, id: ObjectId, len: u32) {
+        let known =
+            self.recent_ghosts.remove(id).is_some() | self.frequent_ghosts.remove(id).is_some();
+        if known {
+            self.frequent.push(id, len);
+        } else {
+            self.recent.push(id, len);
+        }
+        self.incoming = Incoming::None;
+    }
+    fn victim(&mut self) -> Option<ObjectId> {
+        if let Incoming::New(len) = self.incoming {
+            let (len, l1) = (
+                u64::from(len),
+                self.recent.bytes() + self.recent_ghosts.bytes(),
+            );
+            if l1 + len > self.capacity {
+                if self.recent_ghosts.len() == 0 {
+                    return match self.recent.pop() {
+                        Some((id, _)) => Some(id),
+                        None => self.replace(),
+                    };
+                }
+                self.recent_ghosts
+                    .trim(self.recent_ghosts.bytes().saturating_sub(len));
+            } else {
+                let all = l1 + self.frequent.bytes() + self.frequent_ghosts.bytes();
+                if all + len > 2 * self.capacity {
+                    self.frequent_ghosts
+                        .trim(self.frequent_ghosts.bytes().saturating_sub(len));
+                }
+            }
+        }
+        self.replace()
+    }
+    fn remove(&mut self, id: ObjectId) {
+        self.recent.remove(id);
+        self.frequent.remove(id);
+    }
+    fn forget(&mut self, file: FileId) {
+        self.recent_ghosts.remove_file(file);
+        self.frequent_ghosts.remove_file(file);
+    }
+    fn residents(&self, file: FileId) -> Vec<ObjectId> {
+        of_file(&[&self.recent, &self.frequent], file)
+    }
+    fn remembered(&self) -> usize {
+        let ghosts = self.recent_ghosts.len() + self.frequent_ghosts.len();
+        self.recent.len() + self.frequent.len() + ghosts
+    }
+}
+
+/// Johnson and Shasha, "2Q" (VLDB '94), the full version.
+pub(crate) struct TwoQ {
+    config: TwoQConfig,
+    capacity: u64,
+    incoming: Queue,
+    outgoing: Queue,
+    main: Queue,
+}
+
+impl TwoQ {
+    pub(crate) fn new(config: &TwoQConfig) -> Self {
+        Self {
+            config: config.clone(),
+            capacity: 0,
+            incoming: Queue::default(),
+            outgoing: Queue::default(),
+            main: Queue::default(),
+        }
+    }
+}
+
+impl Evictor for TwoQ {
+    fn name(&self) -> &'static str {
+        "2q"
+    }
+    fn resize(&mut self, capacity: u64) {
+        self.capacity = capacity;
+    }
+    fn hit(&mut self, id: ObjectId) {
+        self.main.touch(id);
+    }
+    fn insert(&mut self, id: ObjectId, len: u32) {
+        if self.outgoing.remove(id).is_some() {
+            self.main.push(id, len);
+        } else {
+            self.incoming.push(id, len);
+        }
+    }
+    fn victim(&mut self) -> Option<ObjectId> {
+        let limit = share(self.capacity, self.config.in_share);
+        if self.incoming.bytes() > limit || self.main.len() == 0 {
+            let (id, len) = self.incoming.pop()?;
+            self.outgoing.push(id, len);
+            self.outgoing
+                .trim(share(self.capacity, self.config.out_share));
+            return Some(id);
+        }
+        self.main.pop().map(|(id, _)| id)
+    }
+    fn remove(&mut self, id: ObjectId) {
+        self.incoming.remove(id);
+        self.main.remove(id);
+    }
+    fn forget(&mut self, file: FileId) {
+        self.outgoing.remove_file(file);
+    }
+    fn residents(&self, file: FileId) -> Vec<ObjectId> {
+        of_file(&[&self.main], file)
+    }
+    fn remembered(&self) -> usize {
+        self.incoming.len() + self.outgoing.len() + self.main.len()
+    }
+}
+
+/// Yang et al., "FIFO queues are all you need for cache eviction" (SOSP '23).
+pub(crate) struct S3Fifo {
+    config: S3FifoConfig,
+    capacity: u64,
+    small: Queue,
+    main: Queue,
+    ghosts: Queue,
+    uses: BTreeMap<ObjectId, u8>,
+}
+
+/// Uses are counted up to this: two bits in the paper.
+const USES_MAX: u8 = 3;
+
+impl S3Fifo {
+    pub(crate) fn new(config: &S3FifoConfig) -> Self {
+        Self {
+            config: config.clone(),
+            capacity: 0,
+            small: Queue::default(),
+            main: Queue::default(),
+            ghosts: Queue::default(),
+            uses: BTreeMap::new(),
+        }
+    }
+
+    fn evict_small(&mut self) -> Option<ObjectId> {
+        while let Some((id, len)) = self.small.pop() {
+            let uses = self.uses.remove(&id).unwrap_or(0);
+            if u32::from(uses) < self.config.move_at {
+                self.ghosts.push(id, len);
+                self.ghosts
+                    .trim(share(self.capacity, self.config.ghost_share));
+                return Some(id);
+            }
+            self.main.push(id, len);
+        }
+        None
+    }
+
+    fn evict_main(&mut self) -> Option<ObjectId> {
+        loop {
+            let (id, len) = self.main.pop()?;
+            let uses = self.uses.remove(&id).unwrap_or(0);
+            if uses == 0 {
+                return Some(id);
+            }
+            self.uses.insert(id, uses - 1);
+            self.main.push(id, len);
+        }
+    }
+}
+
+impl Evictor for S3Fifo {
+    fn name(&self) -> &'static str {
+        "s3-fifo"
+    }
+    fn resize(&mut self, capacity: u64) {
+        self.capacity = capacity;
+    }
+    fn hit(&mut self, id: ObjectId) {
+        if self.small.contains(id) || self.main.contains(id) {
+            let uses = self.uses.entry(id).or_insert(0);
+            *uses = (*uses + 1).min(USES_MAX);
+        }
+    }
+    fn insert(&mut self, id: ObjectId, len: u32) {
+        self.uses.remove(&id);
+        if self.ghosts.remove(id).is_some() {
+            self.main.push(id, len);
+        } else {
+            self.small.push(id, len);
+        }
+    }
+    fn victim(&mut self) -> Option<ObjectId> {
+        let small = share(self.capacity, self.config.small_share);
+        if self.main.bytes() > self.capacity - small.min(self.capacity) || self.small.len() == 0 {
+            return self.evict_main().or_else(|| self.evict_small());
+        }
+        self.evict_small().or_else(|| self.evict_main())
+    }
+    fn remove(&mut self, id: ObjectId) {
+        self.small.remove(id);
+        self.main.remove(id);
+        self.uses.remove(&id);
+    }
+    fn forget(&mut self, file: FileId) {
+        self.ghosts.remove_file(file);
+    }
+    fn residents(&self, file: FileId) -> Vec<ObjectId> {
+        of_file(&[&self.small, &self.main], file)
+    }
+    fn remembered(&self) -> usize {
+        self.small.len() + self.main.len() + self.ghosts.len()
+    }
+}

@@ -1,0 +1,326 @@
+//! Algorithms of one order: `fifo`, `lru`, `lfu`, `sieve`, `gdsf`, `lru-2nd`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::evict::{Evictor, of_file};
+use super::planner::objects_of;
+use super::queue::Queue;
+use super::{GdsfConfig, LfuConfig, Lru2ndConfig};
+use crate::types::{FileId, ObjectId};
+
+/// First in, first out.
+#[derive(Default)]
+pub(crate) struct Fifo(Queue);
+
+impl Evictor for Fifo {
+    fn name(&self) -> &'static str {
+        "fifo"
+    }
+    fn hit(&mut self, _: ObjectId) {}
+    fn insert(&mut self, id: ObjectId, len: u32) {
+        self.0.push(id, len);
+    }
+    fn victim(&mut self) -> Option<ObjectId> {
+        self.0.pop().map(|(id, _)| id)
+    }
+    fn remove(&mut self, id: ObjectId) {
+        self.0.remove(id);
+    }
+    fn residents(&self, _: FileId) -> Vec<ObjectId> {
+        Vec::new()
+    }
+    fn remembered(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Least recently used.
+#[derive(Default)]
+pub(crate) struct Lru(Queue);
+
+impl Evictor for Lru {
+    fn name(&self) -> &'static str {
+        "lru"
+    }
+    fn hit(&mut self, id: ObjectId) {
+        self.0.touch(id);
+    }
+    fn insert(&mut self, id: ObjectId, len: u32) {
+        self.0.push(id, len);
+    }
+    fn victim(&mut self) -> Option<ObjectId> {
+        self.0.pop().map(|(id, _)| id)
+    }
+    fn remove(&mut self, id: ObjectId) {
+        self.0.remove(id);
+    }
+    fn residents(&self, file: FileId) -> Vec<ObjectId> {
+        self.0.of_file(file)
+    }
+    fn remembered(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Least recently used, and only what was missed twice within the memory of the ghosts is fetched.
+/// The second-hit rule is that of OpenCAS `nhit` and of Johnson and Shasha's 2Q filter (VLDB '94).
+pub(crate) struct Lru2nd {
+    ghost_share: f64,
+    capacity: u64,
+    order: Queue,
+    ghosts: Queue,
+}
+
+impl Lru2nd {
+    pub(crate) fn new(config: &Lru2ndConfig) -> Self {
+        Self {
+            ghost_share: config.ghost_share,
+            capacity: 0,
+            order: Queue::default(),
+            ghosts: Queue::default(),
+        }
+    }
+}
+
+impl Evictor for Lru2nd {
+    fn name(&self) -> &'static str {
+        "lru-2nd"
+    }
+    fn resize(&mut self, capacity: u64) {
+        self.capacity = capacity;
+    }
+    fn hit(&mut self, id: ObjectId) {
+        self.order.touch(id);
+    }
+    fn miss(&mut self, id: ObjectId, len: u32) -> bool {
+        let seen = self.ghosts.contains(id);
+        self.ghosts.push(id, len);
+        self.ghosts
+            .trim((self.capacity as f64 * self.ghost_share) as u64);
+        seen
+    }
+    fn insert(&mut self, id: ObjectId, len: u32) {
+        self.ghosts.remove(id);
+        self.order.push(id, len);
+    }
+    fn victim(&mut self) -> Option<ObjectId> {
+        self.order.pop().map(|(id, _)| id)
+    }
+    fn remove(&mut self, id: ObjectId) {
+        self.order.remove(id);
+    }
+    fn forget(&mut self, file: FileId) {
+        self.ghosts.remove_file(file);
+    }
+    fn residents(&self, file: FileId) -> Vec<ObjectId> {
+        of_file(&[&self.order], file)
+    }
+    fn remembered(&self) -> usize {
+        self.order.len() + self.ghosts.len()
+    }
+}
+
+/// Zhang et al., "SIEVE is Simpler than LRU" (NSDI '24): one queue, one bit, one hand.
+#[derive(Default)]
+pub(crate) struct Sieve {
+    queue: Queue,
+    visited: BTreeSet<ObjectId>,
+    /// Turn from which the hand goes on towards the young.
+    hand: u64,
+}
+
+impl Evictor for Sieve {
+    fn name(&self) -> &'static str {
+        "sieve"
+    }
+    fn hit(&mut self, id: ObjectId) {
+        if self.queue.contains(id) {
+            self.visited.insert(id);
+        }
+    }
+    fn insert(&mut self, id: ObjectId, len: u32) {
+        self.visited.remove(&id);
+        self.queue.push(id, len);
+    }
+    fn victim(&mut self) -> Option<ObjectId> {
+        loop {
+            let next = self.queue.at_turn(self.hand);
+            let (turn, id) = next.or_else(|| self.queue.at_turn(0))?;
+            self.hand = turn + 1;
+            if !self.visited.remove(&id) {
+                self.queue.remove(id);
+                // Past the young end the hand starts over, before anything younger arrives.
+                if self.queue.at_turn(self.hand).is_none() {
+                    self.hand = 0;
+                }
+                return Some(id);
+            }
+        }
+    }
+    fn remove(&mut self, id: ObjectId) {
+        self.queue.remove(id);
+        self.visited.remove(&id);
+    }
+    fn residents(&self, file: FileId) -> Vec<ObjectId> {
+        of_file(&[&self.queue], file)
+    }
+    fn remembered(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+/// Residents by a priority; equal ones by turn, the oldest first.
+#[derive(Default)]
+struct Ranks {
+    turns: u64,
+    /// Priority bits, turn, uses, length.
+    of: BTreeMap<ObjectId, (u64, u64, u64, u32)>,
+    by: BTreeSet<(u64, u64, ObjectId)>,
+}
+
+impl Ranks {
+    fn set(&mut self, id: ObjectId, priority: f64, uses: u64, len: u32) {
+        self.remove(id);
+        self.turns += 1;
+        // Not negative: the bits are ordered as the numbers are.
+        let rank = (priority.to_bits(), self.turns);
+        self.of.insert(id, (rank.0, rank.1, uses, len));
+        self.by.insert((rank.0, rank.1, id));
+    }
+
+    fn remove(&mut self, id: ObjectId) {
+        if let Some((priority, turn, _, _)) = self.of.remove(&id) {
+            self.by.remove(&(priority, turn, id));
+        }
+    }
+
+    fn pop(&mut self) -> Option<(ObjectId, f64)> {
+        let (priority, _, id) = self.by.pop_first()?;
+        self.of.remove(&id);
+        Some((id, f64::from_bits(priority)))
+    }
+}
+
+/// Least frequently used since it came; counts are halved now and then (Robinson and Devarakonda,
+/// SIGMETRICS '90: without aging, yesterday's favourites stay for ever).
+pub(crate) struct Lfu {
+    ranks: Ranks,
+    /// Accesses per resident between halvings; 0 never.
+    age_every: u64,
+    accesses: u64,
+}
+
+impl Lfu {
+    pub(crate) fn new(config: &LfuConfig) -> Self {
+        Self {
+            ranks: Ranks::default(),
+            age_every: u64::from(config.age_every),
+            accesses: 0,
+        }
+    }
+
+    fn note(&mut self, id: ObjectId, uses: u64, len: u32) {
+        self.ranks.set(id, uses as f64, uses, len);
+        self.accesses += 1;
+        if self.age_every == 0
+            || self.accesses < self.age_every * (self.ranks.of.len() as u64).max(64)
+        {
+            return;
+        }
+        self.accesses = 0;
+        let order: Vec<ObjectId> = self.ranks.by.iter().map(|(_, _, id)| *id).collect();
+        for id in order {
+            if let Some(&(_, _, uses, len)) = self.ranks.of.get(&id) {
+                let uses = (uses / 2).max(1);
+                self.ranks.set(id, uses as f64, uses, len);
+            }
+        }
+    }
+}
+
+impl Evictor for Lfu {
+    fn name(&self) -> &'static str {
+        "lfu"
+    }
+    fn hit(&mut self, id: ObjectId) {
+        if let Some(&(_, _, uses, len)) = self.ranks.of.get(&id) {
+            self.note(id, uses + 1, len);
+        }
+    }
+    fn insert(&mut self, id: ObjectId, len: u32) {
+        self.note(id, 1, len);
+    }
+    fn victim(&mut self) -> Option<ObjectId> {
+        self.ranks.pop().map(|(id, _)| id)
+    }
+    fn remove(&mut self, id: ObjectId) {
+        self.ranks.remove(id);
+    }
+    fn residents(&self, file: FileId) -> Vec<ObjectId> {
+        let ids = self.ranks.of.range(objects_of(file));
+        ids.map(|(id, _)| *id).collect()
+    }
+    fn remembered(&self) -> usize {
+        self.ranks.of.len()
+    }
+}
+
+/// GreedyDual-Size with frequency (Cherkasova, HPL-98-69R1): rank = clock + uses * cost / size,
+/// the clock is the rank of the last victim.
+pub(crate) struct Gdsf {
+    ranks: Ranks,
+    clock: f64,
+    /// What a fetch costs whatever its size, in bytes that could be transferred meanwhile.
+    fixed_bytes: f64,
+}
+
+impl Gdsf {
+    pub(crate) fn new(config: &GdsfConfig) -> Self {
+        Self {
+            ranks: Ranks::default(),
+            clock: 0.0,
+            fixed_bytes: config.fixed_bytes as f64,
+        }
+    }
+
+    fn note(&mut self, id: ObjectId, uses: u64, len: u32) {
+        let size = f64::from(len.max(1));
+        // With no fixed part every fetch costs the same, as in the paper's GDSF(1).
+        let cost = if self.fixed_bytes > 0.0 {
+            self.fixed_bytes + size
+        } else {
+            1e6
+        };
+        let rank = self.clock + uses as f64 * cost / size;
+        self.ranks.set(id, rank, uses, len);
+    }
+}
+
+impl Evictor for Gdsf {
+    fn name(&self) -> &'static str {
+        "gdsf"
+    }
+    fn hit(&mut self, id: ObjectId) {
+        if let Some(&(_, _, uses, len)) = self.ranks.of.get(&id) {
+            self.note(id, uses + 1, len);
+        }
+    }
+    fn insert(&mut self, id: ObjectId, len: u32) {
+        self.note(id, 1, len);
+    }
+    fn victim(&mut self) -> Option<ObjectId> {
+        let (id, rank) = self.ranks.pop()?;
+        self.clock = self.clock.max(rank);
+        Some(id)
+    }
+    fn remove(&mut self, id: ObjectId) {
+        self.ranks.remove(id);
+    }
+    fn residents(&self, file: FileId) -> Vec<ObjectId> {
+        let ids = self.ranks.of.range(objects_of(file));
+        ids.map(|(id, _)| *id).collect()
+    }
+    fn remembered(&self) -> usize {
+        self.ranks.of.len()
+    }
+}
