@@ -23,6 +23,8 @@ pub use config::{
     S3FifoConfig, SieveConfig, TwoQConfig, WTinyLfuConfig,
 };
 
+pub(crate) use planner::objects_of;
+
 use crate::event::{Action, CacheView, Event};
 use crate::types::{Nanos, ObjectId, Tier};
 
