@@ -12,4 +12,5 @@ pub mod plan;
 pub mod read;
 pub mod replay;
 pub mod report;
+pub mod simulate;
 pub mod trace;

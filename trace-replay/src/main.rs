@@ -9,7 +9,7 @@ use trace_replay::client::Target;
 use trace_replay::exchange::Verify;
 use trace_replay::plan::{self, Writes};
 use trace_replay::replay::{self, Speed};
-use trace_replay::{info, read};
+use trace_replay::{info, read, simulate};
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
 #[derive(Parser)]
@@ -34,6 +34,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What each policy would have done with the recorded load: hits, bytes moved, disk time, response times.
+    Simulate(Box<simulate::Args>),
     /// Sends the recorded operations as WebDAV requests and checks every byte that comes back.
     ///
     /// The exit status is 0 when everything went as recorded, 1 when anything failed or differed, 2 when
@@ -107,6 +109,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             } else {
                 print!("{}", info.text());
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Simulate(args) => {
+            print!("{}", simulate::simulate(&args)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay(args) => run_replay(*args),

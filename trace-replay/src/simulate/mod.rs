@@ -1,0 +1,246 @@
+//! `trace-replay simulate`: what each policy would have done with a recorded load.
+
+mod load;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tiering::sim::{self, Device, Setup};
+use tiering::{Nanos, PolicyConfig};
+
+pub use load::{Load, load};
+
+/// Arguments of `trace-replay simulate`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Traces: gateway segments, a directory of them, or CSV (plain, .xz, .zst). Each is simulated by itself.
+    #[arg(required = true)]
+    traces: Vec<PathBuf>,
+    /// Policies, separated by commas.
+    #[arg(long, value_delimiter = ',', value_parser = policy,
+        default_value = "none,lru,lru-2nd,s3-fifo,recency,cost-benefit")]
+    policy: Vec<PolicyConfig>,
+    /// Cache sizes: a share of the bytes in all objects touched (5%), or bytes (512MiB).
+    #[arg(long, value_delimiter = ',', value_parser = size, default_value = "1%,5%,10%,25%")]
+    cache_size: Vec<Size>,
+    /// Divides the recorded times: 2 is twice the load.
+    #[arg(long, default_value_t = 1.0, value_parser = speed)]
+    speed: f64,
+    /// Prints JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Size {
+    Percent(f64),
+    Bytes(u64),
+}
+
+fn policy(name: &str) -> Result<PolicyConfig, String> {
+    let known = || format!("known policies: {}", PolicyConfig::NAMES.join(", "));
+    PolicyConfig::from_name(name).ok_or_else(known)
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|v| v.is_finite());
+    let value = value.filter(|v| *v > 0.0);
+    value.ok_or_else(|| "a number above 0 is needed".to_owned())
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    let wrong = || "write a share (5%) or bytes (1048576, 64KiB, 512MiB, 4GiB)".to_owned();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%');
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let shift = match &text[digits.len()..] {
+        "%" if number > 0.0 && number <= 100.0 => return Ok(Size::Percent(number)),
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * (1_u64 << shift) as f64;
+    if bytes < 1.0 || !bytes.is_finite() {
+        return Err(wrong());
+    }
+    Ok(Size::Bytes(bytes as u64))
+}
+
+/// One policy at one size on one trace.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// The trace's path.
+    pub trace: String,
+    /// The policy's name.
+    pub policy: &'static str,
+    /// Bytes that the cache could hold.
+    pub cache_bytes: u64,
+    /// Reads and writes, counted per object touched.
+    pub requests: u64,
+    /// Share of the reads that the backing device served.
+    pub miss_ratio: f64,
+    /// Share of the bytes read that the backing device served.
+    pub byte_miss_ratio: f64,
+    /// Bytes copied up.
+    pub promoted_bytes: u64,
+    /// Bytes copied down.
+    pub flushed_bytes: u64,
+    /// Bytes dropped from the cache.
+    pub evicted_bytes: u64,
+    /// Bytes written to the SSD.
+    pub ssd_written_bytes: u64,
+    /// Bytes that only the cache held at the end.
+    pub dirty_bytes: u64,
+    /// Busy time of the backing device, seconds.
+    pub hdd_busy_s: f64,
+    /// The same as a share of what it is without a cache.
+    pub hdd_busy_vs_none: f64,
+    /// A lower bound of that share for any cache of any size: every old object's first read.
+    pub compulsory_vs_none: f64,
+    /// Busy time of the cache device, seconds.
+    pub ssd_busy_s: f64,
+    /// Share of the time in which the backing device did nothing.
+    pub hdd_idle: f64,
+    /// Mean response time, milliseconds.
+    pub mean_ms: f64,
+    /// 99th percentile of the response time, milliseconds.
+    pub p99_ms: f64,
+}
+
+/// Simulates what the arguments ask for and answers with the text to print.
+///
+/// # Errors
+/// When a trace cannot be read or holds nothing to simulate.
+pub fn simulate(args: &Args) -> anyhow::Result<String> {
+    let mut rows = Vec::new();
+    for path in &args.traces {
+        let name = path.display().to_string();
+        let load = load(&mut *crate::read::open(path)?, args.speed)?;
+        anyhow::ensure!(
+            load.footprint > 0,
+            "{name}: nothing in it reads or writes data"
+        );
+        rows.extend(trace_rows(&name, &load, args));
+    }
+    if args.json {
+        return Ok(serde_json::to_string_pretty(&rows)? + "\n");
+    }
+    Ok(text(&rows))
+}
+
+fn setup(policy: &PolicyConfig, cache_bytes: u64) -> Setup {
+    Setup {
+        policy: policy.clone(),
+        cache_bytes,
+        hdd: Device::HDD,
+        ssd: Device::SSD,
+        high_watermark: 0.85,
+        low_watermark: 0.75,
+        max_dirty_age: Nanos::from_secs(120),
+    }
+}
+
+fn trace_rows(trace: &str, load: &Load, args: &Args) -> Vec<Row> {
+    let requests = || load.requests.iter().copied();
+    let none = PolicyConfig::None(Default::default());
+    let none_s = sim::run(&setup(&none, 0), requests())
+        .hdd_busy
+        .as_secs_f64();
+    let bound = sim::compulsory_head_time(Device::HDD, requests()).as_secs_f64();
+    let ratio = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+    let mut rows = Vec::new();
+    for size in &args.cache_size {
+        let cache_bytes = match *size {
+            Size::Percent(percent) => (load.footprint as f64 * percent / 100.0) as u64,
+            Size::Bytes(bytes) => bytes,
+        };
+        for policy in &args.policy {
+            let out = sim::run(&setup(policy, cache_bytes), requests());
+            let hdd_busy_s = out.hdd_busy.as_secs_f64();
+            let span = out.span.as_secs_f64().max(hdd_busy_s);
+            rows.push(Row {
+                trace: trace.to_owned(),
+                policy: policy.name(),
+                cache_bytes,
+                requests: out.requests,
+                miss_ratio: ratio(out.read_misses as f64, out.reads as f64),
+                byte_miss_ratio: ratio(out.read_miss_bytes as f64, out.read_bytes as f64),
+                promoted_bytes: out.promoted_bytes,
+                flushed_bytes: out.flushed_bytes,
+                evicted_bytes: out.evicted_bytes,
+                ssd_written_bytes: out.ssd_written_bytes,
+                dirty_bytes: out.dirty_bytes,
+                hdd_busy_s,
+                hdd_busy_vs_none: ratio(hdd_busy_s, none_s),
+                compulsory_vs_none: ratio(bound, none_s),
+                ssd_busy_s: out.ssd_busy.as_secs_f64(),
+                hdd_idle: 1.0 - ratio(hdd_busy_s, span),
+                mean_ms: out.mean_us() / 1e3,
+                p99_ms: f64::from(out.quantile_us(0.99)) / 1e3,
+            });
+        }
+    }
+    rows
+}
+
+fn text(rows: &[Row]) -> String {
+    let mut out = String::new();
+    let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+    let mut trace = "";
+    for row in rows {
+        if row.trace != trace {
+            trace = &row.trace;
+            let bound = row.compulsory_vs_none * 100.0;
+            let _ = writeln!(
+                out,
+                "{trace}: {} requests; no cache can go below {bound:.1} % HDD time\n\
+                 {:<13} {:>10} {:>7} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9} {:>9}",
+                row.requests,
+                "policy",
+                "cache MiB",
+                "hit %",
+                "HDD %",
+                "up MiB",
+                "down MiB",
+                "SSD MiB",
+                "idle %",
+                "mean ms",
+                "p99 ms"
+            );
+        }
+        let _ = writeln!(
+            out,
+            "{:<13} {:>10.1} {:>7.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>8.1} {:>9.2} {:>9.2}",
+            row.policy,
+            mib(row.cache_bytes),
+            (1.0 - row.miss_ratio) * 100.0,
+            row.hdd_busy_vs_none * 100.0,
+            mib(row.promoted_bytes),
+            mib(row.flushed_bytes),
+            mib(row.ssd_written_bytes),
+            row.hdd_idle * 100.0,
+            row.mean_ms,
+            row.p99_ms
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shares_or_bytes() {
+        assert_eq!(size("5%"), Ok(Size::Percent(5.0)));
+        assert_eq!(size("4GiB"), Ok(Size::Bytes(4 << 30)));
+        assert_eq!(size("17"), Ok(Size::Bytes(17)));
+        for wrong in ["", "%", "0%", "101%", "4GB", "-1", "x"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert!(policy("belady").is_err_and(|e| e.contains("cost-benefit")));
+    }
+}
