@@ -17,10 +17,10 @@ pub struct Args {
     /// Traces: gateway segments, a directory of them, or CSV (plain, .xz, .zst). Each is simulated by itself.
     #[arg(required = true)]
     traces: Vec<PathBuf>,
-    /// Policies, separated by commas.
+    /// Policies, separated by commas, with parameters if wanted: cost-benefit:theta=2:half_life_s=60.
     #[arg(long, value_delimiter = ',', value_parser = policy,
         default_value = "none,lru,lru-2nd,s3-fifo,recency,cost-benefit")]
-    policy: Vec<PolicyConfig>,
+    policy: Vec<Candidate>,
     /// Cache sizes: a share of the bytes in all objects touched (5%), or bytes (512MiB).
     #[arg(long, value_delimiter = ',', value_parser = size, default_value = "1%,5%,10%,25%")]
     cache_size: Vec<Size>,
@@ -38,9 +38,37 @@ enum Size {
     Bytes(u64),
 }
 
-fn policy(name: &str) -> Result<PolicyConfig, String> {
+/// A policy as it was asked for.
+#[derive(Clone, Debug)]
+struct Candidate {
+    label: String,
+    config: PolicyConfig,
+}
+
+fn policy(text: &str) -> Result<Candidate, String> {
+    let mut parts = text.split(':');
+    let name = parts.next().unwrap_or_default();
     let known = || format!("known policies: {}", PolicyConfig::NAMES.join(", "));
-    PolicyConfig::from_name(name).ok_or_else(known)
+    let mut config = PolicyConfig::from_name(name).ok_or_else(known)?;
+    for part in parts {
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| format!("`{part}`: write NAME=VALUE"))?;
+        let value = value
+            .parse()
+            .map_err(|_| format!("`{value}` is not a number"))?;
+        if !config.set(key, value) {
+            let names: Vec<&str> = config.parameters().map(|p| p.name).collect();
+            return Err(format!("`{key}`: `{name}` has {names:?}"));
+        }
+    }
+    if let Some(wrong) = config.violations().first() {
+        return Err(wrong.to_string());
+    }
+    Ok(Candidate {
+        label: text.to_owned(),
+        config,
+    })
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -74,8 +102,8 @@ fn size(text: &str) -> Result<Size, String> {
 pub struct Row {
     /// The trace's path.
     pub trace: String,
-    /// The policy's name.
-    pub policy: &'static str,
+    /// The policy, with the parameters that were given.
+    pub policy: String,
     /// Bytes that the cache could hold.
     pub cache_bytes: u64,
     /// Reads and writes, counted per object touched.
@@ -158,12 +186,12 @@ fn trace_rows(trace: &str, load: &Load, args: &Args) -> Vec<Row> {
             Size::Bytes(bytes) => bytes,
         };
         for policy in &args.policy {
-            let out = sim::run(&setup(policy, cache_bytes), requests());
+            let out = sim::run(&setup(&policy.config, cache_bytes), requests());
             let hdd_busy_s = out.hdd_busy.as_secs_f64();
             let span = out.span.as_secs_f64().max(hdd_busy_s);
             rows.push(Row {
                 trace: trace.to_owned(),
-                policy: policy.name(),
+                policy: policy.label.clone(),
                 cache_bytes,
                 requests: out.requests,
                 miss_ratio: ratio(out.read_misses as f64, out.reads as f64),
@@ -242,5 +270,9 @@ mod tests {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         assert!(policy("belady").is_err_and(|e| e.contains("cost-benefit")));
+        let tuned = policy("cost-benefit:theta=2").map(|c| c.config.get("theta"));
+        assert_eq!(tuned, Ok(Some(2.0)));
+        assert!(policy("cost-benefit:theta=-1").is_err_and(|e| e.contains("`theta` is -1")));
+        assert!(policy("lru:theta=1").is_err());
     }
 }
