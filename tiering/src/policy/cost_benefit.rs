@@ -105,6 +105,7 @@ impl CostBenefit {
         heat.seconds * halvings(now.since(heat.at).as_secs_f64() / self.config.half_life_s)
     }
 
+    /// Head time that a byte of the cache saves here: small objects save a whole positioning each.
     fn score(&self, id: ObjectId, now: Nanos) -> f64 {
         self.heat.get(&id).map_or(0.0, |h| {
             let flush = if h.dirty {
@@ -112,7 +113,7 @@ impl CostBenefit {
             } else {
                 0.0
             };
-            self.decayed(h, now) + flush
+            (self.decayed(h, now) + flush) / f64::from(h.len.max(1))
         })
     }
 
@@ -279,7 +280,8 @@ impl Strategy for CostBenefit {
         }
         if !access.free_room {
             let victim = self.coldest_resident(now).map_or(0.0, |(score, _)| score);
-            if spent <= (1.0 + self.config.stickiness) * victim {
+            let per_byte = spent / f64::from(access.object_len.max(1));
+            if per_byte <= (1.0 + self.config.stickiness) * victim {
                 return None;
             }
         }
@@ -380,7 +382,7 @@ impl Strategy for CostBenefit {
         while self.nursery_bytes > share_bytes && planned_bytes > view.low_bytes() {
             let nursery_bytes = self.nursery_bytes;
             let id = self.oldest_of_nursery()?;
-            let heat = self.heat.get(&id).map_or(0.0, |h| self.decayed(h, now));
+            let heat = self.score(id, now);
             let worst = self.coldest_resident(now).map_or(0.0, |(score, _)| score);
             if heat > worst {
                 self.place(id, Place::Main);

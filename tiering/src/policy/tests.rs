@@ -193,6 +193,44 @@ fn cost_benefit_promotes_when_the_second_pass_has_paid_more_than_the_move() {
 }
 
 #[test]
+fn of_equal_heat_cost_benefit_keeps_the_small_ones() {
+    let mut policy = build(&PolicyConfig::default());
+    let mut view = Model::new("none", 10).view();
+    let mut out = vec![];
+    for (file, len) in [(1, 400), (2, 40), (3, 300)] {
+        let id = id(file);
+        policy.on_event(
+            Nanos(0),
+            &Event::Restored {
+                id,
+                len,
+                dirty: false,
+            },
+            &view,
+            &mut out,
+        );
+        let (offset, served, object_len) = (0, Tier::Cache, len);
+        let len = 1;
+        policy.on_event(
+            Nanos(0),
+            &Event::Read {
+                id,
+                offset,
+                len,
+                object_len,
+                served,
+            },
+            &view,
+            &mut out,
+        );
+    }
+    view.used_bytes = 900;
+    policy.tick(Nanos(0), &view, &mut out);
+    let gone: Vec<_> = out.iter().map(|a| (a.kind, a.id.file.0)).collect();
+    assert_eq!(gone, [(Evict, 1)]);
+}
+
+#[test]
 fn what_dies_young_is_never_flushed() {
     for name in ["lru", "recency", "cost-benefit"] {
         let mut m = Model::new(name, 10);
