@@ -172,6 +172,8 @@ pub enum Reason {
     },
     /// The policy keeps nothing in the cache.
     NotWanted,
+    /// The operator drains the cache.
+    Drain,
 }
 
 impl fmt::Display for Reason {
@@ -195,6 +197,7 @@ impl fmt::Display for Reason {
                 write!(f, "new writes use {nursery_bytes} of {share_bytes} bytes")
             }
             Reason::NotWanted => write!(f, "policy keeps nothing"),
+            Reason::Drain => write!(f, "the cache is being drained"),
         }
     }
 }

@@ -44,7 +44,7 @@ pub struct ObjectCache {
     /// New content goes to the backing tier (draining).
     pub(super) write_around: AtomicBool,
     pub(super) counts: Counts,
-    /// Flushed files whose settling failed; tried again each second.
+    /// Files that were flushed, in part at least, and are not settled yet; tried again each second.
     pub(super) unsettled: Mutex<HashSet<FileId>>,
 }
 
@@ -405,6 +405,14 @@ impl ObjectCache {
         })
     }
 
+    /// Marks dirty objects of a version as lost: the cache does not have them any more, the backing tier
+    /// never had them. They are refused until the version is deleted or overwritten.
+    pub fn set_lost(&self, file: FileId, indices: &[u32]) {
+        let mut core = self.core.lock();
+        core.damaged
+            .extend(indices.iter().map(|index| ObjectId::new(file, *index)));
+    }
+
     /// Waits until all of the cache tier is on stable storage.
     pub fn sync(&self) -> io::Result<()> {
         self.dir.as_ref().map_or(Ok(()), DirStore::sync_everything)
@@ -502,6 +510,19 @@ impl ObjectCache {
         Some((entry.stored(id.file)?, entry.verified))
     }
 
+    /// What the cache has of an object; an error if only the cache had it, and it is gone.
+    pub(super) fn lookup_or_lost(
+        &self,
+        id: ObjectId,
+    ) -> Result<Option<(Stored, bool)>, CacheError> {
+        let core = self.core.lock();
+        match core.residency.get(id) {
+            Some(entry) => Ok(entry.stored(id.file).map(|o| (o, entry.verified))),
+            None if core.damaged.contains(&id) => Err(CacheError::Damaged { id }),
+            None => Ok(None),
+        }
+    }
+
     pub(super) fn open_object(&self, object: &Stored) -> io::Result<File> {
         match &self.dir {
             Some(dir) => dir.open_object(object),
@@ -521,7 +542,8 @@ impl ObjectCache {
                 core.residency.remove(object.id);
                 self.event(&mut core, &Event::Evicted { id: object.id });
             }
-            same
+            // Until its version is settled, the name of a flushed object says that it was flushed.
+            same && !self.is_unsettled(&core, object.id.file)
         };
         if dropped {
             self.unlink(object.id.file, &[entry_of(object, false)]);

@@ -9,14 +9,14 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tiering::trace::Op;
 use tiering::{Action, ActionKind, Event, FileId, ObjectId, Reason, Tier};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::cache::{ObjectCache, blocking};
+use super::cache::{Core, ObjectCache, blocking};
 use super::error::CacheError;
 use super::options::IoContext;
 use super::residency::{Entry, State};
@@ -31,6 +31,8 @@ const RUN_BYTES_MAX: u64 = 64 << 20;
 const FOREGROUND_BESIDE: usize = 1;
 /// How long a move waits for foreground I/O at most.
 const YIELD_MAX: Duration = Duration::from_millis(100);
+/// Between two calls of the policy because the cache is over its high watermark: what it proposes may fail.
+const RELIEF_PERIOD_MIN: Duration = Duration::from_millis(50);
 /// How often a waiting move looks again.
 const YIELD_STEP: Duration = Duration::from_millis(5);
 
@@ -114,6 +116,23 @@ impl Queue {
     }
 }
 
+impl Job {
+    /// What the policy waits for an answer to.
+    fn actions(&self) -> Vec<Action> {
+        match self {
+            Job::Promote(action) | Job::Evict(action) => vec![*action],
+            Job::Flush(file, run) => run
+                .iter()
+                .map(|(index, reason)| Action {
+                    kind: ActionKind::Flush,
+                    id: ObjectId::new(*file, *index),
+                    reason: *reason,
+                })
+                .collect(),
+        }
+    }
+}
+
 /// What one step of the mover did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepReport {
@@ -158,6 +177,7 @@ impl ObjectCache {
             let mut second = tokio::time::interval(Duration::from_secs(1));
             second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut jobs: JoinSet<StepReport> = JoinSet::new();
+            let mut last_relief = Instant::now();
             loop {
                 tokio::select! {
                     _ = stopped.changed() => break,
@@ -165,7 +185,12 @@ impl ObjectCache {
                         cache.tick_policy();
                         cache.retry_settle().await;
                     }
-                    () = cache.wake.notified() => {}
+                    () = cache.wake.notified() => {
+                        if last_relief.elapsed() >= RELIEF_PERIOD_MIN && cache.is_over_high() {
+                            last_relief = Instant::now();
+                            cache.tick_policy();
+                        }
+                    }
                     Some(_) = jobs.join_next(), if !jobs.is_empty() => {}
                 }
                 while jobs.len() < cache.opts.migrate_in_flight.max(1) {
@@ -177,6 +202,11 @@ impl ObjectCache {
             while jobs.join_next().await.is_some() {}
         });
         MigratorHandle { stop, task }
+    }
+
+    fn is_over_high(&self) -> bool {
+        let view = self.view(&self.core.lock());
+        view.used_bytes > view.high_bytes()
     }
 
     fn next_job(&self) -> Option<Job> {
@@ -211,7 +241,7 @@ impl ObjectCache {
                 let run: Vec<(u32, Reason)> = rows
                     .iter()
                     .filter(|e| e.state == State::Dirty)
-                    .map(|e| (e.index, Reason::NotWanted))
+                    .map(|e| (e.index, Reason::Drain))
                     .collect();
                 if run.is_empty() {
                     if !rows.iter().any(|e| e.state == State::Flushing) {
@@ -235,11 +265,17 @@ impl ObjectCache {
                 .filter(|e| e.is_dirty())
                 .count()
             {
+                0 if core.damaged.iter().any(|id| id.file == file) => {}
                 0 => report.files += 1,
                 _ if core.is_doomed(file) => {}
                 n => report.failed += n as u64,
             }
         }
+        // What vanished from the cache is in no row of the map.
+        let core = self.core.lock();
+        let lost = |id: &&ObjectId| core.residency.get(**id).is_none();
+        report.failed += core.damaged.iter().filter(lost).count() as u64;
+        drop(core);
         Ok(report)
     }
 
@@ -254,7 +290,7 @@ impl ObjectCache {
                     let action = Action {
                         kind: ActionKind::Evict,
                         id: ObjectId::new(file, entry.index),
-                        reason: Reason::NotWanted,
+                        reason: Reason::Drain,
                     };
                     evicted += cache.evict(action).moved;
                 }
@@ -303,6 +339,7 @@ impl ObjectCache {
 
     async fn run_unthrottled(self: &Arc<Self>, job: Job) -> StepReport {
         let cache = self.clone();
+        let proposed = job.actions();
         let done = blocking(move || {
             Ok(match job {
                 Job::Promote(action) => cache.promote(action),
@@ -314,10 +351,12 @@ impl ObjectCache {
         self.moved.notify_waiters();
         done.unwrap_or_else(|error| {
             tracing::error!(%error, "a move died");
-            StepReport {
-                moved: 0,
-                failed: 1,
+            let mut report = StepReport::default();
+            for action in proposed {
+                let at = self.recorder.now();
+                report.failed += self.confirm(action, 0, Err(error.to_string()), at).failed;
             }
+            report
         })
     }
 
@@ -372,20 +411,34 @@ impl ObjectCache {
         let object = {
             let mut core = self.core.lock();
             let object = core.residency.get(id).and_then(|e| e.stored(id.file));
-            if core.may_move(id, ActionKind::Evict) {
-                core.residency.set_state(id, State::Evicting);
+            let refused = if self.is_unsettled(&core, id.file) {
+                // Its name says at the next start that it was flushed. The rest of the version first.
+                self.flush_rest(&mut core, id.file);
+                Some("its version has dirty objects")
+            } else if !core.may_move(id, ActionKind::Evict) {
+                Some("not clean, or in use by another move")
             } else {
-                let outcome = match core.residency.get(id) {
-                    None => Ok(Event::Evicted { id }),
-                    Some(_) => Err("not clean, or in use by another move".to_owned()),
-                };
-                drop(core);
-                return self.confirm(action, 0, outcome, at);
+                None
+            };
+            match (refused, core.residency.get(id).is_none(), object) {
+                (None, false, Some(object)) => {
+                    core.residency.set_state(id, State::Evicting);
+                    object
+                }
+                (why, absent, _) => {
+                    drop(core);
+                    let why = why.unwrap_or("not readable").to_owned();
+                    let outcome = if absent {
+                        Ok(Event::Evicted { id })
+                    } else {
+                        Err(why)
+                    };
+                    return self.confirm(action, 0, outcome, at);
+                }
             }
-            object
         };
-        let (Some(dir), Some(object)) = (&self.dir, object) else {
-            return StepReport::default();
+        let Some(dir) = &self.dir else {
+            return self.confirm(action, 0, Err("no cache tier".into()), at);
         };
         let removed = dir.remove(&object);
         {
@@ -410,6 +463,30 @@ impl ObjectCache {
             .map(|()| Event::Evicted { id })
             .map_err(|e| e.to_string());
         self.confirm(action, u64::from(object.len), outcome, at)
+    }
+
+    /// Whether a version's cached objects still tell which of its bytes the backing tier has.
+    pub(super) fn is_unsettled(&self, core: &Core, file: FileId) -> bool {
+        core.residency.is_dirty(file) || self.unsettled.lock().contains(&file)
+    }
+
+    fn flush_rest(&self, core: &mut Core, file: FileId) {
+        let dirty: Vec<u32> = core
+            .residency
+            .rows(file)
+            .iter()
+            .filter(|e| e.state == State::Dirty)
+            .map(|e| e.index)
+            .filter(|index| core.may_move(ObjectId::new(file, *index), ActionKind::Flush))
+            .collect();
+        for index in dirty {
+            core.queue.push(Action {
+                kind: ActionKind::Flush,
+                id: ObjectId::new(file, index),
+                reason: Reason::SameRun,
+            });
+        }
+        self.wake.notify_one();
     }
 
     fn open_for_promotion(&self, file: FileId) -> io::Result<Arc<File>> {
@@ -526,6 +603,7 @@ impl ObjectCache {
     fn flush(&self, file: FileId, run: &[(u32, Reason)]) -> StepReport {
         let at = self.recorder.now();
         self.pin(file, None);
+        self.unsettled.lock().insert(file);
         let mut report = StepReport::default();
         let mut add = |r: StepReport| {
             report.moved += r.moved;
@@ -620,23 +698,28 @@ impl ObjectCache {
         }
     }
 
+    /// Ends a version's dirty time when nothing of it is dirty, or lost, any more.
     fn settle(&self, file: FileId) {
-        let done = {
+        {
             let core = self.core.lock();
-            !core.residency.is_dirty(file) && !core.is_doomed(file)
-        };
-        if let (true, Some(backing)) = (done, self.backing.get()) {
-            match backing.settle(file) {
-                Ok(()) => {
-                    self.unsettled.lock().remove(&file);
-                }
-                Err(error) => {
-                    tracing::warn!(%file, %error, "cannot settle a flushed file; tried again");
-                    self.unsettled.lock().insert(file);
-                }
+            if core.is_doomed(file) {
+                self.unsettled.lock().remove(&file);
+                return;
             }
-        } else {
-            self.unsettled.lock().remove(&file);
+            if core.residency.is_dirty(file) || core.damaged.iter().any(|id| id.file == file) {
+                return;
+            }
+        }
+        let Some(backing) = self.backing.get() else {
+            return;
+        };
+        match backing.settle(file) {
+            Ok(()) => {
+                self.unsettled.lock().remove(&file);
+            }
+            Err(error) => {
+                tracing::warn!(%file, %error, "cannot settle a flushed file; tried again");
+            }
         }
     }
 

@@ -152,7 +152,7 @@ impl Shared {
                 }
             }
             for attempt in 1..=LOOKUPS_MAX {
-                let Some((object, verified)) = self.cache.lookup(id) else {
+                let Some((object, verified)) = self.cache.lookup_or_lost(id)? else {
                     break;
                 };
                 match self.cache.open_object(&object) {

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use serde::Serialize;
-use tiering::{FileId, ObjectId};
+use tiering::{Event, FileId, ObjectId};
 
 use super::Backing;
 use super::cache::{ObjectCache, blocking};
@@ -24,6 +24,8 @@ const FINDINGS_MAX: usize = 1000;
 pub enum Problem {
     /// A dirty object's bytes do not match their checksum: lost.
     DamagedDirty,
+    /// A dirty object is gone from the cache: lost.
+    MissingDirty,
     /// A clean copy's bytes do not match their checksum; the backing tier has them.
     DamagedClean,
     /// A dirty object whose file does not exist.
@@ -131,6 +133,14 @@ impl ObjectCache {
             }
             self.scrub_object(backing, &object, repair, &mut orphans, &mut report);
         }
+        let core = self.core.lock();
+        let mut lost: Vec<&ObjectId> = core.damaged.iter().collect();
+        lost.retain(|id| core.residency.get(**id).is_none());
+        lost.sort_unstable();
+        for id in lost {
+            report.add(Problem::MissingDirty, id.to_string(), false);
+        }
+        drop(core);
         Ok(report)
     }
 
@@ -216,6 +226,13 @@ impl ObjectCache {
         };
         core.damaged.remove(&object.id);
         core.queue.cancel(object.id.file);
+        self.event(
+            &mut core,
+            &Event::Deleted {
+                file: object.id.file,
+                objects: 1,
+            },
+        );
         drop(core);
         self.unlink(object.id.file, &[entry]);
         true

@@ -424,7 +424,8 @@ impl Work {
         let mut slot = Slot::default();
         // A flush or an eviction may rename or remove the object meanwhile: look again then.
         for _ in 0..3 {
-            let (Some(dir), Some((object, verified))) = (&cache.dir, cache.lookup(old)) else {
+            let (Some(dir), Some((object, verified))) = (&cache.dir, cache.lookup_or_lost(old)?)
+            else {
                 break;
             };
             let through = cache.opts.write_policy == WritePolicy::Through;

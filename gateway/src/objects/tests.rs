@@ -323,3 +323,47 @@ async fn drain_empties_the_cache_and_keeps_every_byte() {
     assert_eq!(rig.cached_files(), 0);
     assert_eq!(rig.get(FileId(1), &tree, 300).await.unwrap(), data);
 }
+
+#[tokio::test]
+async fn a_flushed_object_stays_in_the_cache_until_its_version_is_settled() {
+    let rig = Rig::new();
+    let (file, tree) = (FileId(1), rig.tree());
+    rig.put(file, &tree, &pattern(128)).await;
+    rig.cache.attach_backing(Arc::new(OneFile(tree.clone())));
+    let act = |kind, index| Action {
+        kind,
+        id: ObjectId::new(file, index),
+        reason: Reason::NotWanted,
+    };
+    let queue = |action| {
+        rig.cache.core.lock().queue.push(action);
+    };
+    queue(act(ActionKind::Flush, 0));
+    assert_eq!(
+        rig.cache.step().await,
+        StepReport {
+            moved: 1,
+            failed: 0
+        }
+    );
+    queue(act(ActionKind::Evict, 0));
+    // Refused, and the rest of the version flushed for it.
+    assert_eq!(
+        rig.cache.step().await,
+        StepReport {
+            moved: 1,
+            failed: 1
+        }
+    );
+    assert_eq!(rig.cached_files(), 2);
+    queue(act(ActionKind::Evict, 0));
+    assert_eq!(
+        rig.cache.step().await,
+        StepReport {
+            moved: 1,
+            failed: 0
+        }
+    );
+    assert_eq!(rig.cached_files(), 1);
+    assert_eq!(rig.get(file, &tree, 128).await.unwrap(), pattern(128));
+}

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use tiering::FileId;
 
 use super::cleaner::{Cleaner, forget};
+use super::dirty_set;
 use super::identity::{self, Identity, State};
 use super::tree::{self, Tree, id_name};
 use super::types::{Found, Kind};
@@ -212,9 +213,13 @@ pub(crate) fn settle(tree: &Tree, id: FileId) -> io::Result<()> {
             mtime_ns: stat.mtime_ns,
             ino: stat.ino,
             state: State::Inline,
+            all_dirty: false,
             ..record
         };
         tree::set_identity(&file, &settled)?;
+        if !record.all_dirty {
+            dirty_set::remove(&file)?;
+        }
         rustix::fs::fsync(&file)?;
     }
     unlink_dirty(tree, id)

@@ -311,6 +311,7 @@ pub(super) fn fresh_dir(path: &ResourcePath) -> Result<Identity, VolumeError> {
         created_ns: now,
         ino: 0,
         state: State::Inline,
+        all_dirty: false,
         lock_null: false,
     })
 }

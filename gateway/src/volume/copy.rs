@@ -248,6 +248,7 @@ impl Built {
             created_ns: now,
             ino: 0,
             state: State::Inline,
+            all_dirty: false,
             lock_null: false,
         };
         apply::dress(&target, &identity, Some(found.mode), &props).at("prepare", path)?;

@@ -6,7 +6,7 @@
 //! | offset | bytes | field |
 //! | --- | --- | --- |
 //! | 0 | 1 | version, 1 |
-//! | 1 | 1 | bit 0: dirty, bit 1: lock_null |
+//! | 1 | 1 | bit 0: dirty, bit 1: lock_null, bit 2: dirty as a whole |
 //! | 2 | 2 | zero |
 //! | 4 | 4 | CRC-32C of bytes 8..48, then bytes 0..4 |
 //! | 8 | 8 | file_id |
@@ -28,6 +28,7 @@ pub const ENCODED_BYTES: usize = 48;
 const VERSION: u8 = 1;
 const DIRTY: u8 = 1;
 const LOCK_NULL: u8 = 2;
+const ALL_DIRTY: u8 = 4;
 
 /// Set in every derived id, clear in every random one.
 const DERIVED: u64 = 1 << 63;
@@ -56,6 +57,8 @@ pub struct Identity {
     pub ino: u64,
     /// Where the content is.
     pub state: State,
+    /// No object was in the tree when the version was committed (else see `dirty_set`).
+    pub all_dirty: bool,
     /// Made by a LOCK; nothing was PUT yet.
     pub lock_null: bool,
 }
@@ -68,7 +71,8 @@ impl Identity {
         out[1] = match self.state {
             State::Inline => 0,
             State::Dirty => DIRTY,
-        } | if self.lock_null { LOCK_NULL } else { 0 };
+        } | if self.lock_null { LOCK_NULL } else { 0 }
+            | if self.all_dirty { ALL_DIRTY } else { 0 };
         out[8..16].copy_from_slice(&self.file_id.0.to_le_bytes());
         out[16..24].copy_from_slice(&self.len.to_le_bytes());
         out[24..32].copy_from_slice(&self.mtime_ns.to_le_bytes());
@@ -98,6 +102,7 @@ impl Identity {
             } else {
                 State::Dirty
             },
+            all_dirty: bytes[1] & ALL_DIRTY != 0,
             lock_null: bytes[1] & LOCK_NULL != 0,
         })
     }
@@ -155,9 +160,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(id: u64, len: u64, m: i64, c: i64, ino: u64, dirty: bool, lock_null: bool) {
+        fn round_trips(id: u64, len: u64, m: i64, c: i64, ino: u64, dirty: bool, all_dirty: bool, lock_null: bool) {
             let state = if dirty { State::Dirty } else { State::Inline };
-            let it = Identity { file_id: FileId(id), len, mtime_ns: m, created_ns: c, ino, state, lock_null };
+            let it = Identity { file_id: FileId(id), len, mtime_ns: m, created_ns: c, ino, state, all_dirty, lock_null };
             prop_assert_eq!(Identity::decode(&it.encode()), Some(it));
         }
 
@@ -166,7 +171,7 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..64), bit in 0usize..ENCODED_BYTES * 8
         ) {
             prop_assert_eq!(Identity::decode(&bytes), None);
-            let it = Identity { file_id: FileId(7), len: 1, mtime_ns: 2, created_ns: 3, ino: 4, state: State::Dirty, lock_null: false };
+            let it = Identity { file_id: FileId(7), len: 1, mtime_ns: 2, created_ns: 3, ino: 4, state: State::Dirty, all_dirty: true, lock_null: false };
             let mut e = it.encode();
             e[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(Identity::decode(&e), None);

@@ -21,10 +21,13 @@ mod backing;
 mod change;
 mod cleaner;
 mod copy;
+mod dirty_set;
 pub mod error;
 pub mod identity;
 mod locks;
 pub mod log;
+#[cfg(test)]
+mod lost_tests;
 pub mod path;
 pub mod props;
 mod replay;

@@ -11,6 +11,7 @@ use tiering::{FileId, ObjectId};
 use super::apply::{self, Place};
 use super::change::write_attributes;
 use super::cleaner::{self, Cleaner};
+use super::dirty_set;
 use super::identity::{Identity, State};
 use super::log::applied::Applied;
 use super::log::record::{LoggedObject, Record};
@@ -187,6 +188,10 @@ impl Replay<'_> {
             }
             apply::dress(&file, identity, Some(mode), props)?;
             if identity.state == State::Dirty {
+                if !identity.all_dirty {
+                    let indices: Vec<u32> = objects.iter().map(|o| o.index).collect();
+                    dirty_set::store(&file, &indices)?;
+                }
                 apply::link_dirty(self.tree, id)?;
             }
             let old = match &entry {
@@ -305,6 +310,33 @@ impl Replay<'_> {
     }
 }
 
+/// The objects of an unsettled version that were dirty at its commit and have left the cache since.
+fn lost_objects(tree: &Tree, cache: &ObjectCache, id: FileId) -> io::Result<Vec<u32>> {
+    let file = apply::open_rw(&tree.dirty, id)?;
+    let Some(record) = tree::get_identity(&file)? else {
+        return Ok(Vec::new());
+    };
+    if record.file_id != id || record.state != State::Dirty {
+        return Ok(Vec::new());
+    }
+    let objects = record.len.div_ceil(u64::from(cache.object_bytes())) as u32;
+    let mut dirty = if record.all_dirty {
+        (0..objects).collect()
+    } else {
+        dirty_set::load(&file, objects)?
+    };
+    dirty.retain(|index| {
+        !cache.contains_all(
+            id,
+            &[ObjectId {
+                file: id,
+                index: *index,
+            }],
+        )
+    });
+    Ok(dirty)
+}
+
 /// Makes dirty names, tree files and cached objects agree, after replay and clean-up.
 pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()> {
     let named = dirty_ids(tree)?;
@@ -314,8 +346,19 @@ pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()
         if stat.links < 2 {
             cache.forget(*id, stat.len);
             apply::unlink_dirty(tree, *id)?;
-        } else if !cached.contains(id) {
-            apply::settle(tree, *id)?;
+        } else {
+            let lost = lost_objects(tree, cache, *id)?;
+            if !lost.is_empty() {
+                tracing::error!(
+                    file = %id,
+                    objects = lost.len(),
+                    first = lost[0],
+                    "objects that only the cache had are gone from it: their ranges cannot be read"
+                );
+                cache.set_lost(*id, &lost);
+            } else if !cached.contains(id) {
+                apply::settle(tree, *id)?;
+            }
         }
     }
     // Objects of uploads that were never acknowledged.

@@ -16,7 +16,7 @@ use crate::objects::{Backing, CacheOptions};
 use crate::recorder::Recorder;
 use tiering::policy::{LruConfig, PolicyConfig};
 
-struct Fixture {
+pub(super) struct Fixture {
     dir: TempDir,
     cached: bool,
     durability: Durability,
@@ -24,12 +24,12 @@ struct Fixture {
     quota: Option<u64>,
 }
 
-fn p(s: &str) -> ResourcePath {
+pub(super) fn p(s: &str) -> ResourcePath {
     ResourcePath::parse(s).unwrap()
 }
 
 impl Fixture {
-    fn new(cached: bool) -> Fixture {
+    pub(super) fn new(cached: bool) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("root")).unwrap();
         Fixture {
@@ -40,13 +40,13 @@ impl Fixture {
             quota: None,
         }
     }
-    fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
-    fn cache_dir(&self) -> Option<PathBuf> {
+    pub(super) fn cache_dir(&self) -> Option<PathBuf> {
         self.cached.then(|| self.dir.path().join("cache"))
     }
-    async fn try_open(&self) -> Result<Arc<Volume>, VolumeError> {
+    pub(super) async fn try_open(&self) -> Result<Arc<Volume>, VolumeError> {
         Volume::open(VolumeOptions {
             root: self.root(),
             cache: open_cache(self.cache_dir(), self.durability),
@@ -57,7 +57,7 @@ impl Fixture {
         })
         .await
     }
-    async fn open(&self) -> Arc<Volume> {
+    pub(super) async fn open(&self) -> Arc<Volume> {
         self.try_open().await.unwrap()
     }
     fn litter(&self) -> Vec<PathBuf> {
@@ -68,7 +68,7 @@ impl Fixture {
     }
 }
 
-fn open_cache(cache_dir: Option<PathBuf>, durability: Durability) -> Arc<ObjectCache> {
+pub(super) fn open_cache(cache_dir: Option<PathBuf>, durability: Durability) -> Arc<ObjectCache> {
     let capacity_bytes = if cache_dir.is_some() { 1 << 30 } else { 0 };
     let options = CacheOptions {
         cache_dir,
@@ -80,7 +80,7 @@ fn open_cache(cache_dir: Option<PathBuf>, durability: Durability) -> Arc<ObjectC
     ObjectCache::open(options, Recorder::disabled(), Arc::new(Metrics::new())).unwrap()
 }
 
-async fn put(v: &Volume, path: &str, data: &[u8]) -> Result<(Meta, bool), VolumeError> {
+pub(super) async fn put(v: &Volume, path: &str, data: &[u8]) -> Result<(Meta, bool), VolumeError> {
     let mut up = v
         .create(&p(path), IoContext::default(), Some(data.len() as u64))
         .await?;
@@ -88,7 +88,7 @@ async fn put(v: &Volume, path: &str, data: &[u8]) -> Result<(Meta, bool), Volume
     up.commit(unchecked()).await
 }
 
-async fn get(v: &Volume, path: &str) -> Result<Vec<u8>, VolumeError> {
+pub(super) async fn get(v: &Volume, path: &str) -> Result<Vec<u8>, VolumeError> {
     let (meta, reader) = v.open_read(&p(path), IoContext::default()).await?;
     let mut out = Vec::new();
     while (out.len() as u64) < meta.len {
@@ -102,7 +102,7 @@ async fn get(v: &Volume, path: &str) -> Result<Vec<u8>, VolumeError> {
 }
 
 /// Ends a volume as a crash of the process would: no shutdown, only the owner's lock goes.
-async fn crash(v: Arc<Volume>) {
+pub(super) async fn crash(v: Arc<Volume>) {
     v.inner.cleaner.finish();
     rustix::fs::flock(&v.inner.owner, rustix::fs::FlockOperation::Unlock).unwrap();
 }

@@ -317,6 +317,7 @@ fn entry_of(record: Option<Identity>, stat: &Stat) -> Entry {
             created_ns: r.map_or(stat.created_ns, |r| r.created_ns),
             ino: stat.ino,
             state: State::Inline,
+            all_dirty: false,
             lock_null: false,
         },
         (Kind::File, r) => {
@@ -328,6 +329,7 @@ fn entry_of(record: Option<Identity>, stat: &Stat) -> Entry {
                 created_ns: r.map_or(stat.created_ns, |r| r.created_ns),
                 ino: stat.ino,
                 state: State::Inline,
+                all_dirty: false,
                 lock_null: false,
             }
         }

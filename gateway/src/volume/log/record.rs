@@ -384,6 +384,7 @@ mod tests {
                 created_ns: t,
                 ino: len,
                 state: State::Dirty,
+                all_dirty: lock_null,
                 lock_null,
             }
         })

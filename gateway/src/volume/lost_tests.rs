@@ -1,0 +1,133 @@
+//! Dirty objects that vanish from the cache behind the gateway's back: refused, never zeros, never settled.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::PathBuf;
+
+use super::tests::{Fixture, crash, get, p, put};
+use super::*;
+use crate::objects::IoContext;
+use bytes::Bytes;
+
+const OBJECT: usize = 4 << 20;
+
+fn pattern(n: usize) -> Vec<u8> {
+    (0..n).map(|i| (i / 13 % 251) as u8 + 1).collect()
+}
+
+/// The cached files of a version: `(object index, mark, path)`, by index.
+fn cached(f: &Fixture, id: FileId) -> Vec<(u32, char, PathBuf)> {
+    let mut out = Vec::new();
+    for dir in std::fs::read_dir(f.cache_dir().unwrap().join("objects")).unwrap() {
+        for file in std::fs::read_dir(dir.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let parts: Vec<&str> = name.split('.').collect();
+            if parts[0] == id.to_string() {
+                let index = u32::from_str_radix(parts[1], 16).unwrap();
+                out.push((index, parts[4].chars().next().unwrap(), path));
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+async fn id_of(v: &Volume, path: &str) -> FileId {
+    v.stat(&p(path)).await.unwrap().file_id
+}
+
+async fn read(v: &Volume, path: &str, offset: u64, len: usize) -> Result<Bytes, VolumeError> {
+    let (_, reader) = v.open_read(&p(path), IoContext::default()).await?;
+    let read = reader.read(offset, len).await;
+    Ok(read.map_err(VolumeError::Cache)?.0)
+}
+
+fn is_dirty(f: &Fixture, id: FileId) -> bool {
+    f.root().join(format!(".tierdav/dirty/{id}")).exists()
+}
+
+#[tokio::test]
+async fn a_vanished_dirty_object_is_refused_and_its_file_is_never_settled() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let data = pattern(3 * OBJECT);
+    put(&v, "/a", &data).await.unwrap();
+    put(&v, "/whole", &data).await.unwrap();
+    let id = id_of(&v, "/a").await;
+    crash(v).await;
+    let files = cached(&f, id);
+    assert_eq!(files.iter().map(|x| x.1).collect::<String>(), "ddd");
+    std::fs::remove_file(&files[1].2).unwrap();
+
+    for round in 0..2 {
+        let v = f.open().await;
+        assert_eq!(get(&v, "/whole").await.unwrap(), data);
+        assert!(read(&v, "/a", OBJECT as u64, 10).await.is_err());
+        assert_eq!(read(&v, "/a", 0, 10).await.unwrap(), data[..10]);
+        let copied = v.copy(&p("/a"), &p("/b"), false, false, unchecked()).await;
+        assert!(copied.is_err());
+        assert!(v.patch(&p("/a"), IoContext::default()).await.is_err());
+        let cache = v.inner.cache.clone();
+        cache.attach_backing(v.clone());
+        let report = cache.flush_all().await.unwrap();
+        // The second round finds the rest flushed.
+        assert_eq!((report.failed, report.files), (1, 1 - round));
+        assert!(is_dirty(&f, id), "the file must not count as plain");
+        let scrub = cache.scrub(v.clone(), true).await.unwrap();
+        assert_eq!(scrub.problems, 1, "{:?}", scrub.findings);
+        assert!(!scrub.is_clean());
+        crash(v).await;
+    }
+
+    // An overwrite makes it good.
+    let v = f.open().await;
+    put(&v, "/a", b"new").await.unwrap();
+    assert_eq!(get(&v, "/a").await.unwrap(), b"new");
+    let cache = v.inner.cache.clone();
+    cache.attach_backing(v.clone());
+    assert_eq!(cache.flush_all().await.unwrap().failed, 0);
+    v.shutdown().await.unwrap();
+    assert!(!is_dirty(&f, id));
+}
+
+#[tokio::test]
+async fn of_a_version_that_is_half_in_the_tree_only_the_cached_half_can_be_lost() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let data = pattern(2 * OBJECT);
+    put(&v, "/a", &data).await.unwrap();
+    let cache = v.inner.cache.clone();
+    cache.attach_backing(v.clone());
+    assert_eq!(cache.flush_all().await.unwrap().failed, 0);
+    assert_eq!(cache.evict_all_clean().await.unwrap(), 2);
+    let mut upload = v.patch(&p("/a"), IoContext::default()).await.unwrap();
+    upload
+        .write_at(data.len() as u64, Bytes::from(pattern(200_000)))
+        .await
+        .unwrap();
+    upload.commit(unchecked()).await.unwrap();
+    let id = id_of(&v, "/a").await;
+    crash(v).await;
+    let files = cached(&f, id);
+    assert_eq!(
+        files.iter().map(|x| (x.0, x.1)).collect::<Vec<_>>(),
+        [(2, 'd')]
+    );
+
+    // Nothing is missing: nothing is refused.
+    let v = f.open().await;
+    assert_eq!(
+        get(&v, "/a").await.unwrap(),
+        [data.clone(), pattern(200_000)].concat()
+    );
+    crash(v).await;
+
+    std::fs::remove_file(&files[0].2).unwrap();
+    let v = f.open().await;
+    assert_eq!(read(&v, "/a", 0, 1 << 20).await.unwrap(), data[..1 << 20]);
+    assert!(read(&v, "/a", data.len() as u64, 10).await.is_err());
+    assert!(is_dirty(&f, id));
+    v.remove(&p("/a"), unchecked()).await.unwrap();
+    v.shutdown().await.unwrap();
+    assert!(!is_dirty(&f, id));
+}
