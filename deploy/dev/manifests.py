@@ -23,7 +23,7 @@ MONITORING = REPO / "deploy" / "monitoring"
 WORK = pathlib.Path(os.environ["WORK"])
 VERSIONS = ("1.31", "1.37")
 # Settings that a gateway may not know, depending on its features and version.
-OTHER_FEATURES = {"allow_remote_admin", "ceph_conf", "ceph_user", "cache_pool", "data_pool"}
+OTHER_FEATURES = {"ceph_conf", "ceph_user", "cache_pool", "data_pool"}
 # Metrics in our queries that another exporter publishes: Ceph's mgr module prometheus, and Prometheus itself.
 FOREIGN = {"ceph_pool_percent_used", "ceph_pool_metadata", "ceph_pool_rd", "ceph_pool_wr", "ceph_health_status", "up"}
 

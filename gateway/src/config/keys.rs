@@ -58,6 +58,12 @@ pub const KEYS: &[Key] = &[
         "where health, metrics and status are served",
     ),
     key(
+        "allow_remote_admin",
+        "false",
+        ON_OFF,
+        "serve the admin listener, which asks for no password, on other addresses than loopback",
+    ),
+    key(
         "allow_anonymous",
         "false",
         ON_OFF,
@@ -103,7 +109,7 @@ pub const KEYS: &[Key] = &[
     key(
         "policy",
         "cost-benefit",
-        "none, lru, recency or cost-benefit",
+        "none, lru, fifo, lfu, arc, lirs, 2q, s3-fifo, sieve, w-tinylfu, gdsf, lru-2nd, recency or cost-benefit",
         "who decides what lives in the cache",
     ),
     key(

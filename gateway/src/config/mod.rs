@@ -322,6 +322,7 @@ impl Config {
         let cache_dir = c.get("cache_dir", optional(path));
         let listen = c.get("listen", |t| t.parse::<SocketAddr>().ok());
         let admin_listen = c.get("admin_listen", optional(|t| t.parse::<SocketAddr>().ok()));
+        let allow_remote_admin = c.get("allow_remote_admin", flag);
         let allow_anonymous = c.get("allow_anonymous", flag);
         let users_file = c.get("users_file", optional(path));
         let tls_cert = c.get("tls_cert", optional(path));
@@ -425,6 +426,15 @@ impl Config {
             && !anonymous
         {
             c.fault("listen", "serves others than this machine: set users_file, or pass --allow-anonymous if all may write");
+        }
+        if let (Some(Some(admin)), Some(false)) = (admin_listen, allow_remote_admin)
+            && !admin.ip().is_loopback()
+        {
+            c.fault(
+                "admin_listen",
+                "is reachable from other machines and asks for no password: use a loopback address, or set \
+                 allow_remote_admin = true where the network keeps strangers away",
+            );
         }
         Some(Config {
             root: root?,

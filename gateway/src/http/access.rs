@@ -10,6 +10,7 @@ use http::{Method, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
+use super::activity::Busy;
 use crate::dav::fragment::Answering;
 use crate::dav::{Body, Served, User};
 
@@ -35,7 +36,7 @@ impl Entry {
     pub fn finish(
         self,
         user: Option<&User>,
-        answering: Option<Answering>,
+        answering: Option<(Answering, Busy)>,
         response: Response<Body>,
     ) -> Response<Body> {
         let (parts, body) = response.into_parts();
@@ -44,9 +45,14 @@ impl Entry {
             .get::<Served>()
             .copied()
             .unwrap_or_default();
+        let length = parts
+            .headers
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse().ok());
         let counted = Counted {
             body,
             bytes: 0,
+            length,
             complete: false,
             entry: self,
             _answering: answering,
@@ -61,10 +67,12 @@ impl Entry {
 struct Counted {
     body: Body,
     bytes: u64,
+    /// As announced.
+    length: Option<u64>,
     complete: bool,
     entry: Entry,
     /// The connection is busy for as long as this reply's body lives.
-    _answering: Option<Answering>,
+    _answering: Option<(Answering, Busy)>,
     user: Option<String>,
     status: u16,
     tier: &'static str,
@@ -103,7 +111,10 @@ impl HttpBody for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let complete = self.complete || self.body.is_end_stream();
+        // Of a body of known length hyper asks no further than its last byte.
+        let complete = self.complete
+            || self.body.is_end_stream()
+            || self.length.is_some_and(|length| length == self.bytes);
         tracing::info!(
             target: "tierdav::access",
             method = %self.entry.method,

@@ -1,6 +1,7 @@
 //! Sockets to requests: listeners, TLS, limits, timeouts, users, the access log, and a graceful stop.
 
 mod access;
+mod activity;
 mod stall;
 pub mod tls;
 
@@ -27,6 +28,7 @@ use crate::dav::fragment::{Answering, Guarded, InFlight};
 use crate::dav::{self, Body, Dav, RequestContext, User};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
+use activity::Activity;
 use stall::Stalling;
 
 /// Longest request path, bytes; longer is 414.
@@ -149,13 +151,14 @@ impl Front {
             tracing::debug!(%peer, %error, "TCP_NODELAY");
         }
         let stream = Stalling::new(stream, self.limits.stall_timeout);
+        let activity = Activity::new();
         match self.tls.clone() {
-            None => self.requests(stream, peer, None, watcher).await,
+            None => self.requests(stream, peer, None, activity, watcher).await,
             Some(tls) => {
                 match tokio::time::timeout(self.limits.header_timeout, tls.accept(stream)).await {
                     Ok(Ok((stream, name))) => {
                         let user = name.map(|n| self.users.by_certificate(&n));
-                        self.requests(stream, peer, user, watcher).await;
+                        self.requests(stream, peer, user, activity, watcher).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
@@ -169,6 +172,7 @@ impl Front {
         stream: S,
         peer: SocketAddr,
         by_certificate: Option<Arc<User>>,
+        activity: Activity,
         watcher: Watcher,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -194,9 +198,11 @@ impl Front {
         let in_flight = InFlight::default();
         let stream = Guarded::new(stream, in_flight.clone());
         let (in_flight_here, frames) = (in_flight, OnceLock::new());
+        let seen = activity.clone();
         let service = service_fn(move |request| {
             let (front, user) = (Arc::clone(&front), by_certificate.clone());
             let answering = in_flight_here.begin();
+            let busy = seen.begin();
             if request.version() == http::Version::HTTP_2 {
                 // Frames, not lines, from now on: the connection counts as busy for ever.
                 frames.get_or_init(|| in_flight_here.begin());
@@ -204,14 +210,23 @@ impl Front {
             async move {
                 Ok::<_, Infallible>(
                     front
-                        .answer(request, peer, user, io_client, answering)
+                        .answer(request, peer, user, io_client, (answering, busy))
                         .await,
                 )
             }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
-            tracing::debug!(%peer, %error, "connection ended");
+        // Hyper's limits begin with a request's first line (HTTP/1) or never (HTTP/2): a connection on which
+        // nothing is asked must not hold its slot.
+        tokio::select! {
+            ended = watcher.watch(connection.into_owned()) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "connection ended");
+                }
+            }
+            () = activity.idle(self.limits.header_timeout) => {
+                tracing::debug!(%peer, "connection closed: no request for too long");
+            }
         }
     }
 
@@ -221,7 +236,7 @@ impl Front {
         peer: SocketAddr,
         by_certificate: Option<Arc<User>>,
         io_client: u32,
-        answering: Answering,
+        answering: (Answering, activity::Busy),
     ) -> Response<Body> {
         let entry = access::Entry::new(&request, peer);
         let _in_flight = self.metrics.request_started();

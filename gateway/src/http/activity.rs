@@ -1,0 +1,80 @@
+//! When a connection was last used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+struct State {
+    requests: usize,
+    idle_since: Instant,
+}
+
+/// The requests of one connection that are being answered, and since when there are none.
+#[derive(Clone)]
+pub struct Activity(Arc<Mutex<State>>);
+
+/// One request being answered, until its reply's body is dropped.
+pub struct Busy(Arc<Mutex<State>>);
+
+impl Activity {
+    /// Idle from now on.
+    pub fn new() -> Activity {
+        Activity(Arc::new(Mutex::new(State {
+            requests: 0,
+            idle_since: Instant::now(),
+        })))
+    }
+
+    /// A request has begun.
+    pub fn begin(&self) -> Busy {
+        self.0.lock().requests += 1;
+        Busy(Arc::clone(&self.0))
+    }
+
+    /// Waits until there was no request for `limit`.
+    pub async fn idle(&self, limit: Duration) {
+        loop {
+            let until = {
+                let state = self.0.lock();
+                let since = if state.requests == 0 {
+                    state.idle_since
+                } else {
+                    Instant::now()
+                };
+                since + limit
+            };
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.requests -= 1;
+        state.idle_since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn is_idle_only_after_the_limit_without_requests() {
+        let activity = Activity::new();
+        let limit = Duration::from_secs(10);
+        let busy = activity.begin();
+        let long = tokio::time::timeout(limit * 5, activity.idle(limit)).await;
+        assert!(long.is_err(), "a request is under way");
+        drop(busy);
+        let ended = Instant::now();
+        activity.idle(limit).await;
+        assert!(ended.elapsed() >= limit && ended.elapsed() < limit * 2);
+    }
+}

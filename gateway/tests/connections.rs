@@ -1,0 +1,72 @@
+//! Connections that ask for nothing, and listeners that should not be reachable.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use common::Gateway;
+
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[test]
+fn silent_connections_give_their_slots_back() {
+    let limits = ["--max-connections", "4", "--header-timeout", "1s"];
+    let gateway = Gateway::start(&limits);
+    // Nothing; the first byte of PUT or PRI; half a request line; HTTP/2 without a request.
+    let openings: [&[u8]; 4] = [b"", b"P", b"GET /", H2_PREFACE];
+    let mut silent: Vec<TcpStream> = openings
+        .iter()
+        .map(|opening| {
+            let mut stream = TcpStream::connect(gateway.address).unwrap();
+            stream.write_all(opening).unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_secs(30)))
+                .unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(gateway.put("/f", b"served after all").status, 201);
+    for (stream, opening) in silent.iter_mut().zip(openings) {
+        // To the end: HTTP/2 sends its settings, HTTP/1 may say 408.
+        let ended = stream.read_to_end(&mut Vec::new());
+        let reset = |e: &std::io::Error| e.kind() == std::io::ErrorKind::ConnectionReset;
+        assert!(
+            ended.as_ref().map_or_else(reset, |_| true),
+            "{opening:?}: {ended:?}"
+        );
+    }
+}
+
+#[test]
+fn a_slow_upload_is_not_taken_for_silence() {
+    let gateway = Gateway::start(&["--header-timeout", "1s"]);
+    let mut idle = gateway.connect();
+    let mut client = gateway.connect();
+    client.send_head("PUT", "/f", &[], 4).unwrap();
+    client.send(b"ab").unwrap();
+    // Longer than the limit: until the server has closed the connection beside it.
+    assert!(idle.reply(false).is_err());
+    client.send(b"cd").unwrap();
+    assert_eq!(client.reply(false).unwrap().status, 201);
+    assert_eq!(gateway.get("/f").body, b"abcd");
+}
+
+#[test]
+fn an_admin_listener_for_everybody_must_be_asked_for() {
+    let gateway = Gateway::start(&[]);
+    let open = ["--admin-listen", "0.0.0.0:4919"];
+    let refused = gateway.command("check-config", &open);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        text.contains("admin_listen") && text.contains("allow_remote_admin"),
+        "{text}"
+    );
+    let meant = [&open[..], &["--allow-remote-admin"]].concat();
+    let meant = gateway.command("check-config", &meant);
+    assert!(meant.status.success(), "{meant:?}");
+}
