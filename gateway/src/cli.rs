@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{KEYS, Raw, Source};
@@ -174,6 +175,16 @@ fn raw(matches: &ArgMatches) -> Raw {
 /// # Errors
 /// What clap found wrong (or `--help` and `--version`, which it prints as such).
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    // `tierdav --root DIR` serves, as `tierdav` alone does.
+    let own = ["--help", "-h", "--version", "-V"];
+    let settings_only = args.get(1).is_none_or(|first| {
+        let first = first.to_string_lossy();
+        first.starts_with('-') && !own.contains(&&*first)
+    });
+    if settings_only {
+        args.insert(args.len().min(1), "serve".into());
+    }
     let matches = command().try_get_matches_from(args)?;
     let text = |m: &ArgMatches, name: &str| m.get_one::<String>(name).cloned();
     Ok(match matches.subcommand() {
@@ -198,11 +209,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
         Some(("hash-password", m)) => Request::HashPassword {
             name: text(m, "name").unwrap_or_default(),
         },
-        _ => {
-            let mut raw = Raw::default();
-            raw.environment(std::env::vars());
-            Request::Serve(raw)
-        }
+        _ => return Err(command().error(ErrorKind::MissingSubcommand, "no such command")),
     })
 }
 
@@ -230,5 +237,14 @@ mod tests {
         let config = Config::check(&raw).unwrap();
         assert!(config.allow_anonymous);
         assert_eq!(config.listen.port(), 1);
+        for args in [&["tierdav"][..], &["tierdav", "--root", "/r"]] {
+            let Request::Serve(raw) = parse(args.iter().map(OsString::from)).unwrap() else {
+                panic!("not serve")
+            };
+            let root = Config::check(&raw).unwrap().root;
+            assert_eq!(root == std::path::Path::new("/r"), args.len() > 1);
+        }
+        let help = parse(["tierdav", "--help"].map(OsString::from)).map(|_| ());
+        assert_eq!(help.unwrap_err().kind(), ErrorKind::DisplayHelp);
     }
 }

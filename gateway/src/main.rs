@@ -1,6 +1,6 @@
 //! The `tierdav` command.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -37,6 +37,9 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
         }
         Request::CheckConfig(raw) => {
             Config::check(&raw)?;
+            for warning in raw.warnings() {
+                eprintln!("tierdav: ignored: {warning}");
+            }
             std::io::stdout().write_all(raw.render().as_bytes())?;
         }
         Request::Status { admin, json } => {
@@ -92,7 +95,10 @@ fn checked(raw: &Raw) -> anyhow::Result<Config> {
     }
     let filter: tracing_subscriber::filter::Targets =
         config.log_level.parse().context("log_level")?;
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // A log file or journal is no terminal.
+        .with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry();
     if config.log_json {
         registry.with(layer.json().with_filter(filter)).init();
