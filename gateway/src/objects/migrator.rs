@@ -643,7 +643,15 @@ impl ObjectCache {
                         bytes = 0;
                         let synced = store.sync().map_err(|e| e.to_string());
                         for (action, object) in written.drain(..) {
-                            let event = synced.clone().and_then(|()| self.make_clean(&object));
+                            let event = match &synced {
+                                Ok(()) => self.make_clean(&object),
+                                Err(why) => {
+                                    // What the kernel kept of the writes is unknown: all of it again, later.
+                                    let mut core = self.core.lock();
+                                    core.residency.set_state(object.id, State::Dirty);
+                                    Err(why.clone())
+                                }
+                            };
                             add(self.confirm(action, u64::from(object.len), event, at));
                         }
                     }

@@ -38,6 +38,8 @@ mod throttle;
 mod tree;
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
 
 pub use cache::ObjectCache;
