@@ -32,12 +32,12 @@ fn ours(name: &str) -> Option<(&'static str, f64)> {
         "lfu" => ("lfu", 0.00005),
         "belady" => ("belady", 0.00005),
         "arc" => ("arc", 0.005),
-        // Not close: theirs keeps another share for candidates and bounds its ghosts differently.
+        // Not close, and why is not known; only gross errors show.
         "lirs" => ("lirs", 0.09),
         "twoq" => ("2q", 0.005),
         "s3fifo" => ("s3-fifo", 0.02),
         "gdsf" => ("gdsf", 0.005),
-        // Not close: theirs has another sketch and another main part; only gross errors show.
+        // Not close, and why is not known; only gross errors show.
         "wtinylfu" => ("w-tinylfu", 0.17),
         _ => return None,
     })
