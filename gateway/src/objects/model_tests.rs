@@ -23,10 +23,12 @@ use crate::recorder::Recorder;
 const OBJECT: u32 = 64;
 const ENOSPC: i32 = 28;
 
+type Held = (Arc<File>, Arc<Vec<u8>>);
+
 /// The tree files of all versions, and what each must hold once it is settled.
 #[derive(Default)]
 struct Trees {
-    files: Mutex<HashMap<FileId, (Arc<File>, Arc<Vec<u8>>)>>,
+    files: Mutex<HashMap<FileId, Held>>,
 }
 
 impl Trees {
