@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::evict::{Evictor, of_file};
+use super::evict::{Evictor, of_file, share};
 use super::queue::Queue;
 use super::{S3FifoConfig, TwoQConfig};
 use crate::types::{FileId, ObjectId};
-
-fn share(capacity: u64, share: f64) -> u64 {
-    (capacity as f64 * share) as u64
-}
 
 /// Which ghost list the object at hand was found in.
 #[derive(Clone, Copy, PartialEq, Eq)]

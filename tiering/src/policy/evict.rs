@@ -66,6 +66,11 @@ impl Strategy for Classic {
     }
 }
 
+/// A share of a capacity, in whole bytes.
+pub(crate) fn share(bytes: u64, share: f64) -> u64 {
+    (bytes as f64 * share) as u64
+}
+
 /// Names the residents of a file that one of several queues holds.
 pub(crate) fn of_file(queues: &[&super::queue::Queue], file: FileId) -> Vec<ObjectId> {
     queues.iter().flat_map(|q| q.of_file(file)).collect()

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::LirsConfig;
-use super::evict::{Evictor, of_file};
+use super::evict::{Evictor, of_file, share};
 use super::queue::Queue;
 use crate::types::{FileId, ObjectId};
 
@@ -47,7 +47,7 @@ impl Lirs {
     }
 
     fn lir_limit(&self) -> u64 {
-        let hir = (self.capacity as f64 * self.config.hir_share) as u64;
+        let hir = share(self.capacity, self.config.hir_share);
         self.capacity.saturating_sub(hir.max(self.largest))
     }
 
@@ -145,7 +145,7 @@ impl Evictor for Lirs {
         if self.stack.contains(id) {
             self.state.insert(id, State::Ghost);
             self.ghosts.push(id, len);
-            let limit = (self.capacity as f64 * self.config.ghost_share) as u64;
+            let limit = share(self.capacity, self.config.ghost_share);
             while self.ghosts.bytes() > limit || self.ghosts.len() > super::queue::GHOSTS_MAX {
                 let Some(oldest) = self.ghosts.oldest() else {
                     break;

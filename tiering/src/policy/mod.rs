@@ -95,14 +95,14 @@ pub(crate) fn evictor(config: &PolicyConfig) -> Option<Box<dyn evict::Evictor>> 
         }
         PolicyConfig::Lru(_) => Box::new(simple::Lru::default()),
         PolicyConfig::Fifo(_) => Box::new(simple::Fifo::default()),
-        PolicyConfig::Lfu(c) => Box::new(simple::Lfu::new(c)),
+        PolicyConfig::Lfu(c) => Box::new(simple::Ranked::new(simple::Lfu::new(c))),
         PolicyConfig::Arc(_) => Box::new(adaptive::Arc::new()),
         PolicyConfig::Lirs(c) => Box::new(lirs::Lirs::new(c)),
         PolicyConfig::TwoQ(c) => Box::new(adaptive::TwoQ::new(c)),
         PolicyConfig::S3Fifo(c) => Box::new(adaptive::S3Fifo::new(c)),
         PolicyConfig::Sieve(_) => Box::new(simple::Sieve::default()),
         PolicyConfig::WTinyLfu(c) => Box::new(tinylfu::WTinyLfu::new(c)),
-        PolicyConfig::Gdsf(c) => Box::new(simple::Gdsf::new(c)),
+        PolicyConfig::Gdsf(c) => Box::new(simple::Ranked::new(simple::Gdsf::new(c))),
         PolicyConfig::Lru2nd(c) => Box::new(simple::Lru2nd::new(c)),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::evict::{Evictor, of_file};
+use super::evict::{Evictor, share};
 use super::planner::objects_of;
 use super::queue::Queue;
 use super::{GdsfConfig, LfuConfig, Lru2ndConfig};
@@ -95,8 +95,7 @@ impl Evictor for Lru2nd {
     fn miss(&mut self, id: ObjectId, len: u32) -> bool {
         let seen = self.ghosts.contains(id);
         self.ghosts.push(id, len);
-        self.ghosts
-            .trim((self.capacity as f64 * self.ghost_share) as u64);
+        self.ghosts.trim(share(self.capacity, self.ghost_share));
         seen
     }
     fn insert(&mut self, id: ObjectId, len: u32) {
@@ -113,7 +112,7 @@ impl Evictor for Lru2nd {
         self.ghosts.remove_file(file);
     }
     fn residents(&self, file: FileId) -> Vec<ObjectId> {
-        of_file(&[&self.order], file)
+        self.order.of_file(file)
     }
     fn remembered(&self) -> usize {
         self.order.len() + self.ghosts.len()
@@ -162,7 +161,7 @@ impl Evictor for Sieve {
         self.visited.remove(&id);
     }
     fn residents(&self, file: FileId) -> Vec<ObjectId> {
-        of_file(&[&self.queue], file)
+        self.queue.of_file(file)
     }
     fn remembered(&self) -> usize {
         self.queue.len()
@@ -171,7 +170,7 @@ impl Evictor for Sieve {
 
 /// Residents by a priority; equal ones by turn, the oldest first.
 #[derive(Default)]
-struct Ranks {
+pub(crate) struct Ranks {
     turns: u64,
     /// Priority bits, turn, uses, length.
     of: BTreeMap<ObjectId, (u64, u64, u64, u32)>,
@@ -201,104 +200,40 @@ impl Ranks {
     }
 }
 
-/// Least frequently used since it came; counts are halved now and then (Robinson and Devarakonda,
-/// SIGMETRICS '90: without aging, yesterday's favourites stay for ever).
-pub(crate) struct Lfu {
-    ranks: Ranks,
-    /// Accesses per resident between halvings; 0 never.
-    age_every: u64,
-    accesses: u64,
+/// How an algorithm ranks its residents: the lowest leaves first.
+pub(crate) trait Ranking: Send {
+    const NAME: &'static str;
+    /// The rank, not negative, of an object that was used `uses` times since it came.
+    fn rank(&self, uses: u64, len: u32) -> f64;
+    /// An object has been ranked anew.
+    fn ranked(&mut self, _ranks: &mut Ranks) {}
+    /// The lowest, of this rank, has left to make room.
+    fn evicted(&mut self, _rank: f64) {}
 }
 
-impl Lfu {
-    pub(crate) fn new(config: &LfuConfig) -> Self {
+/// Evicts by rank.
+pub(crate) struct Ranked<R> {
+    ranks: Ranks,
+    ranking: R,
+}
+
+impl<R: Ranking> Ranked<R> {
+    pub(crate) fn new(ranking: R) -> Self {
         Self {
             ranks: Ranks::default(),
-            age_every: u64::from(config.age_every),
-            accesses: 0,
+            ranking,
         }
     }
 
     fn note(&mut self, id: ObjectId, uses: u64, len: u32) {
-        self.ranks.set(id, uses as f64, uses, len);
-        self.accesses += 1;
-        if self.age_every == 0
-            || self.accesses < self.age_every * (self.ranks.of.len() as u64).max(64)
-        {
-            return;
-        }
-        self.accesses = 0;
-        let order: Vec<ObjectId> = self.ranks.by.iter().map(|(_, _, id)| *id).collect();
-        for id in order {
-            if let Some(&(_, _, uses, len)) = self.ranks.of.get(&id) {
-                let uses = (uses / 2).max(1);
-                self.ranks.set(id, uses as f64, uses, len);
-            }
-        }
+        self.ranks.set(id, self.ranking.rank(uses, len), uses, len);
+        self.ranking.ranked(&mut self.ranks);
     }
 }
 
-impl Evictor for Lfu {
+impl<R: Ranking> Evictor for Ranked<R> {
     fn name(&self) -> &'static str {
-        "lfu"
-    }
-    fn hit(&mut self, id: ObjectId) {
-        if let Some(&(_, _, uses, len)) = self.ranks.of.get(&id) {
-            self.note(id, uses + 1, len);
-        }
-    }
-    fn insert(&mut self, id: ObjectId, len: u32) {
-        self.note(id, 1, len);
-    }
-    fn victim(&mut self) -> Option<ObjectId> {
-        self.ranks.pop().map(|(id, _)| id)
-    }
-    fn remove(&mut self, id: ObjectId) {
-        self.ranks.remove(id);
-    }
-    fn residents(&self, file: FileId) -> Vec<ObjectId> {
-        let ids = self.ranks.of.range(objects_of(file));
-        ids.map(|(id, _)| *id).collect()
-    }
-    fn remembered(&self) -> usize {
-        self.ranks.of.len()
-    }
-}
-
-/// GreedyDual-Size with frequency (Cherkasova, HPL-98-69R1): rank = clock + uses * cost / size,
-/// the clock is the rank of the last victim.
-pub(crate) struct Gdsf {
-    ranks: Ranks,
-    clock: f64,
-    /// What a fetch costs whatever its size, in bytes that could be transferred meanwhile.
-    fixed_bytes: f64,
-}
-
-impl Gdsf {
-    pub(crate) fn new(config: &GdsfConfig) -> Self {
-        Self {
-            ranks: Ranks::default(),
-            clock: 0.0,
-            fixed_bytes: config.fixed_bytes as f64,
-        }
-    }
-
-    fn note(&mut self, id: ObjectId, uses: u64, len: u32) {
-        let size = f64::from(len.max(1));
-        // With no fixed part every fetch costs the same, as in the paper's GDSF(1).
-        let cost = if self.fixed_bytes > 0.0 {
-            self.fixed_bytes + size
-        } else {
-            1e6
-        };
-        let rank = self.clock + uses as f64 * cost / size;
-        self.ranks.set(id, rank, uses, len);
-    }
-}
-
-impl Evictor for Gdsf {
-    fn name(&self) -> &'static str {
-        "gdsf"
+        R::NAME
     }
     fn hit(&mut self, id: ObjectId) {
         if let Some(&(_, _, uses, len)) = self.ranks.of.get(&id) {
@@ -310,7 +245,7 @@ impl Evictor for Gdsf {
     }
     fn victim(&mut self) -> Option<ObjectId> {
         let (id, rank) = self.ranks.pop()?;
-        self.clock = self.clock.max(rank);
+        self.ranking.evicted(rank);
         Some(id)
     }
     fn remove(&mut self, id: ObjectId) {
@@ -322,5 +257,77 @@ impl Evictor for Gdsf {
     }
     fn remembered(&self) -> usize {
         self.ranks.of.len()
+    }
+}
+
+/// Least frequently used since it came; counts are halved now and then (Robinson and Devarakonda,
+/// SIGMETRICS '90: without aging, yesterday's favourites stay for ever).
+pub(crate) struct Lfu {
+    /// Accesses per resident between halvings; 0 never.
+    age_every: u64,
+    accesses: u64,
+}
+
+impl Lfu {
+    pub(crate) fn new(config: &LfuConfig) -> Self {
+        Self {
+            age_every: u64::from(config.age_every),
+            accesses: 0,
+        }
+    }
+}
+
+impl Ranking for Lfu {
+    const NAME: &'static str = "lfu";
+    fn rank(&self, uses: u64, _: u32) -> f64 {
+        uses as f64
+    }
+    fn ranked(&mut self, ranks: &mut Ranks) {
+        self.accesses += 1;
+        if self.age_every == 0 || self.accesses < self.age_every * (ranks.of.len() as u64).max(64) {
+            return;
+        }
+        self.accesses = 0;
+        let order: Vec<ObjectId> = ranks.by.iter().map(|(_, _, id)| *id).collect();
+        for id in order {
+            if let Some(&(_, _, uses, len)) = ranks.of.get(&id) {
+                let uses = (uses / 2).max(1);
+                ranks.set(id, self.rank(uses, len), uses, len);
+            }
+        }
+    }
+}
+
+/// GreedyDual-Size with frequency (Cherkasova, HPL-98-69R1): rank = clock + uses * cost / size,
+/// the clock is the rank of the last victim.
+pub(crate) struct Gdsf {
+    clock: f64,
+    /// What a fetch costs whatever its size, in bytes that could be transferred meanwhile.
+    fixed_bytes: f64,
+}
+
+impl Gdsf {
+    pub(crate) fn new(config: &GdsfConfig) -> Self {
+        Self {
+            clock: 0.0,
+            fixed_bytes: config.fixed_bytes as f64,
+        }
+    }
+}
+
+impl Ranking for Gdsf {
+    const NAME: &'static str = "gdsf";
+    fn rank(&self, uses: u64, len: u32) -> f64 {
+        let size = f64::from(len.max(1));
+        // With no fixed part every fetch costs the same, as in the paper's GDSF(1).
+        let cost = if self.fixed_bytes > 0.0 {
+            self.fixed_bytes + size
+        } else {
+            1e6
+        };
+        self.clock + uses as f64 * cost / size
+    }
+    fn evicted(&mut self, rank: f64) {
+        self.clock = self.clock.max(rank);
     }
 }

@@ -2,7 +2,7 @@
 //! (ACM TOS 13(4), 2017): an LRU window, a segmented LRU, and a sketch that decides who may stay.
 
 use super::WTinyLfuConfig;
-use super::evict::{Evictor, of_file};
+use super::evict::{Evictor, of_file, share};
 use super::queue::Queue;
 use crate::types::{FileId, ObjectId};
 
@@ -72,7 +72,7 @@ impl WTinyLfu {
     }
 
     fn window_limit(&self) -> u64 {
-        (self.capacity as f64 * self.config.window_share) as u64
+        share(self.capacity, self.config.window_share)
     }
 
     fn main_limit(&self) -> u64 {
@@ -112,7 +112,7 @@ impl Evictor for WTinyLfu {
             return;
         };
         self.protected.push(id, len);
-        let limit = (self.main_limit() as f64 * self.config.protected_share) as u64;
+        let limit = share(self.main_limit(), self.config.protected_share);
         while self.protected.bytes() > limit {
             let Some((id, len)) = self.protected.pop() else {
                 break;
