@@ -36,7 +36,6 @@ struct File {
     len: u64,
     /// Written and not yet published: a version is made when the file is closed or synced.
     changed: bool,
-    published: bool,
 }
 
 /// Reads all of a trace. `speed` divides the recorded times.
@@ -73,7 +72,6 @@ impl Builder {
             id,
             len: 0,
             changed: false,
-            published: true,
         };
         self.files.insert(Arc::clone(path), file);
         file
@@ -175,14 +173,13 @@ impl Builder {
         let new = File {
             id,
             changed: false,
-            published: true,
             ..old
         };
         self.files.insert(Arc::clone(path), new);
     }
 
     fn gone(&mut self, at: Nanos, file: File) {
-        let Some(end) = self.ends.get(&file.id).copied().filter(|_| file.published) else {
+        let Some(end) = self.ends.get(&file.id).copied() else {
             return;
         };
         let objects = end.div_ceil(u64::from(DEFAULT_OBJECT_BYTES));
@@ -195,19 +192,25 @@ impl Builder {
             self.gone(at, file);
             return;
         }
-        // A collection: everything beneath.
-        let beneath = format!("{path}/");
+        for (_, file) in self.take_beneath(path) {
+            self.gone(at, file);
+        }
+    }
+
+    /// Takes all files of a collection, in the order of their paths, each by its path below the collection.
+    fn take_beneath(&mut self, collection: &str) -> Vec<(String, File)> {
+        let beneath = format!("{collection}/");
         let inside: Vec<Arc<str>> = self
             .files
             .range(Arc::<str>::from(beneath.as_str())..)
-            .take_while(|(p, _)| p.starts_with(&beneath))
-            .map(|(p, _)| Arc::clone(p))
+            .take_while(|(path, _)| path.starts_with(&beneath))
+            .map(|(path, _)| Arc::clone(path))
             .collect();
-        for path in inside {
-            if let Some(file) = self.files.remove(&path) {
-                self.gone(at, file);
-            }
-        }
+        let files = &mut self.files;
+        inside
+            .into_iter()
+            .filter_map(|path| Some((path[beneath.len()..].to_owned(), files.remove(&path)?)))
+            .collect()
     }
 
     fn rename(&mut self, at: Nanos, from: &Arc<str>, to: &Arc<str>) {
@@ -216,17 +219,8 @@ impl Builder {
             self.files.insert(Arc::clone(to), file);
             return;
         }
-        let beneath = format!("{from}/");
-        let inside: Vec<(Arc<str>, File)> = self
-            .files
-            .range(Arc::<str>::from(beneath.as_str())..)
-            .take_while(|(p, _)| p.starts_with(&beneath))
-            .map(|(p, f)| (Arc::clone(p), *f))
-            .collect();
-        for (path, file) in inside {
-            self.files.remove(&path);
-            let new = format!("{to}/{}", &path[beneath.len()..]);
-            self.files.insert(new.into(), file);
+        for (name, file) in self.take_beneath(from) {
+            self.files.insert(format!("{to}/{name}").into(), file);
         }
     }
 
