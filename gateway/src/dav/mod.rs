@@ -15,7 +15,6 @@
 //! per property. None of this can be mended from outside without parsing its output again, so PROPFIND is ours as well.
 
 pub mod body;
-pub mod fragment;
 mod get;
 mod guard;
 pub mod ifheader;

@@ -11,7 +11,6 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::activity::Busy;
-use crate::dav::fragment::Answering;
 use crate::dav::{Body, Served, User};
 
 /// What is known when the request arrives.
@@ -36,7 +35,7 @@ impl Entry {
     pub fn finish(
         self,
         user: Option<&User>,
-        answering: Option<(Answering, Busy)>,
+        busy: Busy,
         response: Response<Body>,
     ) -> Response<Body> {
         let (parts, body) = response.into_parts();
@@ -55,7 +54,7 @@ impl Entry {
             length,
             complete: false,
             entry: self,
-            _answering: answering,
+            _busy: busy,
             user: user.map(|u| u.name.clone()),
             status: parts.status.as_u16(),
             tier: served.tier.map_or("none", tiering::Tier::as_str),
@@ -72,7 +71,7 @@ struct Counted {
     complete: bool,
     entry: Entry,
     /// The connection is busy for as long as this reply's body lives.
-    _answering: Option<(Answering, Busy)>,
+    _busy: Busy,
     user: Option<String>,
     status: u16,
     tier: &'static str,

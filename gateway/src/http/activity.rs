@@ -6,16 +6,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+#[derive(Debug)]
 struct State {
     requests: usize,
+    /// HTTP/2 from now on.
+    frames: bool,
     idle_since: Instant,
 }
 
 /// The requests of one connection that are being answered, and since when there are none.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Activity(Arc<Mutex<State>>);
 
-/// One request being answered, until its reply's body is dropped.
+/// One request being answered; drop it when its reply's body is dropped.
+#[derive(Debug)]
 pub struct Busy(Arc<Mutex<State>>);
 
 impl Activity {
@@ -23,6 +27,7 @@ impl Activity {
     pub fn new() -> Activity {
         Activity(Arc::new(Mutex::new(State {
             requests: 0,
+            frames: false,
             idle_since: Instant::now(),
         })))
     }
@@ -31,6 +36,17 @@ impl Activity {
     pub fn begin(&self) -> Busy {
         self.0.lock().requests += 1;
         Busy(Arc::clone(&self.0))
+    }
+
+    /// The connection has turned out to speak HTTP/2.
+    pub fn speaks_frames(&self) {
+        self.0.lock().frames = true;
+    }
+
+    /// Whether what is read now begins with the request line of a new HTTP/1 request.
+    pub fn awaits_request_line(&self) -> bool {
+        let state = self.0.lock();
+        state.requests == 0 && !state.frames
     }
 
     /// Waits until there was no request for `limit`.

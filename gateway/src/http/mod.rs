@@ -2,14 +2,15 @@
 
 mod access;
 mod activity;
+mod fragment;
 mod stall;
 pub mod tls;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,11 +25,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::{Users, Verdict};
-use crate::dav::fragment::{Answering, Guarded, InFlight};
 use crate::dav::{self, Body, Dav, RequestContext, User};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
-use activity::Activity;
+use activity::{Activity, Busy};
+use fragment::Guarded;
 use stall::Stalling;
 
 /// Longest request path, bytes; longer is 414.
@@ -195,25 +196,15 @@ impl Front {
             .keep_alive_timeout(self.limits.stall_timeout);
         let io_client = self.recorder.client_id(&peer.ip().to_string());
         let front = Arc::clone(&self);
-        let in_flight = InFlight::default();
-        let stream = Guarded::new(stream, in_flight.clone());
-        let (in_flight_here, frames) = (in_flight, OnceLock::new());
+        let stream = Guarded::new(stream, activity.clone());
         let seen = activity.clone();
         let service = service_fn(move |request| {
             let (front, user) = (Arc::clone(&front), by_certificate.clone());
-            let answering = in_flight_here.begin();
             let busy = seen.begin();
             if request.version() == http::Version::HTTP_2 {
-                // Frames, not lines, from now on: the connection counts as busy for ever.
-                frames.get_or_init(|| in_flight_here.begin());
+                seen.speaks_frames();
             }
-            async move {
-                Ok::<_, Infallible>(
-                    front
-                        .answer(request, peer, user, io_client, (answering, busy))
-                        .await,
-                )
-            }
+            async move { Ok::<_, Infallible>(front.answer(request, peer, user, io_client, busy).await) }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         // Hyper's limits begin with a request's first line (HTTP/1) or never (HTTP/2): a connection on which
@@ -236,7 +227,7 @@ impl Front {
         peer: SocketAddr,
         by_certificate: Option<Arc<User>>,
         io_client: u32,
-        answering: (Answering, activity::Busy),
+        busy: Busy,
     ) -> Response<Body> {
         let entry = access::Entry::new(&request, peer);
         let _in_flight = self.metrics.request_started();
@@ -251,7 +242,7 @@ impl Front {
                 (user, self.dav.handle(ctx, request).await)
             }
         };
-        entry.finish(user.as_deref(), Some(answering), response)
+        entry.finish(user.as_deref(), busy, response)
     }
 
     /// Everything that can refuse a request before the protocol sees it.

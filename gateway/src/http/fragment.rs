@@ -7,45 +7,23 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How many requests of one connection are being answered.
-#[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<AtomicUsize>);
-
-/// One request being answered; drop it when its reply's body is dropped.
-#[derive(Debug)]
-pub struct Answering(Arc<AtomicUsize>);
-
-impl InFlight {
-    /// A request's head has been read.
-    pub fn begin(&self) -> Answering {
-        self.0.fetch_add(1, Ordering::AcqRel);
-        Answering(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+use super::activity::Activity;
 
 /// A connection's stream whose request lines are looked at.
 #[derive(Debug)]
 pub struct Guarded<S> {
     stream: S,
-    in_flight: InFlight,
+    activity: Activity,
 }
 
 impl<S> Guarded<S> {
-    /// Wraps a stream; the service counts its requests in `in_flight`.
-    pub fn new(stream: S, in_flight: InFlight) -> Guarded<S> {
-        Guarded { stream, in_flight }
+    /// Wraps a stream; the service counts its requests in `activity`.
+    pub fn new(stream: S, activity: Activity) -> Guarded<S> {
+        Guarded { stream, activity }
     }
 }
 
@@ -81,7 +59,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if self.in_flight.0.load(Ordering::Acquire) == 0
+        if self.activity.awaits_request_line()
             && let Some(read) = buf.filled_mut().get_mut(before..)
         {
             spoil(read);
