@@ -36,10 +36,7 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(serve::serve(config))?;
         }
         Request::CheckConfig(raw) => {
-            Config::check(&raw)?;
-            for warning in raw.warnings() {
-                eprintln!("tierdav: ignored: {warning}");
-            }
+            valid(&raw)?;
             std::io::stdout().write_all(raw.render().as_bytes())?;
         }
         Request::Status { admin, json } => {
@@ -88,11 +85,17 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start threads")
 }
 
-fn checked(raw: &Raw) -> anyhow::Result<Config> {
+/// The configuration; what it ignored is said on standard error.
+fn valid(raw: &Raw) -> anyhow::Result<Config> {
     let config = Config::check(raw)?;
     for warning in raw.warnings() {
         eprintln!("tierdav: ignored: {warning}");
     }
+    Ok(config)
+}
+
+fn checked(raw: &Raw) -> anyhow::Result<Config> {
+    let config = valid(raw)?;
     let filter: tracing_subscriber::filter::Targets =
         config.log_level.parse().context("log_level")?;
     let layer = tracing_subscriber::fmt::layer()

@@ -501,6 +501,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_policy_names_every_policy() {
+        let key = KEYS.iter().find(|k| k.name == "policy").unwrap();
+        let said: Vec<&str> = key.allowed.split([',', ' ']).collect();
+        let missing = |name: &&&str| !said.contains(*name);
+        assert_eq!(PolicyConfig::NAMES.iter().find(missing), None);
+    }
+
+    #[test]
     fn flags_beat_the_environment_which_beats_the_file() {
         let mut raw = Raw::default();
         raw.file(

@@ -504,10 +504,9 @@ impl ObjectCache {
         }
     }
 
+    /// What the cache has of an object.
     pub(super) fn lookup(&self, id: ObjectId) -> Option<(Stored, bool)> {
-        let core = self.core.lock();
-        let entry = core.residency.get(id)?;
-        Some((entry.stored(id.file)?, entry.verified))
+        self.lookup_or_lost(id).ok().flatten()
     }
 
     /// What the cache has of an object; an error if only the cache had it, and it is gone.
@@ -683,6 +682,19 @@ impl ObjectCache {
 impl Core {
     pub fn is_doomed(&self, file: FileId) -> bool {
         self.pins.get(&file).is_some_and(|p| p.doomed)
+    }
+
+    /// Whether bytes of a version are lost, damaged or gone.
+    pub fn has_lost(&self, file: FileId) -> bool {
+        self.damaged.iter().any(|id| id.file == file)
+    }
+
+    /// Dirty objects that are gone from the cache tier, by id.
+    pub fn gone(&self) -> Vec<ObjectId> {
+        let mut gone: Vec<ObjectId> = self.damaged.iter().copied().collect();
+        gone.retain(|id| self.residency.get(*id).is_none());
+        gone.sort_unstable();
+        gone
     }
 
     fn take_version(&mut self, file: FileId) -> Vec<Entry> {

@@ -116,19 +116,20 @@ impl Queue {
     }
 }
 
+fn flush_action(file: FileId, (index, reason): (u32, Reason)) -> Action {
+    Action {
+        kind: ActionKind::Flush,
+        id: ObjectId::new(file, index),
+        reason,
+    }
+}
+
 impl Job {
     /// What the policy waits for an answer to.
     fn actions(&self) -> Vec<Action> {
         match self {
             Job::Promote(action) | Job::Evict(action) => vec![*action],
-            Job::Flush(file, run) => run
-                .iter()
-                .map(|(index, reason)| Action {
-                    kind: ActionKind::Flush,
-                    id: ObjectId::new(*file, *index),
-                    reason: *reason,
-                })
-                .collect(),
+            Job::Flush(file, run) => run.iter().map(|what| flush_action(*file, *what)).collect(),
         }
     }
 }
@@ -265,17 +266,14 @@ impl ObjectCache {
                 .filter(|e| e.is_dirty())
                 .count()
             {
-                0 if core.damaged.iter().any(|id| id.file == file) => {}
+                0 if core.has_lost(file) => {}
                 0 => report.files += 1,
                 _ if core.is_doomed(file) => {}
                 n => report.failed += n as u64,
             }
         }
         // What vanished from the cache is in no row of the map.
-        let core = self.core.lock();
-        let lost = |id: &&ObjectId| core.residency.get(**id).is_none();
-        report.failed += core.damaged.iter().filter(lost).count() as u64;
-        drop(core);
+        report.failed += self.core.lock().gone().len() as u64;
         Ok(report)
     }
 
@@ -408,34 +406,9 @@ impl ObjectCache {
     fn evict(&self, action: Action) -> StepReport {
         let at = self.recorder.now();
         let id = action.id;
-        let object = {
-            let mut core = self.core.lock();
-            let object = core.residency.get(id).and_then(|e| e.stored(id.file));
-            let refused = if self.is_unsettled(&core, id.file) {
-                // Its name says at the next start that it was flushed. The rest of the version first.
-                self.flush_rest(&mut core, id.file);
-                Some("its version has dirty objects")
-            } else if !core.may_move(id, ActionKind::Evict) {
-                Some("not clean, or in use by another move")
-            } else {
-                None
-            };
-            match (refused, core.residency.get(id).is_none(), object) {
-                (None, false, Some(object)) => {
-                    core.residency.set_state(id, State::Evicting);
-                    object
-                }
-                (why, absent, _) => {
-                    drop(core);
-                    let why = why.unwrap_or("not readable").to_owned();
-                    let outcome = if absent {
-                        Ok(Event::Evicted { id })
-                    } else {
-                        Err(why)
-                    };
-                    return self.confirm(action, 0, outcome, at);
-                }
-            }
+        let object = match self.begin_eviction(id) {
+            Ok(object) => object,
+            Err(answer) => return self.confirm(action, 0, answer, at),
         };
         let Some(dir) = &self.dir else {
             return self.confirm(action, 0, Err("no cache tier".into()), at);
@@ -465,6 +438,29 @@ impl ObjectCache {
         self.confirm(action, u64::from(object.len), outcome, at)
     }
 
+    /// Marks a clean object as leaving; otherwise says what the policy is told.
+    fn begin_eviction(&self, id: ObjectId) -> Result<Stored, Result<Event, String>> {
+        let mut core = self.core.lock();
+        let unsettled = self.is_unsettled(&core, id.file);
+        if unsettled {
+            // Its name says at the next start that it was flushed. The rest of the version first.
+            self.flush_rest(&mut core, id.file);
+        }
+        let Some(entry) = core.residency.get(id) else {
+            return Err(Ok(Event::Evicted { id }));
+        };
+        if unsettled {
+            return Err(Err("its version has dirty objects".to_owned()));
+        }
+        match entry.stored(id.file) {
+            Some(object) if core.may_move(id, ActionKind::Evict) => {
+                core.residency.set_state(id, State::Evicting);
+                Ok(object)
+            }
+            _ => Err(Err("not clean, or in use by another move".to_owned())),
+        }
+    }
+
     /// Whether a version's cached objects still tell which of its bytes the backing tier has.
     pub(super) fn is_unsettled(&self, core: &Core, file: FileId) -> bool {
         core.residency.is_dirty(file) || self.unsettled.lock().contains(&file)
@@ -480,11 +476,8 @@ impl ObjectCache {
             .filter(|index| core.may_move(ObjectId::new(file, *index), ActionKind::Flush))
             .collect();
         for index in dirty {
-            core.queue.push(Action {
-                kind: ActionKind::Flush,
-                id: ObjectId::new(file, index),
-                reason: Reason::SameRun,
-            });
+            core.queue
+                .push(flush_action(file, (index, Reason::SameRun)));
         }
         self.wake.notify_one();
     }
@@ -614,11 +607,7 @@ impl ObjectCache {
             .get()
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
             .and_then(|b| b.open_dirty(file));
-        let action = |(index, reason): &(u32, Reason)| Action {
-            kind: ActionKind::Flush,
-            id: ObjectId::new(file, *index),
-            reason: *reason,
-        };
+        let action = |what: &(u32, Reason)| flush_action(file, *what);
         match tree {
             Err(error) => {
                 tracing::warn!(%file, %error, "cannot open a file to flush");
@@ -714,7 +703,7 @@ impl ObjectCache {
                 self.unsettled.lock().remove(&file);
                 return;
             }
-            if core.residency.is_dirty(file) || core.damaged.iter().any(|id| id.file == file) {
+            if core.residency.is_dirty(file) || core.has_lost(file) {
                 return;
             }
         }

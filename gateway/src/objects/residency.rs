@@ -32,6 +32,13 @@ pub enum State {
     Evicting,
 }
 
+impl State {
+    /// Whether only the cache tier has the bytes.
+    fn is_dirty(self) -> bool {
+        matches!(self, State::Dirty | State::Flushing)
+    }
+}
+
 /// One object's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
@@ -68,7 +75,7 @@ impl Entry {
 
     /// Whether only the cache tier has the bytes.
     pub fn is_dirty(&self) -> bool {
-        matches!(self.state, State::Dirty | State::Flushing)
+        self.state.is_dirty()
     }
 }
 
@@ -123,8 +130,8 @@ struct DirtyFile {
 #[derive(Default)]
 pub struct Residency {
     files: HashMap<FileId, Rows>,
-    /// Since when each version with dirty objects has had some; after a restart since the start. A clock in the table,
-    /// for the metric alone: nothing is decided by it.
+    /// Versions with dirty objects, and since when each has had some; after a restart since the start. The clock is for
+    /// the metric alone: nothing is decided by it.
     dirty_files: HashMap<FileId, DirtyFile>,
     clean: Amount,
     dirty: Amount,
@@ -142,7 +149,7 @@ impl Residency {
 
     fn count(&mut self, file: FileId, state: State, len: u32) {
         self.amount(state).add(len);
-        if matches!(state, State::Dirty | State::Flushing) {
+        if state.is_dirty() {
             let dirty = self.dirty_files.entry(file).or_insert_with(|| DirtyFile {
                 objects: 0,
                 since: Instant::now(),
@@ -153,7 +160,7 @@ impl Residency {
 
     fn uncount(&mut self, file: FileId, state: State, len: u32) {
         self.amount(state).sub(len);
-        if !matches!(state, State::Dirty | State::Flushing) {
+        if !state.is_dirty() {
             return;
         }
         if let Some(dirty) = self.dirty_files.get_mut(&file) {
@@ -281,19 +288,14 @@ impl Residency {
 
     /// Versions with at least one dirty object, by id.
     pub fn dirty_files(&self) -> Vec<FileId> {
-        let mut files: Vec<FileId> = self
-            .files
-            .iter()
-            .filter(|(_, rows)| rows.as_slice().iter().any(Entry::is_dirty))
-            .map(|(file, _)| *file)
-            .collect();
+        let mut files: Vec<FileId> = self.dirty_files.keys().copied().collect();
         files.sort_unstable();
         files
     }
 
     /// Whether a version has a dirty object.
     pub fn is_dirty(&self, file: FileId) -> bool {
-        self.rows(file).iter().any(Entry::is_dirty)
+        self.dirty_files.contains_key(&file)
     }
 
     /// Every object, by version and index.

@@ -133,14 +133,10 @@ impl ObjectCache {
             }
             self.scrub_object(backing, &object, repair, &mut orphans, &mut report);
         }
-        let core = self.core.lock();
-        let mut lost: Vec<&ObjectId> = core.damaged.iter().collect();
-        lost.retain(|id| core.residency.get(**id).is_none());
-        lost.sort_unstable();
-        for id in lost {
+        let gone = self.core.lock().gone();
+        for id in gone {
             report.add(Problem::MissingDirty, id.to_string(), false);
         }
-        drop(core);
         Ok(report)
     }
 

@@ -161,7 +161,7 @@ pub(crate) fn open_rw(dir: &OwnedFd, id: FileId) -> io::Result<File> {
     )?))
 }
 
-/// Gives a prepared file its size, times, permissions, properties and record.
+/// Gives a prepared file its size, times, permissions, properties and record, and notes which of its objects are `dirty`.
 ///
 /// Returns the record as stored: the file system may keep coarser times, and the inode is known
 /// only here.
@@ -170,6 +170,7 @@ pub(crate) fn dress(
     identity: &Identity,
     mode: Option<u32>,
     props: &[u8],
+    dirty: impl IntoIterator<Item = u32>,
 ) -> io::Result<Identity> {
     let stat = tree::statx(file, "", AtFlags::EMPTY_PATH)?;
     if stat.len != identity.len {
@@ -189,6 +190,10 @@ pub(crate) fn dress(
         ..*identity
     };
     tree::set_identity(file, &identity)?;
+    if identity.state == State::Dirty && !identity.all_dirty {
+        let indices: Vec<u32> = dirty.into_iter().collect();
+        dirty_set::store(file, &indices)?;
+    }
     Ok(identity)
 }
 

@@ -251,7 +251,7 @@ impl Built {
             all_dirty: false,
             lock_null: false,
         };
-        apply::dress(&target, &identity, Some(found.mode), &props).at("prepare", path)?;
+        apply::dress(&target, &identity, Some(found.mode), &props, []).at("prepare", path)?;
         Ok(())
     }
 

@@ -186,12 +186,9 @@ impl Replay<'_> {
                 tracing::warn!(%path, %id, "intent log: objects are gone from the cache, change skipped");
                 return Ok(());
             }
-            apply::dress(&file, identity, Some(mode), props)?;
+            let dirty = objects.iter().map(|o| o.index);
+            apply::dress(&file, identity, Some(mode), props, dirty)?;
             if identity.state == State::Dirty {
-                if !identity.all_dirty {
-                    let indices: Vec<u32> = objects.iter().map(|o| o.index).collect();
-                    dirty_set::store(&file, &indices)?;
-                }
                 apply::link_dirty(self.tree, id)?;
             }
             let old = match &entry {

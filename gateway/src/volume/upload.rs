@@ -9,7 +9,6 @@ use rustix::fs::AtFlags;
 use tiering::FileId;
 
 use super::apply::{self, Place};
-use super::dirty_set;
 use super::error::{At, VolumeError};
 use super::identity::{self, Identity, State};
 use super::log::record::{LoggedObject, Record};
@@ -341,11 +340,9 @@ impl Inner {
                 == staged.len.div_ceil(u64::from(self.cache.object_bytes())),
             lock_null: matches!(origin, Origin::LockNull),
         };
-        let identity = apply::dress(&prepared.tree, &identity, mode, &props).at("prepare", path)?;
-        if identity.state == State::Dirty && !identity.all_dirty {
-            let indices: Vec<u32> = staged.dirty.iter().map(|o| o.id.index).collect();
-            dirty_set::store(&prepared.tree, &indices).at("prepare", path)?;
-        }
+        let dirty = staged.dirty.iter().map(|o| o.id.index);
+        let identity =
+            apply::dress(&prepared.tree, &identity, mode, &props, dirty).at("prepare", path)?;
         let stat = tree::statx(&prepared.tree, "", AtFlags::EMPTY_PATH).at("stat", path)?;
         self.settle_before_commit(path, &prepared, staged.tree_written)?;
 
