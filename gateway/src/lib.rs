@@ -8,6 +8,8 @@ pub mod dav;
 pub mod http;
 pub mod metrics;
 pub mod objects;
+#[cfg(feature = "rados")]
+pub mod rados;
 pub mod recorder;
 pub mod serve;
 pub mod volume;

@@ -27,6 +27,7 @@ mod error;
 mod io;
 mod migrator;
 mod options;
+pub mod pools;
 mod reader;
 mod residency;
 mod scrub;

@@ -1,0 +1,415 @@
+//! Ceph pools through librados: the cache pool on SSDs and the data pool on HDDs.
+//!
+//! | part | does |
+//! | --- | --- |
+//! | `sys`, `shim.cc` | librados' asynchronous calls as futures; all that is unsafe |
+//! | `owner` | one gateway per namespace: the lock in the data pool |
+//! | here | objects: names, attributes, errors |
+//!
+//! An object is named `{FileId:016x}.{index:08x}`. Its attribute `tierdav` is an [`ObjectInfo`]; a cached object that the
+//! data pool has as well carries the attribute `tierdav.clean`. A write of bytes and attributes is one compound operation.
+
+mod owner;
+mod sys;
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tiering::{ObjectId, Tier};
+
+use crate::objects::pools::{
+    ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools, object_name, parse_object_name,
+};
+
+pub use owner::Owner;
+
+const INFO: &CStr = c"tierdav";
+const CLEAN: &CStr = c"tierdav.clean";
+/// How long the figures of [`Pools::space`] are used again.
+const SPACE_AGE: Duration = Duration::from_secs(5);
+/// The object that carries the owner's lock; no name of an object of ours.
+const OWNER: &CStr = c"tierdav.owner";
+
+/// How to reach the pools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RadosOptions {
+    /// The cluster's configuration file.
+    pub conf: PathBuf,
+    /// The client's name, such as `client.tierdav`.
+    pub user: String,
+    /// Pool of the cache tier, if there is one.
+    pub cache_pool: Option<String>,
+    /// Pool of the backing tier.
+    pub data_pool: String,
+    /// Namespace in both pools.
+    pub namespace: String,
+    /// Longest wait for an operation.
+    pub op_timeout: Duration,
+}
+
+/// Why the pools cannot be used. The message says what to look at.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RadosError(String);
+
+impl RadosError {
+    fn new(what: impl Into<String>) -> RadosError {
+        RadosError(what.into())
+    }
+}
+
+/// The two pools of one cluster. The connection is replaced when the cluster has shut it out.
+pub struct RadosPools {
+    live: ArcSwap<Live>,
+    options: RadosOptions,
+    /// Set while the owner's lock is not held: every operation is refused.
+    fenced: AtomicBool,
+    space: Mutex<Option<(Instant, PoolSpace)>>,
+}
+
+/// One connection.
+struct Live {
+    handle: Arc<sys::Handle>,
+    cache: Option<sys::Context>,
+    data: sys::Context,
+    fsid: String,
+}
+
+impl RadosPools {
+    /// Connects and opens the pools. Blocks, for ten seconds or the operations' timeout at most if nobody answers.
+    ///
+    /// # Errors
+    /// Names the monitors, the user, the keyring and what librados said.
+    pub fn connect(options: RadosOptions) -> Result<RadosPools, RadosError> {
+        Ok(RadosPools {
+            live: ArcSwap::from_pointee(Live::connect(&options)?),
+            options,
+            fenced: AtomicBool::new(false),
+            space: Mutex::new(None),
+        })
+    }
+
+    /// The pools and their namespace, for people.
+    fn name(&self) -> String {
+        let o = &self.options;
+        let cache = o.cache_pool.as_deref().unwrap_or("no cache pool");
+        format!("{} and {cache}, namespace {}", o.data_pool, o.namespace)
+    }
+
+    fn begin<T: Send + 'static>(
+        &self,
+        tier: Tier,
+        start: impl FnOnce(&sys::Context) -> sys::Wait,
+        finish: impl FnOnce(sys::Reply) -> Result<T, PoolError> + Send + 'static,
+    ) -> Pending<T> {
+        let live = self.live.load();
+        let context = match self.fenced.load(Ordering::Relaxed) {
+            true => Err(PoolError::NotOwner),
+            false => live.context(tier),
+        };
+        match context {
+            Ok(context) => settle(start(context), finish),
+            Err(e) => Box::pin(std::future::ready(Err(e))),
+        }
+    }
+}
+
+impl Live {
+    fn connect(options: &RadosOptions) -> Result<Live, RadosError> {
+        if !options.conf.is_file() {
+            return Err(RadosError::new(format!(
+                "ceph_conf {}: no such file",
+                options.conf.display()
+            )));
+        }
+        let seconds = options.op_timeout.as_secs().max(1).to_string();
+        let settings = [
+            ("client_mount_timeout", "10".to_owned()),
+            ("rados_mon_op_timeout", seconds.clone()),
+            ("rados_osd_op_timeout", seconds),
+            // The gateway bounds what is under way itself: librados must not block the thread that begins an operation.
+            ("objecter_inflight_ops", "65536".to_owned()),
+            ("objecter_inflight_op_bytes", (8u64 << 30).to_string()),
+            ("log_to_stderr", "false".to_owned()),
+        ];
+        let failed = |what: &str, handle: Option<&sys::Handle>, e: &io::Error| {
+            let setting = |key| {
+                handle
+                    .and_then(|h| h.setting(key).ok())
+                    .filter(|v| !v.is_empty())
+                    .unwrap_or_else(|| "not set".into())
+            };
+            RadosError::new(format!(
+                "Ceph: {what}: {}; monitors {} and keyring {} by {}, user {}",
+                explain(e),
+                setting("mon_host"),
+                setting("keyring"),
+                options.conf.display(),
+                options.user,
+            ))
+        };
+        let handle = sys::Handle::new(&options.user, &text_of(&options.conf)?, &settings)
+            .map_err(|e| failed("cannot be set up", None, &e))?;
+        handle
+            .connect()
+            .map_err(|e| failed("cannot connect", Some(&handle), &e))?;
+        let handle = Arc::new(handle);
+        let open = |pool: &str| {
+            handle.context(pool, &options.namespace).map_err(|e| {
+                let what = format!("cannot open pool {pool:?}");
+                failed(&what, Some(&handle), &e)
+            })
+        };
+        let cache = options.cache_pool.as_deref().map(open).transpose()?;
+        let data = open(&options.data_pool)?;
+        let fsid = handle
+            .fsid()
+            .map_err(|e| failed("cannot ask for the cluster's id", Some(&handle), &e))?;
+        Ok(Live {
+            handle,
+            cache,
+            data,
+            fsid,
+        })
+    }
+
+    fn context(&self, tier: Tier) -> Result<&sys::Context, PoolError> {
+        match (tier, &self.cache) {
+            (Tier::Backing, _) => Ok(&self.data),
+            (Tier::Cache, Some(cache)) => Ok(cache),
+            (Tier::Cache, None) => Err(PoolError::NotFound),
+        }
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, RadosError> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| RadosError::new(format!("{}: not UTF-8", path.display())))
+}
+
+/// What a number from librados means to a person who sets a gateway up.
+fn explain(e: &io::Error) -> String {
+    let hint = match e.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => "the key or its capabilities are not accepted",
+        Some(libc::ENOENT) => "not found (a pool, or the user's key)",
+        Some(libc::ETIMEDOUT) => "no answer",
+        Some(libc::ENOTSUP) => "no key for this user, or no common way to authenticate",
+        _ => return e.to_string(),
+    };
+    format!("{hint} ({e})")
+}
+
+fn error_of(e: io::Error) -> PoolError {
+    match e.raw_os_error() {
+        Some(libc::ENOENT) => PoolError::NotFound,
+        Some(libc::ENOSPC | libc::EDQUOT) => PoolError::Full,
+        Some(libc::ENODATA) => PoolError::Damaged,
+        Some(libc::ESHUTDOWN) => PoolError::Blocklisted,
+        _ => PoolError::Io(e),
+    }
+}
+
+fn settle<T: Send + 'static>(
+    wait: sys::Wait,
+    finish: impl FnOnce(sys::Reply) -> Result<T, PoolError> + Send + 'static,
+) -> Pending<T> {
+    Box::pin(async move {
+        match wait.await {
+            Ok(Ok(reply)) => finish(reply),
+            Ok(Err(e)) => Err(error_of(e)),
+            Err(_) => Err(PoolError::Io(io::Error::other("the operation vanished"))),
+        }
+    })
+}
+
+fn name(id: ObjectId) -> CString {
+    // Sixteen and eight hexadecimal digits and a point: never a NUL.
+    CString::new(object_name(id)).unwrap_or_default()
+}
+
+fn info_of(reply: &sys::Reply) -> Result<ObjectInfo, PoolError> {
+    ObjectInfo::decode(reply.attr()).ok_or(PoolError::Damaged)
+}
+
+impl Pools for RadosPools {
+    fn has_cache(&self) -> bool {
+        self.options.cache_pool.is_some()
+    }
+
+    fn describe(&self) -> String {
+        let o = &self.options;
+        format!("{} {} {}", self.live.load().fsid, o.data_pool, o.namespace)
+    }
+
+    fn read(
+        &self,
+        tier: Tier,
+        id: ObjectId,
+        offset: u32,
+        len: u32,
+    ) -> Pending<(Bytes, ObjectInfo)> {
+        let name = name(id);
+        self.begin(
+            tier,
+            |io| io.read(&name, u64::from(offset), len as usize, INFO),
+            |reply| {
+                let info = info_of(&reply)?;
+                Ok((reply.into_bytes(), info))
+            },
+        )
+    }
+
+    fn write(
+        &self,
+        tier: Tier,
+        id: ObjectId,
+        parts: Vec<Bytes>,
+        info: ObjectInfo,
+        clean: bool,
+    ) -> Pending<()> {
+        let mark = clean.then_some(CLEAN);
+        self.begin(
+            tier,
+            |io| io.write(&name(id), &parts, INFO, &info.encode(), mark),
+            |_| Ok(()),
+        )
+    }
+
+    fn copy(&self, from: (Tier, ObjectId), to: (Tier, ObjectId)) -> Pending<()> {
+        match self.live.load().context(from.0) {
+            Ok(source) => self.begin(
+                to.0,
+                |io| io.copy_from(&name(to.1), source, &name(from.1)),
+                |_| Ok(()),
+            ),
+            Err(e) => Box::pin(std::future::ready(Err(e))),
+        }
+    }
+
+    fn mark_clean(&self, id: ObjectId) -> Pending<()> {
+        self.begin(Tier::Cache, |io| io.set_mark(&name(id), CLEAN), |_| Ok(()))
+    }
+
+    fn info(&self, tier: Tier, id: ObjectId) -> Pending<(ObjectInfo, bool)> {
+        self.begin(
+            tier,
+            |io| io.attributes(&name(id), INFO, CLEAN),
+            |reply| Ok((info_of(&reply)?, !reply.as_ref().is_empty())),
+        )
+    }
+
+    fn remove(&self, tier: Tier, id: ObjectId) -> Pending<bool> {
+        let removed = self.begin(tier, |io| io.remove(&name(id)), |_| Ok(true));
+        Box::pin(async move {
+            match removed.await {
+                Err(PoolError::NotFound) => Ok(false),
+                done => done,
+            }
+        })
+    }
+
+    fn list(&self, tier: Tier) -> Result<PoolListing, PoolError> {
+        let mut found = PoolListing::default();
+        self.live
+            .load()
+            .context(tier)?
+            .list(|name| {
+                let text = std::str::from_utf8(name).ok();
+                match text.and_then(parse_object_name) {
+                    Some(id) => found.objects.push(id),
+                    None if name == OWNER.to_bytes() => {}
+                    None => found
+                        .foreign
+                        .push(String::from_utf8_lossy(name).into_owned()),
+                }
+            })
+            .map_err(error_of)?;
+        Ok(found)
+    }
+
+    fn space(&self) -> Result<PoolSpace, PoolError> {
+        let mut kept = self.space.lock();
+        if let Some((at, space)) = *kept
+            && at.elapsed() < SPACE_AGE
+        {
+            return Ok(space);
+        }
+        let reply = self
+            .live
+            .load()
+            .handle
+            .mon_command(r#"{"prefix":"df","detail":"detail","format":"json"}"#)
+            .map_err(error_of)?;
+        let space = space_of(&reply, &self.options.data_pool)
+            .ok_or_else(|| PoolError::Io(io::Error::other("unexpected answer to `ceph df`")))?;
+        *kept = Some((Instant::now(), space));
+        Ok(space)
+    }
+}
+
+/// Reads `ceph df detail`: what the cluster can take yet, or the pool's quota if that is less.
+fn space_of(json: &[u8], pool: &str) -> Option<PoolSpace> {
+    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let stats = value["pools"]
+        .as_array()?
+        .iter()
+        .find(|p| p["name"] == pool)?
+        .get("stats")?;
+    let number = |key: &str| stats[key].as_u64();
+    let used = number("stored")?;
+    let available = match number("quota_bytes") {
+        Some(quota) if quota > 0 => number("max_avail")?.min(quota.saturating_sub(used)),
+        _ => number("max_avail")?,
+    };
+    Some(PoolSpace { used, available })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn space_is_what_the_pool_may_still_take() {
+        let df = |quota: u64| {
+            format!(
+                r#"{{"pools":[{{"name":"x","stats":{{"stored":1,"max_avail":2}}}},
+                {{"name":"d","stats":{{"stored":30,"max_avail":500,"quota_bytes":{quota}}}}}]}}"#
+            )
+        };
+        let space = |quota, pool: &str| space_of(df(quota).as_bytes(), pool);
+        let want = |available| {
+            Some(PoolSpace {
+                used: 30,
+                available,
+            })
+        };
+        assert_eq!(space(0, "d"), want(500));
+        assert_eq!(space(100, "d"), want(70));
+        assert_eq!(space(10, "d"), want(0));
+        assert_eq!(space(0, "absent"), None);
+        assert_eq!(space_of(b"{", "d"), None);
+    }
+
+    #[test]
+    fn a_missing_configuration_file_is_named() {
+        let options = RadosOptions {
+            conf: "/nonexistent/ceph.conf".into(),
+            user: "client.tierdav".into(),
+            cache_pool: None,
+            data_pool: "d".into(),
+            namespace: "n".into(),
+            op_timeout: Duration::from_secs(1),
+        };
+        let error = RadosPools::connect(options).err().unwrap();
+        assert!(error.to_string().contains("/nonexistent/ceph.conf"));
+    }
+}

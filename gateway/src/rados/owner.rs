@@ -1,0 +1,228 @@
+//! One gateway per namespace: an exclusive lock in the data pool, renewed while the gateway lives, and a marker that binds
+//! the namespace to one root.
+//!
+//! A lock that is not renewed ends by itself after [`LEASE`]. Who takes it over from a dead owner shuts that one out of the
+//! cluster (blocklist), so that none of its operations can arrive later. An owner that loses the lock, or is shut out,
+//! refuses all operations from then on, connects anew and goes on when it has the lock again.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{INFO, Live, OWNER, RadosError, RadosPools, explain};
+
+const LOCK: &std::ffi::CStr = c"owner";
+/// How long a lock lives without being renewed.
+const LEASE: Duration = Duration::from_secs(30);
+/// How often it is renewed.
+const RENEW: Duration = Duration::from_secs(5);
+/// Between two tries to take the lock.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a dead owner stays shut out.
+const BLOCKLIST: Duration = Duration::from_secs(3600);
+
+/// The lock, held and renewed by a thread. Dropping it gives it back.
+pub struct Owner {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Lock {
+    pools: Arc<RadosPools>,
+    root_id: String,
+    cookie: String,
+    description: String,
+}
+
+impl Owner {
+    /// Takes the lock, waiting for a dead owner's to end, and keeps it. `root_id` is the root's, whose own lock file the
+    /// caller holds: a lock of the same root in the pools is a dead gateway's. Blocks.
+    ///
+    /// # Errors
+    /// The namespace belongs to another root, or another gateway is alive: the message says which.
+    pub fn take(
+        pools: Arc<RadosPools>,
+        root_id: &str,
+        description: &str,
+    ) -> Result<Owner, RadosError> {
+        let lock = Lock {
+            root_id: root_id.to_owned(),
+            cookie: format!("{root_id} {}", uuid::Uuid::new_v4()),
+            description: description.to_owned(),
+            pools,
+        };
+        lock.bind()?;
+        lock.take()?;
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("rados-owner".into())
+            .spawn(move || lock.keep(&stopped))
+            .map_err(|e| RadosError::new(format!("cannot start a thread: {e}")))?;
+        Ok(Owner {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Lock {
+    fn failed(&self, what: &str, e: &io::Error) -> RadosError {
+        RadosError::new(format!("{}: {what}: {}", self.pools.name(), explain(e)))
+    }
+
+    /// Writes the root's id into a new namespace; refuses one that is another root's.
+    fn bind(&self) -> Result<(), RadosError> {
+        let live = self.pools.live.load();
+        let wait = |w: super::sys::Wait| {
+            w.blocking_recv()
+                .unwrap_or_else(|_| Err(io::Error::other("the operation vanished")))
+        };
+        match wait(live.data.read(OWNER, 0, 0, INFO)) {
+            Ok(reply) if reply.attr() == self.root_id.as_bytes() => Ok(()),
+            Ok(reply) => Err(RadosError::new(format!(
+                "{}: has the data of root {}, not of this root {}: give another ceph_namespace",
+                self.pools.name(),
+                String::from_utf8_lossy(reply.attr()),
+                self.root_id
+            ))),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => {
+                let root_id = self.root_id.as_bytes();
+                wait(live.data.write(OWNER, &[], INFO, root_id, None))
+                    .map(|_| ())
+                    .map_err(|e| self.failed("cannot be written", &e))
+            }
+            Err(e) => Err(self.failed("cannot be read", &e)),
+        }
+    }
+
+    fn renew(&self, live: &Live) -> io::Result<()> {
+        let seconds = LEASE.as_secs() as u32;
+        live.data
+            .lock(OWNER, LOCK, &self.cookie, &self.description, seconds)
+    }
+
+    fn take(&self) -> Result<(), RadosError> {
+        let live = self.pools.live.load_full();
+        let began = Instant::now();
+        loop {
+            match self.renew(&live) {
+                Ok(()) => return Ok(()),
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
+                Err(e) => return Err(self.failed("the owner's lock cannot be taken", &e)),
+            }
+            let holder = live
+                .data
+                .locker(OWNER, LOCK)
+                .map_err(|e| self.failed("the owner's lock cannot be read", &e))?;
+            let Some([client, cookie, address]) = holder else {
+                continue;
+            };
+            let root = cookie.split(' ').next().unwrap_or_default();
+            if root == self.root_id {
+                self.depose(&live, &client, &cookie, &address)
+                    .map_err(|e| self.failed("a dead owner's lock cannot be ended", &e))?;
+            } else if began.elapsed() > LEASE + RETRY {
+                return Err(RadosError::new(format!(
+                    "{}: owned by another gateway, {client} at {address}, which serves root {root}",
+                    self.pools.name(),
+                )));
+            } else {
+                std::thread::sleep(RETRY);
+            }
+        }
+    }
+
+    /// Ends the lock of an owner that is known to be dead, and makes sure that it stays so.
+    fn depose(&self, live: &Live, client: &str, cookie: &str, address: &str) -> io::Result<()> {
+        match live.handle.blocklist(address, BLOCKLIST.as_secs() as u32) {
+            Ok(()) => tracing::info!(%client, %address, "shut the former owner out of the cluster"),
+            Err(error) => {
+                tracing::warn!(%client, %address, %error, "cannot shut the former owner out of the cluster: its key needs `profile simple-rados-client-with-blocklist`");
+            }
+        }
+        match live.data.break_lock(OWNER, LOCK, client, cookie) {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Until told to stop.
+    fn keep(&self, stopped: &mpsc::Receiver<()>) {
+        let fenced = &self.pools.fenced;
+        let mut period = RENEW;
+        while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            let held = !fenced.load(Ordering::Relaxed);
+            let outcome = if held {
+                self.renew(&self.pools.live.load())
+            } else {
+                self.regain()
+            };
+            match outcome {
+                Ok(()) if held => {}
+                Ok(()) => {
+                    tracing::info!("the pools' lock is held again; serving");
+                    fenced.store(false, Ordering::Relaxed);
+                }
+                Err(e) if !held => {
+                    tracing::debug!(error = %explain(&e), "the pools' lock is not to be had yet");
+                }
+                Err(e)
+                    if matches!(
+                        e.raw_os_error(),
+                        Some(libc::EBUSY | libc::ENOENT | libc::ESHUTDOWN)
+                    ) =>
+                {
+                    tracing::error!(error = %explain(&e), "lost the pools' lock; nothing is served until it is held again");
+                    fenced.store(true, Ordering::Relaxed);
+                }
+                // The cluster does not answer: its lock may run out, but then nobody can take it either.
+                Err(e) => {
+                    tracing::warn!(error = %explain(&e), "cannot renew the pools' lock; tried again");
+                }
+            }
+            period = if fenced.load(Ordering::Relaxed) {
+                RETRY
+            } else {
+                RENEW
+            };
+        }
+        if !fenced.load(Ordering::Relaxed)
+            && let Err(error) = self
+                .pools
+                .live
+                .load()
+                .data
+                .unlock(OWNER, LOCK, &self.cookie)
+        {
+            tracing::warn!(%error, "cannot give the pools' lock back; it ends by itself");
+        }
+    }
+
+    /// Connects anew and takes the lock if it is free or still this gateway's own.
+    fn regain(&self) -> io::Result<()> {
+        let live = Live::connect(&self.pools.options).map_err(io::Error::other)?;
+        if let Err(e) = self.renew(&live) {
+            match live.data.locker(OWNER, LOCK)? {
+                Some([client, cookie, _]) if cookie == self.cookie => {
+                    live.data.break_lock(OWNER, LOCK, &client, &cookie)?;
+                    self.renew(&live)?;
+                }
+                _ => return Err(e),
+            }
+        }
+        self.pools.live.store(Arc::new(live));
+        Ok(())
+    }
+}

@@ -1,0 +1,582 @@
+//! All `unsafe` of the RADOS client: calls of librados and of `shim.cc`, wrapped so that safe code cannot misuse them.
+//!
+//! Three rules make this sound; each `unsafe` block below leans on one of them.
+//!
+//! 1. *Handles outlive their use.* A [`Handle`] is connected before it is shared and shut down when its last user is gone;
+//!    every [`Context`] holds its `Handle`, every operation under way holds its `Context` (in [`Waiter`]). librados handles
+//!    and contexts may be used from any thread (librados.h: "thread safe").
+//! 2. *Nothing librados writes to, or reads from later, belongs to Rust.* Bytes to be written are copied into librados'
+//!    memory before the call returns; bytes read arrive in memory that librados allocated and that [`Reply`] owns from then
+//!    on. So a dropped future, a timed-out operation or one that is sent again later cannot touch freed memory. (Lending
+//!    `Bytes` to librados would save the one copy of a write, but an operation that timed out may still sit in a messenger's
+//!    queue, and nothing tells when it has left it.)
+//! 3. *The completion is called exactly once or never.* The shim returns 0 and later calls back once, or returns an error
+//!    and never calls back. `Waiter` is leaked into the call and taken back in exactly one of the two places.
+#![allow(
+    unsafe_code,
+    reason = "the C interface of librados; see the rules above"
+)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io;
+use std::ptr;
+use std::slice;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ceph::rados as c;
+use tokio::sync::oneshot;
+
+/// What the shim's replies point to.
+#[repr(C)]
+struct RawReply {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+struct RawPart {
+    data: *const c_char,
+    len: usize,
+}
+
+type Done = extern "C" fn(*mut c_void, c_int, *mut RawReply);
+type Name = extern "C" fn(*mut c_void, *const c_char, usize);
+
+unsafe extern "C" {
+    fn tierdav_read(
+        io: c::rados_ioctx_t,
+        oid: *const c_char,
+        offset: u64,
+        len: usize,
+        attr: *const c_char,
+        done: Done,
+        arg: *mut c_void,
+    ) -> c_int;
+    fn tierdav_write(
+        io: c::rados_ioctx_t,
+        oid: *const c_char,
+        parts: *const RawPart,
+        count: usize,
+        attr: *const c_char,
+        value: *const c_char,
+        value_len: usize,
+        mark: *const c_char,
+        done: Done,
+        arg: *mut c_void,
+    ) -> c_int;
+    fn tierdav_copy(
+        to: c::rados_ioctx_t,
+        to_oid: *const c_char,
+        from: c::rados_ioctx_t,
+        from_oid: *const c_char,
+        done: Done,
+        arg: *mut c_void,
+    ) -> c_int;
+    fn tierdav_set_mark(
+        io: c::rados_ioctx_t,
+        oid: *const c_char,
+        mark: *const c_char,
+        done: Done,
+        arg: *mut c_void,
+    ) -> c_int;
+    fn tierdav_attributes(
+        io: c::rados_ioctx_t,
+        oid: *const c_char,
+        attr: *const c_char,
+        mark: *const c_char,
+        done: Done,
+        arg: *mut c_void,
+    ) -> c_int;
+    fn tierdav_remove(
+        io: c::rados_ioctx_t,
+        oid: *const c_char,
+        done: Done,
+        arg: *mut c_void,
+    ) -> c_int;
+    fn tierdav_list(io: c::rados_ioctx_t, each: Name, arg: *mut c_void) -> c_int;
+    fn tierdav_reply_data(reply: *mut RawReply, len: *mut usize) -> *const c_char;
+    fn tierdav_reply_attr(reply: *mut RawReply, len: *mut usize) -> *const c_char;
+    fn tierdav_reply_free(reply: *mut RawReply);
+}
+
+/// `Ok` for a result that is not negative, else the error of that number.
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 {
+        Err(io::Error::from_raw_os_error(-result))
+    } else {
+        Ok(result)
+    }
+}
+
+fn text(s: &str) -> io::Result<CString> {
+    CString::new(s)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{s:?} has a NUL")))
+}
+
+/// A connection to a cluster.
+pub struct Handle {
+    raw: c::rados_t,
+}
+
+// SAFETY: rule 1; a `rados_t` is only a pointer to an object that locks itself.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    /// A client that is configured but not connected. Blocks.
+    pub fn new(user: &str, conf: &str, options: &[(&str, String)]) -> io::Result<Handle> {
+        let mut raw = ptr::null_mut();
+        let (cluster, user, conf) = (text("ceph")?, text(user)?, text(conf)?);
+        // SAFETY: `raw` is a place for the new handle; the strings live across the call and are copied by it.
+        check(unsafe { c::rados_create2(&mut raw, cluster.as_ptr(), user.as_ptr(), 0) })?;
+        let handle = Handle { raw };
+        // SAFETY: the handle is live (rule 1), the string too.
+        check(unsafe { c::rados_conf_read_file(handle.raw, conf.as_ptr()) })?;
+        for (key, value) in options {
+            let (key, value) = (text(key)?, text(value)?);
+            // SAFETY: as above.
+            check(unsafe { c::rados_conf_set(handle.raw, key.as_ptr(), value.as_ptr()) })?;
+        }
+        Ok(handle)
+    }
+
+    /// A setting's value, as the configuration file and the defaults give it.
+    pub fn setting(&self, key: &str) -> io::Result<String> {
+        let key = text(key)?;
+        let mut buf = vec![0u8; 4096];
+        // SAFETY: the buffer is as long as it is said to be.
+        check(unsafe {
+            c::rados_conf_get(
+                self.raw,
+                key.as_ptr(),
+                buf.as_mut_ptr().cast::<c_char>(),
+                buf.len(),
+            )
+        })?;
+        Ok(until_nul(&buf))
+    }
+
+    /// Connects. Blocks for `client_mount_timeout` at most. Call it once.
+    pub fn connect(&self) -> io::Result<()> {
+        // SAFETY: the handle is live; it was made by `new` and not connected before.
+        check(unsafe { c::rados_connect(self.raw) }).map(|_| ())
+    }
+
+    /// The cluster's id.
+    pub fn fsid(&self) -> io::Result<String> {
+        let mut buf = [0u8; 64];
+        // SAFETY: the buffer is as long as it is said to be.
+        check(unsafe {
+            c::rados_cluster_fsid(self.raw, buf.as_mut_ptr().cast::<c_char>(), buf.len())
+        })?;
+        Ok(until_nul(&buf))
+    }
+
+    /// Shuts another client out for `seconds`. Blocks.
+    pub fn blocklist(&self, address: &str, seconds: u32) -> io::Result<()> {
+        let address = text(address)?;
+        // SAFETY: the handle and the string live across the call; the call does not write to the string.
+        check(unsafe { c::rados_blacklist_add(self.raw, address.as_ptr().cast_mut(), seconds) })
+            .map(|_| ())
+    }
+
+    /// Asks the monitors. Blocks for `rados_mon_op_timeout` at most.
+    pub fn mon_command(&self, command: &str) -> io::Result<Vec<u8>> {
+        let command = text(command)?;
+        let mut commands = [command.as_ptr()];
+        let (mut out, mut out_len) = (ptr::null_mut(), 0usize);
+        let (mut status, mut status_len) = (ptr::null_mut(), 0usize);
+        // SAFETY: one command is given, and it lives across the call; the output pointers are places for buffers that
+        // librados allocates.
+        let result = unsafe {
+            c::rados_mon_command(
+                self.raw,
+                commands.as_mut_ptr(),
+                1,
+                ptr::null(),
+                0,
+                &mut out,
+                &mut out_len,
+                &mut status,
+                &mut status_len,
+            )
+        };
+        let mut bytes = Vec::new();
+        if !out.is_null() {
+            // SAFETY: librados says that `out` has `out_len` bytes; they are copied before they are given back.
+            bytes.extend_from_slice(unsafe { slice::from_raw_parts(out.cast::<u8>(), out_len) });
+        }
+        for buffer in [out, status] {
+            if !buffer.is_null() {
+                // SAFETY: allocated by the call above, given back once.
+                unsafe { c::rados_buffer_free(buffer) };
+            }
+        }
+        check(result)?;
+        Ok(bytes)
+    }
+
+    /// The context of a pool's namespace. Blocks if the map of pools has yet to arrive.
+    pub fn context(self: &Arc<Self>, pool: &str, namespace: &str) -> io::Result<Context> {
+        let mut raw = ptr::null_mut();
+        let (pool, namespace) = (text(pool)?, text(namespace)?);
+        // SAFETY: `raw` is a place for the new context; handle and strings live across the calls.
+        check(unsafe { c::rados_ioctx_create(self.raw, pool.as_ptr(), &mut raw) })?;
+        // SAFETY: the context was just made.
+        unsafe { c::rados_ioctx_set_namespace(raw, namespace.as_ptr()) };
+        Ok(Context {
+            inner: Arc::new(ContextInner {
+                raw,
+                _handle: Arc::clone(self),
+            }),
+        })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: rule 1: no context, and so no operation, is left. Waits for librados' threads: see `Cluster`, which
+        // leaves the last drop to a blocking thread.
+        unsafe { c::rados_shutdown(self.raw) };
+    }
+}
+
+fn until_nul(buf: &[u8]) -> String {
+    let end = buf.iter().position(|b| *b == 0).unwrap_or(buf.len());
+    String::from_utf8_lossy(&buf[..end]).into_owned()
+}
+
+struct ContextInner {
+    raw: c::rados_ioctx_t,
+    _handle: Arc<Handle>,
+}
+
+// SAFETY: rule 1; contexts lock themselves, and the namespace is set before the context is shared.
+unsafe impl Send for ContextInner {}
+// SAFETY: as above.
+unsafe impl Sync for ContextInner {}
+
+impl Drop for ContextInner {
+    fn drop(&mut self) {
+        // SAFETY: made by `Handle::context`, destroyed once; operations under way hold references of their own.
+        unsafe { c::rados_ioctx_destroy(self.raw) };
+    }
+}
+
+/// A namespace of a pool, on which operations are started.
+#[derive(Clone)]
+pub struct Context {
+    inner: Arc<ContextInner>,
+}
+
+/// What an operation brought: memory of librados, freed with this.
+pub struct Reply {
+    raw: *mut RawReply,
+    data: *const u8,
+    data_len: usize,
+    attr: *const u8,
+    attr_len: usize,
+}
+
+// SAFETY: rule 2: the reply is this value's alone, and nothing in it is bound to a thread.
+unsafe impl Send for Reply {}
+// SAFETY: all access through a shared reference only reads memory that does not change any more.
+unsafe impl Sync for Reply {}
+
+impl Reply {
+    /// Takes a reply over from the shim.
+    ///
+    /// # Safety
+    /// `raw` must be a reply that the shim handed out, and nobody else's.
+    unsafe fn take(raw: *mut RawReply) -> Option<Reply> {
+        let (mut data_len, mut attr_len) = (0, 0);
+        // SAFETY: the caller's promise. The pointers stay valid until the reply is freed: nothing touches it but this.
+        let (data, attr) = unsafe {
+            (
+                tierdav_reply_data(raw, &mut data_len),
+                tierdav_reply_attr(raw, &mut attr_len),
+            )
+        };
+        let reply = Reply {
+            raw,
+            data: data.cast(),
+            data_len,
+            attr: attr.cast(),
+            attr_len,
+        };
+        // Dropping it frees it.
+        (!data.is_null() && !attr.is_null()).then_some(reply)
+    }
+
+    /// The attribute that was asked for; empty when there is none.
+    pub fn attr(&self) -> &[u8] {
+        // SAFETY: valid for `attr_len` bytes as long as the reply lives, see `take`.
+        unsafe { slice::from_raw_parts(self.attr, self.attr_len) }
+    }
+
+    /// The bytes that were read, without a copy.
+    pub fn into_bytes(self) -> Bytes {
+        if self.data_len == 0 {
+            return Bytes::new();
+        }
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Reply {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: valid for `data_len` bytes as long as the reply lives, see `take`.
+        unsafe { slice::from_raw_parts(self.data, self.data_len) }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        // SAFETY: `take` made this the only owner; freed once.
+        unsafe { tierdav_reply_free(self.raw) };
+    }
+}
+
+/// What an operation under way holds.
+struct Waiter {
+    done: oneshot::Sender<io::Result<Reply>>,
+    _contexts: (Context, Option<Context>),
+}
+
+/// An operation's result, later.
+pub type Wait = oneshot::Receiver<io::Result<Reply>>;
+
+/// Called once by librados for each operation that was begun.
+extern "C" fn complete(arg: *mut c_void, result: c_int, reply: *mut RawReply) {
+    // SAFETY: rule 3: `arg` is the `Waiter` that `Context::begin` leaked, and this is the one call for it.
+    let waiter = unsafe { Box::from_raw(arg.cast::<Waiter>()) };
+    // SAFETY: the shim hands the reply over with this call.
+    let reply = unsafe { Reply::take(reply) };
+    let outcome = check(result)
+        .and_then(|_| reply.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory)));
+    // Nobody waits any more: the reply is freed here.
+    let Waiter { done, _contexts } = *waiter;
+    let _ = done.send(outcome);
+    // The last context may end the connection, which must not happen on a thread that belongs to it.
+    release(_contexts);
+}
+
+/// Drops contexts where they may end a connection.
+fn release(contexts: (Context, Option<Context>)) {
+    let shared = |c: &Context| Arc::strong_count(&c.inner) > 1;
+    if shared(&contexts.0) && contexts.1.as_ref().is_none_or(shared) {
+        return;
+    }
+    // A thread that cannot be started leaves the connection to the end of the process.
+    let kept = std::mem::ManuallyDrop::new(contexts);
+    let _ = std::thread::Builder::new()
+        .name("rados-shutdown".into())
+        .spawn(move || drop(std::mem::ManuallyDrop::into_inner(kept)));
+}
+
+impl Context {
+    fn begin(
+        &self,
+        other: Option<&Context>,
+        submit: impl FnOnce(c::rados_ioctx_t, Done, *mut c_void) -> c_int,
+    ) -> Wait {
+        let (done, wait) = oneshot::channel();
+        let waiter = Box::into_raw(Box::new(Waiter {
+            done,
+            _contexts: (self.clone(), other.cloned()),
+        }));
+        if let Err(e) = check(submit(self.inner.raw, complete, waiter.cast())) {
+            // SAFETY: rule 3: the operation was not begun, so `complete` will not take the waiter.
+            let waiter = unsafe { Box::from_raw(waiter) };
+            let _ = waiter.done.send(Err(e));
+        }
+        wait
+    }
+
+    /// Begins to read `len` bytes and the attribute `attr`, in one operation.
+    pub fn read(&self, oid: &CStr, offset: u64, len: usize, attr: &CStr) -> Wait {
+        // SAFETY (here and in the methods below): rule 1 for the context; names are copied before the call returns.
+        self.begin(None, |io, done, arg| unsafe {
+            tierdav_read(io, oid.as_ptr(), offset, len, attr.as_ptr(), done, arg)
+        })
+    }
+
+    /// Begins to replace an object by `parts`, with the attribute `attr`, and `mark` if there is one, in one operation.
+    pub fn write(
+        &self,
+        oid: &CStr,
+        parts: &[Bytes],
+        attr: &CStr,
+        value: &[u8],
+        mark: Option<&CStr>,
+    ) -> Wait {
+        let raw: Vec<RawPart> = parts
+            .iter()
+            .map(|p| RawPart {
+                data: p.as_ptr().cast(),
+                len: p.len(),
+            })
+            .collect();
+        // SAFETY: rule 2: the bytes of `parts` and `value` are copied before the call returns.
+        self.begin(None, |io, done, arg| unsafe {
+            tierdav_write(
+                io,
+                oid.as_ptr(),
+                raw.as_ptr(),
+                raw.len(),
+                attr.as_ptr(),
+                value.as_ptr().cast(),
+                value.len(),
+                mark.map_or(ptr::null(), CStr::as_ptr),
+                done,
+                arg,
+            )
+        })
+    }
+
+    /// Begins to copy `from_oid` of the context `from` to `oid` here, from OSD to OSD, attributes included.
+    pub fn copy_from(&self, oid: &CStr, from: &Context, from_oid: &CStr) -> Wait {
+        // SAFETY: both contexts are held by the waiter.
+        self.begin(Some(from), |io, done, arg| unsafe {
+            tierdav_copy(
+                io,
+                oid.as_ptr(),
+                from.inner.raw,
+                from_oid.as_ptr(),
+                done,
+                arg,
+            )
+        })
+    }
+
+    /// Begins to set `mark` on an object that exists.
+    pub fn set_mark(&self, oid: &CStr, mark: &CStr) -> Wait {
+        // SAFETY: see `read`.
+        self.begin(None, |io, done, arg| unsafe {
+            tierdav_set_mark(io, oid.as_ptr(), mark.as_ptr(), done, arg)
+        })
+    }
+
+    /// Begins to read the attribute `attr`; the reply has a byte if the object carries `mark`.
+    pub fn attributes(&self, oid: &CStr, attr: &CStr, mark: &CStr) -> Wait {
+        // SAFETY: see `read`.
+        self.begin(None, |io, done, arg| unsafe {
+            tierdav_attributes(io, oid.as_ptr(), attr.as_ptr(), mark.as_ptr(), done, arg)
+        })
+    }
+
+    /// Begins to remove an object.
+    pub fn remove(&self, oid: &CStr) -> Wait {
+        // SAFETY: see `read`.
+        self.begin(None, |io, done, arg| unsafe {
+            tierdav_remove(io, oid.as_ptr(), done, arg)
+        })
+    }
+
+    /// The names of all objects. Blocks.
+    pub fn list(&self, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        extern "C" fn name<F: FnMut(&[u8])>(arg: *mut c_void, name: *const c_char, len: usize) {
+            // SAFETY: `arg` is the closure below, which nobody else uses during the call.
+            let each = unsafe { &mut *arg.cast::<F>() };
+            // SAFETY: the shim says that `name` has `len` bytes, for the time of the call.
+            each(unsafe { slice::from_raw_parts(name.cast::<u8>(), len) });
+        }
+        fn call<F: FnMut(&[u8])>(io: c::rados_ioctx_t, each: &mut F) -> c_int {
+            // SAFETY: the context is live (rule 1); the closure lives across the call, which is synchronous.
+            unsafe { tierdav_list(io, name::<F>, ptr::from_mut(each).cast()) }
+        }
+        check(call(self.inner.raw, &mut each)).map(|_| ())
+    }
+
+    /// Takes, or renews, the exclusive lock `lock` on `oid` for `seconds`. Blocks. `EBUSY`: another holds it.
+    pub fn lock(
+        &self,
+        oid: &CStr,
+        lock: &CStr,
+        cookie: &str,
+        description: &str,
+        seconds: u32,
+    ) -> io::Result<()> {
+        /// `LIBRADOS_LOCK_FLAG_RENEW`.
+        const RENEW: u8 = 1;
+        let (cookie, description) = (text(cookie)?, text(description)?);
+        let mut duration = libc::timeval {
+            tv_sec: seconds.into(),
+            tv_usec: 0,
+        };
+        // SAFETY: the context is live, the strings and the duration live across the call.
+        check(unsafe {
+            c::rados_lock_exclusive(
+                self.inner.raw,
+                oid.as_ptr(),
+                lock.as_ptr(),
+                cookie.as_ptr(),
+                description.as_ptr(),
+                &mut duration,
+                RENEW,
+            )
+        })
+        .map(|_| ())
+    }
+
+    /// Gives a lock of ours back. Blocks.
+    pub fn unlock(&self, oid: &CStr, lock: &CStr, cookie: &str) -> io::Result<()> {
+        let cookie = text(cookie)?;
+        // SAFETY: the context is live, the strings live across the call.
+        check(unsafe {
+            c::rados_unlock(self.inner.raw, oid.as_ptr(), lock.as_ptr(), cookie.as_ptr())
+        })
+        .map(|_| ())
+    }
+
+    /// Ends another client's lock. Blocks.
+    pub fn break_lock(
+        &self,
+        oid: &CStr,
+        lock: &CStr,
+        client: &str,
+        cookie: &str,
+    ) -> io::Result<()> {
+        let (client, cookie) = (text(client)?, text(cookie)?);
+        // SAFETY: the context is live, the strings live across the call.
+        check(unsafe {
+            c::rados_break_lock(
+                self.inner.raw,
+                oid.as_ptr(),
+                lock.as_ptr(),
+                client.as_ptr(),
+                cookie.as_ptr(),
+            )
+        })
+        .map(|_| ())
+    }
+
+    /// Who holds the lock: client, cookie and address of the first holder. Blocks.
+    pub fn locker(&self, oid: &CStr, lock: &CStr) -> io::Result<Option<[String; 3]>> {
+        let mut exclusive = 0;
+        let mut buffers = [[0u8; 1024]; 4];
+        let mut lens = [1024usize; 4];
+        let [tag, clients, cookies, addresses] = &mut buffers;
+        let [tag_len, clients_len, cookies_len, addresses_len] = &mut lens;
+        // SAFETY: each buffer is as long as the length beside it says.
+        let count = check(unsafe {
+            c::rados_list_lockers(
+                self.inner.raw,
+                oid.as_ptr(),
+                lock.as_ptr(),
+                &mut exclusive,
+                tag.as_mut_ptr().cast(),
+                tag_len,
+                clients.as_mut_ptr().cast(),
+                clients_len,
+                cookies.as_mut_ptr().cast(),
+                cookies_len,
+                addresses.as_mut_ptr().cast(),
+                addresses_len,
+            ) as c_int
+        })?;
+        let [_, clients, cookies, addresses] = &buffers;
+        Ok((count > 0).then(|| [until_nul(clients), until_nul(cookies), until_nul(addresses)]))
+    }
+}
