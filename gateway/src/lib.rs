@@ -8,6 +8,7 @@ pub mod dav;
 pub mod http;
 pub mod metrics;
 pub mod objects;
+pub mod pools;
 #[cfg(feature = "rados")]
 pub mod rados;
 pub mod recorder;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tiering::Tier;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
@@ -16,6 +17,7 @@ use crate::config::Config;
 use crate::dav::{Dav, DavOptions};
 use crate::http::{self, Front, Limits, tls};
 use crate::metrics::{Gauge, Metrics};
+use crate::objects::pools::Pools;
 use crate::objects::{Backing, CacheOptions, Durability, IoContext, MigratorHandle, ObjectCache};
 use crate::recorder::{Recorder, RecorderConfig};
 use crate::volume::{Kind, ResourcePath, Volume, VolumeError, VolumeOptions};
@@ -44,6 +46,19 @@ fn capacity(config: &Config, cache_dir: &Path) -> anyhow::Result<u64> {
     let fs = rustix::fs::statvfs(cache_dir)
         .with_context(|| format!("cannot measure {}", cache_dir.display()))?;
     Ok((fs.f_bavail.saturating_mul(fs.f_frsize) / 2).min(AUTO_CAPACITY_MAX))
+}
+
+async fn pool_capacity(config: &Config, pools: Arc<dyn Pools>) -> anyhow::Result<u64> {
+    if !pools.has_cache() {
+        return Ok(0);
+    }
+    if let Some(bytes) = config.cache_capacity {
+        return Ok(bytes);
+    }
+    let space = tokio::task::spawn_blocking(move || pools.space(Tier::Cache)).await?;
+    let space = space.context("cannot measure the cache pool: set cache_capacity")?;
+    // Ceph stops all writes to an OSD that is nearly full: leave it room.
+    Ok((space.used + space.available) / 10 * 8)
 }
 
 /// Size and free bytes of the file systems under the tiers.
@@ -136,6 +151,7 @@ pub async fn open(config: &Config, online: bool) -> anyhow::Result<Tiers> {
         make(dir, "cache_dir")?;
         keep_object_size(dir, config.object_size)?;
     }
+    let pools = crate::pools::open(config, online).await?;
     let metrics = Arc::new(Metrics::new());
     let recorder = if online && config.trace {
         let dir = match &config.cache_dir {
@@ -155,10 +171,12 @@ pub async fn open(config: &Config, online: bool) -> anyhow::Result<Tiers> {
     register_volumes(&metrics, config);
     let options = CacheOptions {
         cache_dir: config.cache_dir.clone(),
+        pools: pools.clone(),
         object_bytes: config.object_size,
-        capacity_bytes: match &config.cache_dir {
-            Some(dir) => capacity(config, dir)?,
-            None => 0,
+        capacity_bytes: match (&config.cache_dir, pools) {
+            (Some(dir), _) => capacity(config, dir)?,
+            (None, Some(pools)) => pool_capacity(config, pools).await?,
+            (None, None) => 0,
         },
         high_watermark: config.high_watermark,
         low_watermark: config.low_watermark,
@@ -342,6 +360,10 @@ fn announce(config: &Config, url: &str, admin: Option<std::net::SocketAddr>) {
         text += &format!(
             "  status       tierdav status --admin {admin}   metrics http://{admin}/.tierdav/metrics\n"
         );
+    }
+    if let Some(pools) = &config.pools {
+        let cache = pools.cache_pool.as_deref().unwrap_or("no cache pool");
+        text += &format!("  Ceph pools   {} below {cache}\n", pools.data_pool);
     }
     if let Some(dir) = &config.cache_dir {
         text += &format!("  cache tier   {}\n", dir.display());

@@ -269,9 +269,10 @@ fn storm(flags: &[&str], kills: u64) {
         for storm in &mut storms {
             storm.verify(&gateway);
         }
-        let litter =
-            std::fs::read_dir(gateway.root().join(".tierdav/tmp")).map_or(0, Iterator::count);
-        assert_eq!(litter, 0, "uploads left in .tierdav/tmp after a restart");
+        // Over pools a placeholder goes after its objects.
+        common::eventually("nothing is left in .tierdav/tmp", || {
+            std::fs::read_dir(gateway.root().join(".tierdav/tmp")).map_or(0, Iterator::count) == 0
+        });
     }
     println!("{kills} kills, {acknowledged} operations acknowledged, none lost");
     assert!(acknowledged > kills, "the storm did nothing");
@@ -300,6 +301,25 @@ fn nothing_acknowledged_is_lost_by_kill_9_with_a_cache_tier() {
         "--policy",
         "lru",
     ];
+    storm(&flags, kills(10));
+}
+
+#[cfg(feature = "rados")]
+#[test]
+fn nothing_acknowledged_is_lost_by_kill_9_over_pools() {
+    let mut flags = common::pool_flags();
+    let more = [
+        "--object-size",
+        "64KiB",
+        "--cache-capacity",
+        "16MiB",
+        "--max-dirty-age",
+        "300ms",
+        "--policy",
+        "lru",
+    ];
+    flags.extend(more.map(str::to_owned));
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     storm(&flags, kills(10));
 }
 

@@ -46,6 +46,42 @@ pub const KEYS: &[Key] = &[
         "directory of the cache tier; made if absent",
     ),
     key(
+        "ceph_conf",
+        "/etc/ceph/ceph.conf",
+        "a file",
+        "configuration file of the Ceph cluster, when content lives in its pools",
+    ),
+    key(
+        "ceph_user",
+        "client.tierdav",
+        "a Ceph client name, such as client.tierdav",
+        "who the gateway is for Ceph; its key is where the configuration file says",
+    ),
+    key(
+        "data_pool",
+        "none",
+        "a Ceph pool, or \"none\"",
+        "pool that holds the content; the root then holds names only",
+    ),
+    key(
+        "cache_pool",
+        "none",
+        "a Ceph pool on the fast devices, or \"none\"",
+        "pool of the cache tier above data_pool",
+    ),
+    key(
+        "ceph_namespace",
+        "tierdav",
+        "a name without spaces",
+        "RADOS namespace in both pools; each root needs its own",
+    ),
+    key(
+        "ceph_op_timeout",
+        "30s",
+        "1s to 10m",
+        "longest wait for an answer of the cluster; then requests get 503",
+    ),
+    key(
         "listen",
         "127.0.0.1:4918",
         "IP:PORT",

@@ -201,6 +201,7 @@ fn distance(a: &str, b: &str) -> usize {
 pub struct Config {
     pub root: PathBuf,
     pub cache_dir: Option<PathBuf>,
+    pub pools: Option<PoolSettings>,
     pub listen: SocketAddr,
     pub admin_listen: Option<SocketAddr>,
     pub allow_anonymous: bool,
@@ -236,6 +237,23 @@ pub struct Config {
     pub shutdown_grace: Duration,
     pub log_json: bool,
     pub log_level: String,
+}
+
+/// Where content lives, if not below the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// The cluster's configuration file.
+    pub conf: PathBuf,
+    /// The client's name.
+    pub user: String,
+    /// Pool of the cache tier.
+    pub cache_pool: Option<String>,
+    /// Pool of the backing tier.
+    pub data_pool: String,
+    /// Namespace in both.
+    pub namespace: String,
+    /// Longest wait for an operation.
+    pub op_timeout: Duration,
 }
 
 /// The files that make TLS.
@@ -279,6 +297,11 @@ fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
+fn pool(text: &str) -> Option<String> {
+    let plain = !text.is_empty() && !text.contains(char::is_whitespace);
+    plain.then(|| text.to_owned())
+}
+
 fn optional<T>(parse: impl FnOnce(&str) -> Option<T>) -> impl FnOnce(&str) -> Option<Option<T>> {
     move |text| {
         if text.is_empty() || text == "none" || text == "auto" {
@@ -320,6 +343,21 @@ impl Config {
         // Every key is read before the first `?`, so that all faults are seen.
         let root = c.get("root", path);
         let cache_dir = c.get("cache_dir", optional(path));
+        let ceph_conf = c.get("ceph_conf", path);
+        let ceph_user = c.get("ceph_user", |t| {
+            let (kind, name) = t.split_once('.')?;
+            (kind == "client" && !name.is_empty()).then(|| t.to_owned())
+        });
+        let data_pool = c.get("data_pool", optional(pool));
+        let cache_pool = c.get("cache_pool", optional(pool));
+        let namespace = c.get("ceph_namespace", pool);
+        let op_timeout = c.get("ceph_op_timeout", |t| {
+            within(
+                units::duration(t)?,
+                Duration::from_secs(1),
+                Duration::from_secs(600),
+            )
+        });
         let listen = c.get("listen", |t| t.parse::<SocketAddr>().ok());
         let admin_listen = c.get("admin_listen", optional(|t| t.parse::<SocketAddr>().ok()));
         let allow_remote_admin = c.get("allow_remote_admin", flag);
@@ -399,6 +437,41 @@ impl Config {
         {
             c.fault("low_watermark", "must not be above high_watermark");
         }
+        let pools = match (data_pool?, cache_pool?) {
+            (Some(data_pool), cache_pool) => Some(PoolSettings {
+                conf: ceph_conf?,
+                user: ceph_user?,
+                cache_pool,
+                data_pool,
+                namespace: namespace?,
+                op_timeout: op_timeout?,
+            }),
+            (None, Some(_)) => {
+                c.fault(
+                    "cache_pool",
+                    "needs data_pool: the content above which it is a cache",
+                );
+                None
+            }
+            (None, None) => None,
+        };
+        let mut cache_dir = cache_dir?;
+        if pools.is_some() {
+            if cfg!(not(feature = "rados")) {
+                c.fault(
+                    "data_pool",
+                    "this tierdav was built without Ceph: build it with --features rados",
+                );
+            }
+            if c.raw.value("cache_dir").1 == Source::Default {
+                cache_dir = None;
+            } else if cache_dir.is_some() {
+                c.fault(
+                    "cache_dir",
+                    "content in Ceph pools has its cache in cache_pool: say cache_dir = \"none\", or leave it out",
+                );
+            }
+        }
         let tls = match (tls_cert?, tls_key?, client_ca?) {
             (Some(cert), Some(key), client_ca) => Some(TlsFiles {
                 cert,
@@ -438,7 +511,8 @@ impl Config {
         }
         Some(Config {
             root: root?,
-            cache_dir: cache_dir?,
+            cache_dir,
+            pools,
             listen: listen?,
             admin_listen: admin_listen?,
             allow_anonymous: allow_anonymous?,

@@ -197,7 +197,10 @@ impl Source {
             match self.pieces.next() {
                 None => return Ok(None),
                 Some(Piece::Framing(bytes)) => return Ok(Some((bytes, None))),
-                Some(Piece::Content(range)) => self.current = range,
+                Some(Piece::Content(range)) => {
+                    self.reader.announce(range.end);
+                    self.current = range;
+                }
             }
         }
         let want = usize::try_from(self.current.end - self.current.start)

@@ -16,6 +16,8 @@ use super::error::CacheError;
 use super::io::Faults;
 use super::migrator::Queue;
 use super::options::{Backing, CacheOptions, IoContext};
+use super::pooled::{PoolSide, Purge};
+use super::pools::Pools;
 use super::reader::ContentReader;
 use super::residency::{Entry, Residency, State};
 use super::staging::Staging;
@@ -29,6 +31,9 @@ use crate::recorder::Recorder;
 pub struct ObjectCache {
     pub(super) opts: CacheOptions,
     pub(super) dir: Option<DirStore>,
+    /// Content lives in pools instead of directories.
+    pub(super) pools: Option<Arc<dyn Pools>>,
+    pub(super) pool_side: Option<PoolSide>,
     pub(super) tree_faults: Faults,
     pub(super) core: Mutex<Core>,
     pub(super) recorder: Recorder,
@@ -79,6 +84,8 @@ pub(super) struct Pin {
     pub holders: u32,
     /// Forgotten while in use: goes with the last holder.
     pub doomed: bool,
+    /// What is to be removed from the pools then.
+    pub purge: Option<Purge>,
     /// The tree file of a reader, if one is open.
     pub tree: Weak<File>,
 }
@@ -147,10 +154,15 @@ impl ObjectCache {
                 Some(dir)
             }
         };
+        let pools = opts.pools.clone();
         let policy = tiering::build(&opts.policy);
         let throttle = Throttle::new(opts.migrate_bytes_per_s, opts.migrate_ops_per_s);
         let cache = Arc::new(ObjectCache {
             dir,
+            pool_side: pools
+                .as_ref()
+                .map(|_| PoolSide::new(tokio::runtime::Handle::current())),
+            pools,
             tree_faults,
             core: Mutex::new(Core {
                 residency: Residency::default(),
@@ -174,17 +186,24 @@ impl ObjectCache {
             unsettled: Mutex::new(HashSet::new()),
             opts,
         });
+        cache.restore_all(found);
+        cache.register_gauges();
+        Ok(cache)
+    }
+
+    /// Enters what a listing of the cache tier found, and tells the policy.
+    pub(super) fn restore_all(&self, mut found: Vec<Stored>) {
         // A total order, so that the policy is told the same at each start.
         found.sort_unstable_by_key(|o| (o.id, o.mark == Mark::Clean, o.crc, o.len));
-        let mut core = cache.core.lock();
+        let mut core = self.core.lock();
         for object in found {
             if core.residency.get(object.id).is_some() {
-                tracing::warn!(object = %object.id, "second copy of an object in the cache directory, left alone");
+                tracing::warn!(object = %object.id, "second copy of an object in the cache tier, left alone");
                 continue;
             }
             core.residency
                 .insert(object.id.file, entry_of(&object, false));
-            cache.event(
+            self.event(
                 &mut core,
                 &Event::Restored {
                     id: object.id,
@@ -193,9 +212,6 @@ impl ObjectCache {
                 },
             );
         }
-        drop(core);
-        cache.register_gauges();
-        Ok(cache)
     }
 
     fn register_gauges(self: &Arc<Self>) {
@@ -236,7 +252,12 @@ impl ObjectCache {
 
     /// Whether there is a cache tier.
     pub fn has_cache(&self) -> bool {
-        self.dir.is_some()
+        self.dir.is_some() || self.pools.as_ref().is_some_and(|p| p.has_cache())
+    }
+
+    /// Whether there is anything to keep for those who still use a version that is gone.
+    fn keeps_versions(&self) -> bool {
+        self.dir.is_some() || self.pools.is_some()
     }
 
     /// Bytes per object.
@@ -281,7 +302,12 @@ impl ObjectCache {
         tree: Arc<File>,
         io: IoContext,
     ) -> ContentReader {
-        ContentReader::new(self.clone(), file, len, tree, io)
+        ContentReader::new(self.clone(), file, len, Some(tree), io)
+    }
+
+    /// Reads a version of `len` bytes that is in the pools; pins it.
+    pub fn pooled_reader(self: &Arc<Self>, file: FileId, len: u64, io: IoContext) -> ContentReader {
+        ContentReader::new(self.clone(), file, len, None, io)
     }
 
     /// Tells the policy that a client still uses its own copy of a version (304).
@@ -307,7 +333,7 @@ impl ObjectCache {
     }
 
     pub(super) fn drop_version(&self, file: FileId, event: Option<&Event>) {
-        if self.dir.is_none() {
+        if !self.keeps_versions() {
             return;
         }
         let gone = {
@@ -443,7 +469,7 @@ impl ObjectCache {
 
     /// Tells the policy, and queues what it wants.
     pub(super) fn event(&self, core: &mut Core, event: &Event) {
-        if self.dir.is_none() {
+        if !self.has_cache() {
             return;
         }
         let view = self.view(core);
@@ -459,7 +485,7 @@ impl ObjectCache {
 
     /// Lets the policy act on time and fill level.
     pub(super) fn tick_policy(&self) {
-        if self.dir.is_none() {
+        if !self.has_cache() {
             return;
         }
         let mut core = self.core.lock();
@@ -496,7 +522,7 @@ impl ObjectCache {
 
     /// An event of a reader: nothing about a version that is gone.
     pub(super) fn observe(&self, file: FileId, event: &Event) {
-        if self.dir.is_some() {
+        if self.has_cache() {
             let mut core = self.core.lock();
             if !core.is_doomed(file) {
                 self.event(&mut core, event);
@@ -550,7 +576,7 @@ impl ObjectCache {
     }
 
     pub(super) fn pin(&self, file: FileId, tree: Option<&Arc<File>>) {
-        if self.dir.is_some() {
+        if self.keeps_versions() {
             let mut core = self.core.lock();
             let pin = core.pins.entry(file).or_default();
             pin.holders += 1;
@@ -561,7 +587,7 @@ impl ObjectCache {
     }
 
     pub(super) fn unpin(&self, file: FileId) {
-        if self.dir.is_none() {
+        if !self.keeps_versions() {
             return;
         }
         let gone = {
@@ -573,20 +599,28 @@ impl ObjectCache {
             if pin.holders > 0 {
                 return;
             }
-            let doomed = pin.doomed;
+            let (doomed, purge) = (pin.doomed, pin.purge);
             core.pins.remove(&file);
-            if doomed {
+            let gone = if doomed {
                 core.take_version(file)
             } else {
                 Vec::new()
+            };
+            if let (Some(side), Some(purge)) = (&self.pool_side, purge) {
+                // The purge removes the objects.
+                let _ = side.purges.send(purge);
+                return;
             }
+            gone
         };
         self.unlink(file, &gone);
     }
 
     /// Removes the files of objects that have left the map.
     pub(super) fn unlink(&self, file: FileId, rows: &[Entry]) {
-        let Some(dir) = &self.dir else { return };
+        let Some(dir) = &self.dir else {
+            return self.unlink_pooled(file, rows);
+        };
         for row in rows {
             let Some(object) = row.stored(file) else {
                 continue;
@@ -610,7 +644,7 @@ impl ObjectCache {
 
     /// Asks the policy where a new object goes, and reserves its room.
     pub(super) fn place(&self, id: ObjectId, len: u32) -> Tier {
-        if self.dir.is_none() || self.write_around.load(Ordering::Relaxed) {
+        if !self.has_cache() || self.write_around.load(Ordering::Relaxed) {
             return Tier::Backing;
         }
         let mut core = self.core.lock();
@@ -697,7 +731,7 @@ impl Core {
         gone
     }
 
-    fn take_version(&mut self, file: FileId) -> Vec<Entry> {
+    pub fn take_version(&mut self, file: FileId) -> Vec<Entry> {
         self.damaged.retain(|id| id.file != file);
         self.residency.remove_file(file)
     }

@@ -4,6 +4,7 @@ use std::io;
 
 use tiering::{FileId, ObjectId};
 
+use super::pools::PoolError;
 use super::store::StoreError;
 
 /// An error of the object cache.
@@ -21,7 +22,7 @@ pub enum CacheError {
         offset: u64,
     },
     /// Bytes do not match their checksum and there is no other copy to serve instead.
-    #[error("object {id} is damaged in the cache tier")]
+    #[error("object {id} is damaged, or gone")]
     Damaged {
         /// The damaged object.
         id: ObjectId,
@@ -62,6 +63,18 @@ impl CacheError {
                 op: op.into(),
                 source,
             }
+        }
+    }
+
+    /// Wraps an error of a pool.
+    pub(crate) fn pool(op: &'static str, id: ObjectId, e: PoolError) -> Self {
+        match e {
+            PoolError::Full => CacheError::NoSpace,
+            PoolError::Damaged | PoolError::NotFound => CacheError::Damaged { id },
+            e => CacheError::Io {
+                op: format!("{op} object {id}"),
+                source: e.into(),
+            },
         }
     }
 

@@ -116,7 +116,7 @@ impl Queue {
     }
 }
 
-fn flush_action(file: FileId, (index, reason): (u32, Reason)) -> Action {
+pub(super) fn flush_action(file: FileId, (index, reason): (u32, Reason)) -> Action {
     Action {
         kind: ActionKind::Flush,
         id: ObjectId::new(file, index),
@@ -173,6 +173,9 @@ impl ObjectCache {
     pub fn start_migrator(self: &Arc<Self>, backing: Arc<dyn super::Backing>) -> MigratorHandle {
         self.attach_backing(backing);
         let (stop, mut stopped) = watch::channel(false);
+        let purges = self.pool_side.as_ref().and_then(|s| s.queue.lock().take());
+        let purges =
+            purges.map(|queue| tokio::spawn(self.clone().purge_all(queue, stop.subscribe())));
         let cache = self.clone();
         let task = tokio::spawn(async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -201,6 +204,9 @@ impl ObjectCache {
                 }
             }
             while jobs.join_next().await.is_some() {}
+            if let Some(purges) = purges {
+                let _ = purges.await;
+            }
         });
         MigratorHandle { stop, task }
     }
@@ -228,7 +234,7 @@ impl ObjectCache {
 
     /// Flushes everything that is dirty now; what is written meanwhile may stay dirty.
     pub async fn flush_all(self: &Arc<Self>) -> Result<FlushReport, CacheError> {
-        if self.dir.is_none() {
+        if !self.has_cache() {
             return Ok(FlushReport::default());
         }
         if self.backing.get().is_none() {
@@ -358,7 +364,7 @@ impl ObjectCache {
         })
     }
 
-    fn confirm(
+    pub(super) fn confirm(
         &self,
         action: Action,
         bytes: u64,
@@ -410,10 +416,10 @@ impl ObjectCache {
             Ok(object) => object,
             Err(answer) => return self.confirm(action, 0, answer, at),
         };
-        let Some(dir) = &self.dir else {
-            return self.confirm(action, 0, Err("no cache tier".into()), at);
+        let removed = match &self.dir {
+            Some(dir) => dir.remove(&object).map_err(|e| e.to_string()),
+            None => self.remove_cached_pooled(id),
         };
-        let removed = dir.remove(&object);
         {
             let mut core = self.core.lock();
             // A forgotten version's row may be gone already.
@@ -432,9 +438,7 @@ impl ObjectCache {
                 }
             }
         }
-        let outcome = removed
-            .map(|()| Event::Evicted { id })
-            .map_err(|e| e.to_string());
+        let outcome = removed.map(|()| Event::Evicted { id });
         self.confirm(action, u64::from(object.len), outcome, at)
     }
 
@@ -463,7 +467,9 @@ impl ObjectCache {
 
     /// Whether a version's cached objects still tell which of its bytes the backing tier has.
     pub(super) fn is_unsettled(&self, core: &Core, file: FileId) -> bool {
-        core.residency.is_dirty(file) || self.unsettled.lock().contains(&file)
+        // In pools, each object tells for itself.
+        self.pools.is_none()
+            && (core.residency.is_dirty(file) || self.unsettled.lock().contains(&file))
     }
 
     fn flush_rest(&self, core: &mut Core, file: FileId) {
@@ -505,7 +511,10 @@ impl ObjectCache {
     fn promote(&self, action: Action) -> StepReport {
         let at = self.recorder.now();
         self.pin(action.id.file, None);
-        let outcome = self.copy_up(action.id);
+        let outcome = match self.pools {
+            Some(_) => self.promote_pooled(action.id),
+            None => self.copy_up(action.id),
+        };
         let bytes = *outcome.as_ref().unwrap_or(&0);
         let event = outcome.map(|len| Event::Promoted {
             id: action.id,
@@ -514,6 +523,29 @@ impl ObjectCache {
         let report = self.confirm(action, bytes, event, at);
         self.unpin(action.id.file);
         report
+    }
+
+    /// Enters a cold object as promoting, if there is room for it.
+    pub(super) fn begin_promotion(&self, id: ObjectId, len: u32) -> Result<(), String> {
+        let mut core = self.core.lock();
+        let used = core.residency.bytes() + core.staged_bytes;
+        if len == 0 || !core.may_move(id, ActionKind::Promote) {
+            return Err("not cold".into());
+        }
+        if used + u64::from(len) > self.opts.capacity_bytes {
+            return Err("the cache is full".into());
+        }
+        core.residency.insert(
+            id.file,
+            Entry {
+                index: id.index,
+                len,
+                crc: 0,
+                state: State::Promoting,
+                verified: true,
+            },
+        );
+        Ok(())
     }
 
     fn copy_up(&self, id: ObjectId) -> Result<u64, String> {
@@ -531,26 +563,7 @@ impl ObjectCache {
             crc: 0,
             mark: Mark::Clean,
         };
-        {
-            let mut core = self.core.lock();
-            let used = core.residency.bytes() + core.staged_bytes;
-            if len == 0 || !core.may_move(id, ActionKind::Promote) {
-                return Err("not cold".into());
-            }
-            if used + u64::from(len) > self.opts.capacity_bytes {
-                return Err("the cache is full".into());
-            }
-            core.residency.insert(
-                id.file,
-                Entry {
-                    index: id.index,
-                    len,
-                    crc: 0,
-                    state: State::Promoting,
-                    verified: true,
-                },
-            );
-        }
+        self.begin_promotion(id, len)?;
         let store = TreeStore::new(
             tree.clone(),
             self.opts.object_bytes,
@@ -594,6 +607,9 @@ impl ObjectCache {
 
     /// Flushes objects of one file in order, syncs once per run, then makes them clean.
     fn flush(&self, file: FileId, run: &[(u32, Reason)]) -> StepReport {
+        if self.pools.is_some() {
+            return self.flush_pooled(file, run);
+        }
         let at = self.recorder.now();
         self.pin(file, None);
         self.unsettled.lock().insert(file);

@@ -9,11 +9,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tiering::{FileId, PolicyConfig};
 
+use super::pools::Pools;
+
 /// Settings of an [`ObjectCache`](super::ObjectCache), already validated.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CacheOptions {
     /// Directory of the cache tier; `None`: everything is in the backing tier.
     pub cache_dir: Option<PathBuf>,
+    /// Pools that hold the content, instead of the tree and a directory.
+    pub pools: Option<Arc<dyn Pools>>,
     /// Bytes per object.
     pub object_bytes: u32,
     /// Bytes of content that the cache tier may hold.
@@ -43,6 +47,7 @@ impl CacheOptions {
     pub fn uncached() -> Self {
         CacheOptions {
             cache_dir: None,
+            pools: None,
             object_bytes: tiering::DEFAULT_OBJECT_BYTES,
             capacity_bytes: 0,
             high_watermark: 0.9,
@@ -96,4 +101,9 @@ pub trait Backing: Send + Sync + 'static {
     /// Makes the tree file an ordinary one: all its bytes are in it and on stable storage now.
     /// Must be idempotent; a version that is gone meanwhile is `Ok`.
     fn settle(&self, file: FileId) -> io::Result<()>;
+    /// A version's objects are gone from the pools: removes its placeholder, where there are such. Must be idempotent.
+    fn purged(&self, file: FileId) -> io::Result<()> {
+        let _ = file;
+        Ok(())
+    }
 }

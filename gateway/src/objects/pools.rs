@@ -5,6 +5,7 @@
 //! carries a mark once the data pool has the same bytes: a listing and the attributes rebuild the residency map exactly.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -149,8 +150,19 @@ pub trait Pools: Send + Sync + 'static {
     /// All objects of a pool, in no order, and the names that are no object's. Blocks.
     fn list(&self, tier: Tier) -> Result<PoolListing, PoolError>;
 
-    /// Space of the data pool. Blocks.
-    fn space(&self) -> Result<PoolSpace, PoolError>;
+    /// Makes this gateway the only one in the pools' namespace, which belongs to the root of this id from now on, until
+    /// the returned value is dropped. `description` tells people who it is. Blocks.
+    ///
+    /// # Errors
+    /// One line for a person: who owns it instead.
+    fn own(
+        self: Arc<Self>,
+        root_id: &str,
+        description: &str,
+    ) -> Result<Box<dyn std::any::Any + Send + Sync>, String>;
+
+    /// Space of a pool, a few seconds old perhaps. Blocks.
+    fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError>;
 }
 
 /// What [`Pools::list`] found.

@@ -12,6 +12,7 @@ use super::cache::{ObjectCache, blocking};
 use super::error::CacheError;
 use super::io::read_full_at;
 use super::options::IoContext;
+use super::read_ahead::ReadAhead;
 use super::store::{Mark, StoreError, Stored};
 
 /// Bytes that one `read` returns at most.
@@ -31,9 +32,11 @@ struct Shared {
     cache: Arc<ObjectCache>,
     file: FileId,
     len: u64,
-    tree: Arc<File>,
+    /// `None`: the content is in pools.
+    tree: Option<Arc<File>>,
     io: IoContext,
     state: Mutex<ReadState>,
+    ahead: Option<tokio::sync::Mutex<ReadAhead>>,
 }
 
 #[derive(Default)]
@@ -61,12 +64,15 @@ impl ContentReader {
         cache: Arc<ObjectCache>,
         file: FileId,
         len: u64,
-        tree: Arc<File>,
+        tree: Option<Arc<File>>,
         io: IoContext,
     ) -> Self {
-        cache.pin(file, Some(&tree));
+        cache.pin(file, tree.as_ref());
+        let pooled = tree.is_none();
         ContentReader {
             shared: Arc::new(Shared {
+                ahead: pooled
+                    .then(|| tokio::sync::Mutex::new(ReadAhead::new(cache.clone(), file, len))),
                 cache,
                 file,
                 len,
@@ -92,9 +98,23 @@ impl ContentReader {
         self.shared.file
     }
 
-    /// The version's tree file.
-    pub fn tree(&self) -> &Arc<File> {
-        &self.shared.tree
+    /// The version's tree file, if the content is there.
+    pub fn tree(&self) -> Option<&Arc<File>> {
+        self.shared.tree.as_ref()
+    }
+
+    /// Whether the content is in pools.
+    pub fn is_pooled(&self) -> bool {
+        self.shared.tree.is_none()
+    }
+
+    /// Says that reads up to `until` will follow in order, so that they can be begun ahead.
+    pub fn announce(&self, until: u64) {
+        if let Some(ahead) = &self.shared.ahead
+            && let Ok(mut ahead) = ahead.try_lock()
+        {
+            ahead.announce(until);
+        }
     }
 
     /// Reads up to `max_len` bytes (at most 1 MiB) from `offset`, at most to the end of the object there.
@@ -106,6 +126,9 @@ impl ContentReader {
             return Ok((Bytes::new(), Tier::Backing));
         }
         let shared = self.shared.clone();
+        if let Some(ahead) = &self.shared.ahead {
+            return shared.read_ahead(ahead, offset, max_len).await;
+        }
         let _foreground = self.shared.cache.foreground();
         blocking(move || shared.read_chunk(offset, max_len)).await
     }
@@ -121,6 +144,23 @@ impl Drop for Shared {
 }
 
 impl Shared {
+    async fn read_ahead(
+        &self,
+        ahead: &tokio::sync::Mutex<ReadAhead>,
+        offset: u64,
+        max_len: usize,
+    ) -> Result<(Bytes, Tier), CacheError> {
+        let _foreground = self.cache.foreground();
+        let mut ahead = ahead.lock().await;
+        let max_len = max_len.min(CHUNK_BYTES_MAX);
+        let (bytes, tier, stretch) = ahead.next(offset, max_len).await?;
+        if let Some(s) = stretch {
+            self.cache.count_read(tier, u64::from(s.len), s.latency_ns);
+            self.note(s.index, s.within, s.len, tier, s.started, s.latency_ns);
+        }
+        Ok((bytes, tier))
+    }
+
     fn read_chunk(&self, offset: u64, max_len: usize) -> Result<(Bytes, Tier), CacheError> {
         let object_bytes = u64::from(self.cache.opts.object_bytes);
         let index = (offset / object_bytes) as u32;
@@ -260,19 +300,22 @@ impl Shared {
     }
 
     fn read_tree(&self, index: u32, within: u32, buf: &mut [u8]) -> Result<(), CacheError> {
+        let Some(tree) = &self.tree else {
+            return Err(CacheError::NoBacking);
+        };
         let object_bytes = u64::from(self.cache.opts.object_bytes);
         let offset = u64::from(index) * object_bytes + u64::from(within);
         if within == 0 && buf.len() >= READ_AHEAD_FROM_BYTES && buf.len() < object_bytes as usize {
             let rest = u64::from(self.cache.object_len(self.len, index));
             // A hint: a file system that does not take it reads as well without.
             let _ = rustix::fs::fadvise(
-                &self.tree,
+                tree,
                 offset,
                 std::num::NonZeroU64::new(rest),
                 rustix::fs::Advice::WillNeed,
             );
         }
-        let n = read_full_at(&self.tree, buf, offset, &self.cache.tree_faults)
+        let n = read_full_at(tree, buf, offset, &self.cache.tree_faults)
             .map_err(|e| CacheError::backing(format!("read file {} at {offset}", self.file), e))?;
         if n < buf.len() {
             return Err(CacheError::Truncated {

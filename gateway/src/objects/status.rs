@@ -111,7 +111,7 @@ impl ObjectCache {
         let view = self.view(&core);
         let queued = core.queue.lengths();
         CacheStatus {
-            enabled: self.dir.is_some(),
+            enabled: self.has_cache(),
             policy: core.policy.name().to_owned(),
             capacity_bytes: view.capacity_bytes,
             used_bytes: view.used_bytes,

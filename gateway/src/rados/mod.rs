@@ -56,12 +56,23 @@ pub struct RadosOptions {
 
 /// Why the pools cannot be used. The message says what to look at.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RadosError(String);
+#[error("{what}")]
+pub struct RadosError {
+    what: String,
+    may_pass: bool,
+}
 
 impl RadosError {
     fn new(what: impl Into<String>) -> RadosError {
-        RadosError(what.into())
+        RadosError {
+            what: what.into(),
+            may_pass: false,
+        }
+    }
+
+    /// Whether it is the cluster that does not answer, rather than the settings that are wrong.
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
     }
 }
 
@@ -71,7 +82,7 @@ pub struct RadosPools {
     options: RadosOptions,
     /// Set while the owner's lock is not held: every operation is refused.
     fenced: AtomicBool,
-    space: Mutex<Option<(Instant, PoolSpace)>>,
+    space: Mutex<Option<(Instant, Vec<u8>)>>,
 }
 
 /// One connection.
@@ -146,14 +157,18 @@ impl Live {
                     .filter(|v| !v.is_empty())
                     .unwrap_or_else(|| "not set".into())
             };
-            RadosError::new(format!(
+            let what = format!(
                 "Ceph: {what}: {}; monitors {} and keyring {} by {}, user {}",
                 explain(e),
                 setting("mon_host"),
                 setting("keyring"),
                 options.conf.display(),
                 options.user,
-            ))
+            );
+            RadosError {
+                what,
+                may_pass: e.raw_os_error() == Some(libc::ETIMEDOUT),
+            }
         };
         let handle = sys::Handle::new(&options.user, &text_of(&options.conf)?, &settings)
             .map_err(|e| failed("cannot be set up", None, &e))?;
@@ -335,23 +350,39 @@ impl Pools for RadosPools {
         Ok(found)
     }
 
-    fn space(&self) -> Result<PoolSpace, PoolError> {
-        let mut kept = self.space.lock();
-        if let Some((at, space)) = *kept
-            && at.elapsed() < SPACE_AGE
-        {
-            return Ok(space);
+    fn own(
+        self: Arc<Self>,
+        root_id: &str,
+        description: &str,
+    ) -> Result<Box<dyn std::any::Any + Send + Sync>, String> {
+        match Owner::take(self, root_id, description) {
+            Ok(owner) => Ok(Box::new(owner)),
+            Err(e) => Err(e.to_string()),
         }
-        let reply = self
-            .live
-            .load()
-            .handle
-            .mon_command(r#"{"prefix":"df","detail":"detail","format":"json"}"#)
-            .map_err(error_of)?;
-        let space = space_of(&reply, &self.options.data_pool)
-            .ok_or_else(|| PoolError::Io(io::Error::other("unexpected answer to `ceph df`")))?;
-        *kept = Some((Instant::now(), space));
-        Ok(space)
+    }
+
+    fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError> {
+        let pool = match tier {
+            Tier::Backing => &self.options.data_pool,
+            Tier::Cache => self
+                .options
+                .cache_pool
+                .as_ref()
+                .ok_or(PoolError::NotFound)?,
+        };
+        let mut kept = self.space.lock();
+        if kept
+            .as_ref()
+            .is_none_or(|(at, _)| at.elapsed() >= SPACE_AGE)
+        {
+            let command = r#"{"prefix":"df","detail":"detail","format":"json"}"#;
+            let live = self.live.load_full();
+            let reply = live.handle.mon_command(command).map_err(error_of)?;
+            *kept = Some((Instant::now(), reply));
+        }
+        kept.as_ref()
+            .and_then(|(_, reply)| space_of(reply, pool))
+            .ok_or_else(|| PoolError::Io(io::Error::other("unexpected answer to `ceph df`")))
     }
 }
 

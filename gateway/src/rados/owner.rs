@@ -26,7 +26,7 @@ const BLOCKLIST: Duration = Duration::from_secs(3600);
 
 /// The lock, held and renewed by a thread. Dropping it gives it back.
 pub struct Owner {
-    stop: Option<mpsc::Sender<()>>,
+    stop: Option<mpsc::SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -56,7 +56,7 @@ impl Owner {
         };
         lock.bind()?;
         lock.take()?;
-        let (stop, stopped) = mpsc::channel();
+        let (stop, stopped) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("rados-owner".into())
             .spawn(move || lock.keep(&stopped))

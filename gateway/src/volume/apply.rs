@@ -47,6 +47,49 @@ pub(crate) fn unlink_dirty(tree: &Tree, id: FileId) -> io::Result<()> {
     }
 }
 
+/// Gives the placeholder of a version that is about to be replaced a second name in `.tierdav/tmp`. With that name alone, after
+/// the replacement, it says until the objects are gone that they have to go.
+pub(crate) fn keep_replaced(tree: &Tree, at: &Place<'_>, old: &Found) -> io::Result<()> {
+    if !old.pooled() || old.links > 1 {
+        return Ok(());
+    }
+    let name = id_name(old.identity.file_id);
+    let flags = AtFlags::empty();
+    match rustix::fs::linkat(at.dir, at.name, &tree.tmp, name.as_str(), flags) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Takes [`keep_replaced`] back: the version stays.
+pub(crate) fn unkeep(tree: &Tree, old: &Found) {
+    if old.pooled() && old.links == 1 {
+        // What stays is a second name of a live file: the next start only removes that.
+        let _ = unlink_tmp(tree, old.identity.file_id);
+    }
+}
+
+fn unlink_tmp(tree: &Tree, id: FileId) -> io::Result<()> {
+    match rustix::fs::unlinkat(&tree.tmp, id_name(id).as_str(), AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Moves the placeholder of a version that is to be removed into `.tierdav/tmp`, under the version's id. With other names
+/// left it is only this one that goes; `false` then.
+pub(crate) fn take_out(tree: &Tree, at: &Place<'_>, found: &Found) -> io::Result<bool> {
+    if found.links > 1 {
+        rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())?;
+        return Ok(false);
+    }
+    let id = found.identity.file_id;
+    // A rename between two names of one file would do nothing.
+    unlink_tmp(tree, id)?;
+    rustix::fs::renameat(at.dir, at.name, &tree.tmp, id_name(id).as_str())?;
+    Ok(true)
+}
+
 /// Renames `from` to `to`, replacing what `replaced` says is there.
 ///
 /// What cannot be replaced by a plain rename (a collection on either side) is exchanged and then
@@ -131,6 +174,12 @@ pub(crate) fn remove(
 ) -> io::Result<()> {
     match found.meta.kind {
         Kind::Collection => set_aside(tree, cleaner, at),
+        Kind::File if found.pooled() => {
+            if take_out(tree, at, found)? {
+                forget(tree, cache, found);
+            }
+            Ok(())
+        }
         Kind::File => {
             rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())?;
             forget(tree, cache, found);

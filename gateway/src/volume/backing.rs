@@ -31,6 +31,17 @@ impl Backing for Volume {
         }
     }
 
+    fn purged(&self, file: FileId) -> io::Result<()> {
+        match rustix::fs::unlinkat(
+            &self.inner.tree.tmp,
+            tree::id_name(file).as_str(),
+            rustix::fs::AtFlags::empty(),
+        ) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn settle(&self, file: FileId) -> io::Result<()> {
         apply::settle(&self.inner.tree, file)
     }

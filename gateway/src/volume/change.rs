@@ -199,6 +199,10 @@ impl Inner {
                 dir: &to_dir,
                 name: to_name,
             };
+            let replaced = old.as_ref().filter(|_| found.meta.kind == Kind::File);
+            if let Some(old) = replaced {
+                apply::keep_replaced(&self.tree, &target, old).at("keep", to)?;
+            }
             apply::rename_in(
                 &self.tree,
                 &self.cleaner,
@@ -207,6 +211,11 @@ impl Inner {
                 &target,
                 old_kind,
             )
+            .inspect_err(|_| {
+                if let Some(old) = replaced {
+                    apply::unkeep(&self.tree, old);
+                }
+            })
             .at("rename", to)
         })?;
         // What was exchanged and set aside is the cleaner's; a file renamed over is ours.

@@ -10,9 +10,12 @@ use parking_lot::Mutex;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::identity;
+use tiering::FileId;
+
+use super::apply::{self, Place};
+use super::identity::{self, State};
 use super::tree::{Entry, Tree, id_name, look_at, names, open_dir_raw};
-use super::types::Kind;
+use super::types::{Found, Kind};
 use super::usage::Usage;
 use crate::objects::ObjectCache;
 
@@ -113,10 +116,13 @@ pub(crate) fn remove_all(
             }
             found => {
                 if let Some(Entry::Found(f)) = &found {
-                    forget(tree, cache, f);
                     if counted {
                         usage.change(0, f.meta.len);
                     }
+                    if purge(tree, cache, &name, f)? {
+                        continue;
+                    }
+                    forget(tree, cache, f);
                 }
                 unlink(&tree.tmp, name.as_bytes())?;
             }
@@ -142,10 +148,17 @@ fn empty(
         if let Some(Entry::Found(f)) = &found
             && f.meta.kind == Kind::File
         {
-            forget(tree, cache, f);
             if counted {
                 usage.change(0, f.meta.len);
             }
+            if f.pooled() {
+                let text = text.unwrap_or_default();
+                if apply::take_out(tree, &Place { dir, name: text }, f)? {
+                    forget(tree, cache, f);
+                }
+                continue;
+            }
+            forget(tree, cache, f);
         }
         match unlink(dir, &name) {
             Ok(()) => {}
@@ -161,6 +174,33 @@ fn empty(
     Ok(())
 }
 
+/// A file in `.tierdav/tmp` whose content is in pools, or was on its way there: the objects go first, and the file with the
+/// last of them. `false` when it is none.
+fn purge(tree: &Tree, cache: &ObjectCache, name: &str, found: &Found) -> io::Result<bool> {
+    if found.pooled() {
+        if found.links > 1 {
+            // The version still has its own name.
+            return Ok(false);
+        }
+        let id = found.identity.file_id;
+        if name != id_name(id) {
+            rustix::fs::renameat(&tree.tmp, name, &tree.tmp, id_name(id).as_str())?;
+        }
+        cache.purge(id, Some(found.identity.len));
+        return Ok(true);
+    }
+    // An upload that was given up bears its id as its name, and nothing else.
+    let unfinished = found.identity.state == State::Inline && found.stale.is_none();
+    let id = u64::from_str_radix(name, 16).ok().map(FileId);
+    match id.filter(|id| cache.pools().is_some() && unfinished && id_name(*id) == name) {
+        Some(id) => {
+            cache.purge(id, None);
+            Ok(true)
+        }
+        None => Ok(false),
+    }
+}
+
 fn unlink(dir: &impl AsFd, name: &[u8]) -> Result<(), Errno> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -171,6 +211,13 @@ fn unlink(dir: &impl AsFd, name: &[u8]) -> Result<(), Errno> {
 /// Ends a version of a file: its objects and its dirty name go.
 pub(crate) fn forget(tree: &Tree, cache: &ObjectCache, found: &super::types::Found) {
     if found.meta.kind != Kind::File {
+        return;
+    }
+    if found.pooled() {
+        // Its placeholder is in `.tierdav/tmp` by now, unless it has other names.
+        if found.links <= 1 {
+            cache.purge(found.identity.file_id, Some(found.identity.len));
+        }
         return;
     }
     cache.forget(found.identity.file_id, found.identity.len);

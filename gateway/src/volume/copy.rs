@@ -227,6 +227,31 @@ impl Built {
         self.bytes += found.meta.len;
         let (_, props) = inner.stored_props(path)?;
         let target = create_in(to, name).at("create", path)?;
+        let now = now_ns();
+        let identity = Identity {
+            file_id: identity::fresh().at("draw an id for", path)?,
+            len: found.meta.len,
+            mtime_ns: now,
+            created_ns: now,
+            ino: 0,
+            state: State::Inline,
+            all_dirty: false,
+            lock_null: false,
+        };
+        if inner.cache.pools().is_some() {
+            // Dressed first: if the copy comes to nothing, its placeholder says which objects have to go.
+            let state = State::Pooled;
+            let identity = Identity { state, ..identity };
+            apply::dress(&target, &identity, Some(found.mode), &props, []).at("prepare", path)?;
+            let staged = tokio::runtime::Handle::current().block_on(async {
+                let (id, tree) = (identity.file_id, Arc::new(target));
+                let io = IoContext::default();
+                let staging = inner.cache.stage_from(&reader, id, tree, io).await?;
+                staging.finish().await
+            });
+            staged.map_err(|e| cache_error("copy", path, e))?.publish();
+            return Ok(());
+        }
         if found.dirty() {
             let runtime = tokio::runtime::Handle::current();
             let mut at = 0;
@@ -240,17 +265,6 @@ impl Built {
             let source = inner.tree.file(path).at("open", path)?;
             share_bytes(&source, &target, found.meta.len).at("copy", path)?;
         }
-        let now = now_ns();
-        let identity = Identity {
-            file_id: identity::fresh().at("draw an id for", path)?,
-            len: found.meta.len,
-            mtime_ns: now,
-            created_ns: now,
-            ino: 0,
-            state: State::Inline,
-            all_dirty: false,
-            lock_null: false,
-        };
         apply::dress(&target, &identity, Some(found.mode), &props, []).at("prepare", path)?;
         Ok(())
     }

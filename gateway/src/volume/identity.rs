@@ -6,7 +6,7 @@
 //! | offset | bytes | field |
 //! | --- | --- | --- |
 //! | 0 | 1 | version, 1 |
-//! | 1 | 1 | bit 0: dirty, bit 1: lock_null, bit 2: dirty as a whole |
+//! | 1 | 1 | bit 0: dirty, bit 1: lock_null, bit 2: dirty as a whole, bit 3: in pools |
 //! | 2 | 2 | zero |
 //! | 4 | 4 | CRC-32C of bytes 8..48, then bytes 0..4 |
 //! | 8 | 8 | file_id |
@@ -29,6 +29,7 @@ const VERSION: u8 = 1;
 const DIRTY: u8 = 1;
 const LOCK_NULL: u8 = 2;
 const ALL_DIRTY: u8 = 4;
+const POOLED: u8 = 8;
 
 /// Set in every derived id, clear in every random one.
 const DERIVED: u64 = 1 << 63;
@@ -40,6 +41,8 @@ pub enum State {
     Inline,
     /// Some of it only in the cache tier.
     Dirty,
+    /// In pools; the file is a sparse placeholder of the right size and time.
+    Pooled,
 }
 
 /// The decoded record.
@@ -71,6 +74,7 @@ impl Identity {
         out[1] = match self.state {
             State::Inline => 0,
             State::Dirty => DIRTY,
+            State::Pooled => POOLED,
         } | if self.lock_null { LOCK_NULL } else { 0 }
             | if self.all_dirty { ALL_DIRTY } else { 0 };
         out[8..16].copy_from_slice(&self.file_id.0.to_le_bytes());
@@ -97,10 +101,11 @@ impl Identity {
             mtime_ns: u64_at(24)? as i64,
             created_ns: u64_at(32)? as i64,
             ino: u64_at(40)?,
-            state: if bytes[1] & DIRTY == 0 {
-                State::Inline
-            } else {
-                State::Dirty
+            state: match bytes[1] & (DIRTY | POOLED) {
+                0 => State::Inline,
+                DIRTY => State::Dirty,
+                POOLED => State::Pooled,
+                _ => return None,
             },
             all_dirty: bytes[1] & ALL_DIRTY != 0,
             lock_null: bytes[1] & LOCK_NULL != 0,
@@ -111,7 +116,9 @@ impl Identity {
     pub fn describes(&self, mtime_ns: i64, len: u64, ino: u64) -> bool {
         match self.state {
             State::Dirty => true,
-            State::Inline => self.mtime_ns == mtime_ns && self.len == len && self.ino == ino,
+            State::Inline | State::Pooled => {
+                self.mtime_ns == mtime_ns && self.len == len && self.ino == ino
+            }
         }
     }
 }
@@ -160,8 +167,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(id: u64, len: u64, m: i64, c: i64, ino: u64, dirty: bool, all_dirty: bool, lock_null: bool) {
-            let state = if dirty { State::Dirty } else { State::Inline };
+        fn round_trips(id: u64, len: u64, m: i64, c: i64, ino: u64, state in 0usize..3, all_dirty: bool, lock_null: bool) {
+            let state = [State::Inline, State::Dirty, State::Pooled][state];
             let it = Identity { file_id: FileId(id), len, mtime_ns: m, created_ns: c, ino, state, all_dirty, lock_null };
             prop_assert_eq!(Identity::decode(&it.encode()), Some(it));
         }

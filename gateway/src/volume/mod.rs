@@ -98,6 +98,8 @@ pub(crate) struct Inner {
     state_dir: PathBuf,
     skipped_names: AtomicU64,
     ready: AtomicBool,
+    /// Keeps other instances out of the pools.
+    pools_owner: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
     /// Its lock keeps other instances out.
     owner: std::fs::File,
 }
@@ -267,9 +269,13 @@ impl Inner {
                 self.cache.drop_clean(stale);
             }
             let id = found.meta.file_id;
-            let reader = self.cache.reader(id, found.meta.len, Arc::new(file), io);
-            // Objects of a dirty version vanish with its name. Pinned now; was it in time?
-            if found.dirty() && !self.still(path, id)? {
+            let reader = if found.pooled() {
+                self.cache.pooled_reader(id, found.meta.len, io)
+            } else {
+                self.cache.reader(id, found.meta.len, Arc::new(file), io)
+            };
+            // Objects of a dirty or pooled version vanish with its name. Pinned now; was it in time?
+            if (found.dirty() || found.pooled()) && !self.still(path, id)? {
                 continue;
             }
             self.recent.lock().put(id, path.clone());
@@ -308,7 +314,16 @@ impl Inner {
     fn quota(&self) -> Result<Quota, VolumeError> {
         let root = ResourcePath::root();
         let s = rustix::fs::fstatvfs(self.tree.root()).at("statvfs", &root)?;
-        let free = s.f_bavail.saturating_mul(s.f_frsize);
+        let mut free = s.f_bavail.saturating_mul(s.f_frsize);
+        let pools = self
+            .cache
+            .pools()
+            .map(|p| p.space(tiering::Tier::Backing))
+            .transpose();
+        let pools = pools.map_err(|e| unavailable("ask the data pool for", &root, e.into()))?;
+        if let Some(space) = pools {
+            free = space.available;
+        }
         Ok(match self.usage.quota {
             Some(quota) => {
                 let used = self.usage.used();
@@ -317,6 +332,10 @@ impl Inner {
                     available: quota.saturating_sub(used).min(free),
                 }
             }
+            None if pools.is_some() => Quota {
+                used: pools.unwrap_or_default().used,
+                available: free,
+            },
             None => Quota {
                 used: s
                     .f_blocks

@@ -23,6 +23,7 @@ use super::tree::{self, Entry, Tree};
 use super::types::{Kind, VolumeOptions};
 use super::usage::{self, Usage};
 use super::{Durability, Inner, RECENT_FILES_MAX, locks, log, replay, sync};
+use crate::objects::ObjectCache;
 
 /// How often the log is looked at.
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(15);
@@ -64,7 +65,8 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
             )));
         }
     }
-    pair.write(&tree, cache_dir)?;
+    let root_id = pair.write(&tree, cache_dir)?;
+    let pools_owner = attach_pools(&tree, root, &root_id, &options.cache)?;
 
     let state_dir = match cache_dir {
         Some(dir) => dir.join("state"),
@@ -101,8 +103,10 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         }
         found.remove().map_err(recovery)?;
     }
-    clean_up(&tree, &cleaner).map_err(recovery)?;
-    replay::reconcile_dirty(&tree, &options.cache).map_err(recovery)?;
+    clean_up(&tree, &cleaner, options.cache.pools().is_some()).map_err(recovery)?;
+    if options.cache.pools().is_none() {
+        replay::reconcile_dirty(&tree, &options.cache).map_err(recovery)?;
+    }
 
     let log = match (&options.log_dir, options.durability) {
         (Some(dir), Durability::Commit) => {
@@ -125,6 +129,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         state_dir,
         skipped_names: AtomicU64::new(0),
         ready: AtomicBool::new(true),
+        pools_owner: Mutex::new(pools_owner),
         owner,
     }))
 }
@@ -197,7 +202,7 @@ impl Markers {
     }
 
     /// Writes what is missing, and that this cache is attached from now on.
-    fn write(&self, tree: &Tree, cache_dir: Option<&Path>) -> Result<(), VolumeError> {
+    fn write(&self, tree: &Tree, cache_dir: Option<&Path>) -> Result<String, VolumeError> {
         let new_id = || Ok::<_, VolumeError>(uuid::Uuid::new_v4().to_string());
         let hidden = tree.hidden_path();
         let root_id = match &self.root_id {
@@ -228,8 +233,57 @@ impl Markers {
                 )?;
             }
         }
-        Ok(())
+        Ok(root_id)
     }
+}
+
+/// Takes the pools for this root: both sides remember each other.
+fn attach_pools(
+    tree: &Tree,
+    root: &Path,
+    root_id: &str,
+    cache: &ObjectCache,
+) -> Result<Option<Box<dyn std::any::Any + Send + Sync>>, VolumeError> {
+    let marker = tree.hidden_path().join("pools");
+    let root = root.display();
+    let known = read_small(&marker)?
+        .map(|t| Ok::<_, VolumeError>((field(&t, "pools")?, field(&t, "object_size")?)))
+        .transpose()?;
+    let Some(pools) = cache.pools() else {
+        return match known {
+            None => Ok(None),
+            Some((pools, _)) => Err(fail(format!(
+                "root {root} has its content in Ceph pools ({pools}): give ceph_conf and data_pool"
+            ))),
+        };
+    };
+    let (here, size) = (pools.describe(), cache.object_bytes().to_string());
+    match &known {
+        Some((there, _)) if *there != here => {
+            return Err(fail(format!(
+                "root {root} has its content in the pools {there}, not in {here} (cluster, data pool, namespace)"
+            )));
+        }
+        Some((_, made)) if *made != size => {
+            return Err(fail(format!(
+                "object_size = {size}, but root {root} has its content in objects of {made} bytes: set object_size to that"
+            )));
+        }
+        Some(_) | None => {}
+    }
+    let name = rustix::system::uname();
+    let description = format!("{root} on {}", name.nodename().to_string_lossy());
+    let owner = std::sync::Arc::clone(pools)
+        .own(root_id, &description)
+        .map_err(fail)?;
+    if known.is_none() {
+        let text = format!("tierdav 1\npools {here}\nobject_size {size}\n");
+        write_small(&marker, &text)?;
+    }
+    cache
+        .load_pools()
+        .map_err(|e| fail(format!("the cache pool cannot be read: {e}")))?;
+    Ok(Some(owner))
 }
 
 fn field(text: &str, name: &str) -> Result<String, VolumeError> {
@@ -324,8 +378,14 @@ pub(super) fn store_applied(tree: &Tree, state: &[u8]) -> io::Result<()> {
 }
 
 /// Removes what uploads and deletions of the last run left: files at once, collections behind.
-fn clean_up(tree: &Tree, cleaner: &Cleaner) -> io::Result<()> {
+///
+/// With `pools`, objects have to go with each file.
+fn clean_up(tree: &Tree, cleaner: &Cleaner, pools: bool) -> io::Result<()> {
     for name in tree::names(&tree.tmp)? {
+        if pools {
+            cleaner.remove(String::from_utf8_lossy(&name).into_owned(), false);
+            continue;
+        }
         match rustix::fs::unlinkat(&tree.tmp, &name[..], AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::ISDIR | Errno::PERM) => {
@@ -435,6 +495,7 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
     if inner.durability == Durability::Commit {
         rustix::fs::syncfs(inner.tree.root()).map_err(|e| at(e.into()))?;
     }
+    inner.pools_owner.lock().take();
     // Another instance may take over from here, even while this value is still held somewhere.
     rustix::fs::flock(inner.owner.as_fd(), FlockOperation::Unlock).map_err(|e| at(e.into()))
 }

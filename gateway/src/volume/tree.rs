@@ -341,6 +341,7 @@ fn entry_of(record: Option<Identity>, stat: &Stat) -> Entry {
         identity,
         stale,
         mode: stat.mode,
+        links: stat.links,
     }))
 }
 

@@ -89,11 +89,17 @@ pub(crate) struct Found {
     /// The id in the record differs from what the file now is: written beside the gateway.
     pub stale: Option<FileId>,
     pub mode: u32,
+    /// Names of the file.
+    pub links: u32,
 }
 
 impl Found {
     pub fn dirty(&self) -> bool {
         self.identity.state == State::Dirty
+    }
+
+    pub fn pooled(&self) -> bool {
+        self.identity.state == State::Pooled
     }
 }
 

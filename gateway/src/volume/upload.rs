@@ -258,7 +258,22 @@ impl Inner {
         if !reserved.grow(len) {
             return Err(quota_exceeded(path));
         }
-        if len > 0 {
+        if len > 0
+            && let Some(pools) = self.cache.pools()
+        {
+            // A cluster that does not answer is found out by the write itself.
+            if pools
+                .space(tiering::Tier::Backing)
+                .is_ok_and(|s| s.available < len)
+            {
+                let why = format!("{len} bytes announced, fewer free in the data pool");
+                return Err(VolumeError::NoSpace {
+                    op: "write",
+                    path: path.clone(),
+                    why,
+                });
+            }
+        } else if len > 0 {
             let s = rustix::fs::fstatvfs(self.tree.root()).at("statvfs", path)?;
             if s.f_bavail.saturating_mul(s.f_frsize) < len {
                 let why = format!("{len} bytes announced, fewer free");
@@ -331,7 +346,9 @@ impl Inner {
             mtime_ns: now,
             created_ns,
             ino: 0,
-            state: if staged.dirty.is_empty() {
+            state: if staged.pooled {
+                State::Pooled
+            } else if staged.dirty.is_empty() {
                 State::Inline
             } else {
                 State::Dirty
@@ -374,8 +391,14 @@ impl Inner {
             let tmp = id_name(id);
             let from = Place { dir: &self.tree.tmp, name: &tmp };
             let to = Place { dir: &dir, name };
+            if let Some(old) = &old {
+                apply::keep_replaced(&self.tree, &to, old).at("keep", path)?;
+            }
             let renamed = apply::rename_in(&self.tree, &self.cleaner, &from, Kind::File, &to, old_kind);
             if let Err(e) = renamed {
+                if let Some(old) = &old {
+                    apply::unkeep(&self.tree, old);
+                }
                 self.cache.forget(id, len);
                 if let Err(error) = apply::unlink_dirty(&self.tree, id) {
                     tracing::warn!(%error, %id, "could not remove a dirty name; the next start tries again");

@@ -125,6 +125,14 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.dir.path().join("gateway.log"));
+            let log = log.unwrap_or_default();
+            let telling: Vec<&str> = log.lines().filter(|l| !l.contains(" INFO ")).collect();
+            for line in telling.iter().rev().take(20).rev() {
+                println!("gateway: {line}");
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -164,6 +172,32 @@ fn spawn(dir: &Path, flags: &[String], listen: &str) -> (Child, SocketAddr, Sock
     let log = || std::fs::read_to_string(dir.join("gateway.log")).unwrap_or_default();
     let address = address.unwrap_or_else(|| panic!("tierdav did not start:\n{}", log()));
     (child, address, admin.expect("admin address"))
+}
+
+/// Flags for content in the pools of the cluster in `TIERDAV_CEPH_DIR`, in a namespace of its own.
+pub fn pool_flags() -> Vec<String> {
+    let dir = std::env::var("TIERDAV_CEPH_DIR").expect(
+        "these tests need a cluster: deploy/dev/ceph.sh up, then eval \"$(deploy/dev/ceph.sh env)\"",
+    );
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("clock");
+    let namespace = format!("test-{}-{}", std::process::id(), now.as_nanos());
+    let conf = format!("{dir}/ceph.conf");
+    [
+        "--cache-dir",
+        "none",
+        "--ceph-conf",
+        conf.as_str(),
+        "--data-pool",
+        "tierdav-data",
+        "--cache-pool",
+        "tierdav-cache",
+        "--ceph-namespace",
+        namespace.as_str(),
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// A reply, read to its end.

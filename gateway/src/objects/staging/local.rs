@@ -1,7 +1,7 @@
-//! Writing a new version: bytes go object by object to the tier that the policy chose, unseen until published.
+//! A new version over the two directories: objects in files of the cache tier, or in the tree file.
 //!
 //! Writes gather in memory up to [`GATHER_BYTES`] and go to the stores in one blocking hop; content that is
-//! smaller than that costs one hop in all, in [`Staging::finish`].
+//! smaller than that costs one hop in all, in [`LocalStaging::finish`].
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,33 +10,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tiering::trace::Op;
-use tiering::{Event, FileId, Nanos, ObjectId, Tier};
+use tiering::{FileId, Nanos, ObjectId, Tier};
 
-use super::cache::{ObjectCache, blocking, entry_of};
-use super::error::CacheError;
-use super::io::{copy_range, read_full_at, sync_data, write_all_at};
-use super::options::{Durability, IoContext, WritePolicy};
-use super::reader::ContentReader;
-use super::store::{Mark, Stored, read_verified};
+use super::super::cache::{ObjectCache, blocking, entry_of};
+use super::super::error::CacheError;
+use super::super::io::{copy_range, read_full_at, sync_data, write_all_at};
+use super::super::options::{Durability, IoContext, WritePolicy};
+use super::super::reader::ContentReader;
+use super::super::store::{Mark, Stored, read_verified};
+use super::{INLINE_BYTES_MAX, Placed, Staged, StagedObject};
 
-/// Objects up to this size are returned as [`StagedObject::inline`] and not synced: the log carries them.
-pub const INLINE_BYTES_MAX: u32 = 64 << 10;
 /// Bytes that gather in memory before they are written.
 const GATHER_BYTES: usize = 1 << 20;
 /// Files synced at the same time.
 const SYNCS_AT_ONCE: usize = 8;
-/// Zeros written at once into a gap.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// A version that is being written. Dropping it discards everything.
-///
-/// After an error or a cancelled call the content is incomplete: drop it.
-pub struct Staging {
+/// See [`Staging`](super::Staging).
+pub(super) struct LocalStaging {
     work: Option<Box<Work>>,
     pending: Vec<(u64, Bytes)>,
     pending_bytes: usize,
-    len: u64,
     expected: Option<u64>,
     sync_tree: bool,
     cache: Arc<ObjectCache>,
@@ -72,55 +65,12 @@ struct Work {
     started: Nanos,
 }
 
-/// A dirty object of a staged version, for the log.
-#[derive(Debug, Clone)]
-pub struct StagedObject {
-    /// The object.
-    pub id: ObjectId,
-    /// Its length.
-    pub len: u32,
-    /// Its crc32c.
-    pub crc: u32,
-    /// Its bytes, if it is small and not synced: the log must carry them (`durability = commit` only).
-    pub inline: Option<Bytes>,
-}
-
-/// A version whose bytes are all in their stores. Readable already, by its id; dropping it without
-/// [`Staged::publish`] discards it.
-pub struct Staged {
-    /// Length of the version.
-    pub len: u64,
-    /// Objects whose bytes are only in the cache tier. Empty: the tree file is complete.
-    pub dirty: Vec<StagedObject>,
-    /// Whether the tree file has some of the bytes.
-    pub tree_written: bool,
-    placed: Vec<Placed>,
-    file: FileId,
-    io: IoContext,
-    started: Nanos,
-    published: bool,
-    cache: Arc<ObjectCache>,
-}
-
-struct Placed {
-    index: u32,
-    len: u32,
-    cached: bool,
-    dirty: bool,
-    io_ns: u64,
-}
-
 /// An open file to sync, and whether it is the tree file.
 type ToSync = (Arc<File>, bool);
 
-impl Staging {
-    pub(super) fn new(
-        cache: Arc<ObjectCache>,
-        file: FileId,
-        tree: Arc<File>,
-        io: IoContext,
-    ) -> Self {
-        Staging {
+impl LocalStaging {
+    pub fn new(cache: Arc<ObjectCache>, file: FileId, tree: Arc<File>, io: IoContext) -> Self {
+        LocalStaging {
             work: Some(Box::new(Work {
                 started: cache.recorder.now(),
                 cache: cache.clone(),
@@ -131,23 +81,24 @@ impl Staging {
             })),
             pending: Vec::new(),
             pending_bytes: 0,
-            len: 0,
             expected: None,
             sync_tree: true,
             cache,
         }
     }
 
-    pub(super) async fn from_old(
+    pub async fn from_old(
         cache: Arc<ObjectCache>,
         old: &ContentReader,
         file: FileId,
         tree: Arc<File>,
         io: IoContext,
-    ) -> Result<Staging, CacheError> {
-        let mut staging = Staging::new(cache, file, tree, io);
-        let (old_file, old_len, old_tree) = (old.file(), old.len(), old.tree().clone());
-        staging.len = old_len;
+    ) -> Result<LocalStaging, CacheError> {
+        let mut staging = LocalStaging::new(cache, file, tree, io);
+        let (old_file, old_len) = (old.file(), old.len());
+        let Some(old_tree) = old.tree().cloned() else {
+            return Err(CacheError::NoBacking);
+        };
         staging
             .hop(move |work| {
                 for index in 0..work.cache.objects_in(old_len) {
@@ -160,16 +111,6 @@ impl Staging {
         Ok(staging)
     }
 
-    /// Length so far.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether there are no bytes yet.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Announces the final length, so that the policy places objects by their real size.
     pub fn expect_len(&mut self, len: u64) {
         self.expected = Some(len);
@@ -180,41 +121,15 @@ impl Staging {
         self.sync_tree = false;
     }
 
-    /// Appends.
-    pub async fn write(&mut self, data: Bytes) -> Result<(), CacheError> {
-        self.write_at(self.len, data).await
-    }
-
-    /// Writes anywhere; a gap between the end and `offset` becomes zeros.
-    pub async fn write_at(&mut self, offset: u64, data: Bytes) -> Result<(), CacheError> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        self.fill_to(offset).await?;
-        self.push(offset, data).await
-    }
-
-    /// Cuts the content, or extends it with zeros.
+    /// Cuts the content to `len` bytes.
     pub async fn truncate(&mut self, len: u64) -> Result<(), CacheError> {
-        if len >= self.len {
-            return self.fill_to(len).await;
-        }
         self.apply().await?;
-        self.len = len;
         self.hop(move |work| work.cut(len)).await
     }
 
-    async fn fill_to(&mut self, end: u64) -> Result<(), CacheError> {
-        while self.len < end {
-            let n = (end - self.len).min(ZEROS.len() as u64) as usize;
-            self.push(self.len, Bytes::from_static(&ZEROS[..n])).await?;
-        }
-        Ok(())
-    }
-
-    async fn push(&mut self, offset: u64, data: Bytes) -> Result<(), CacheError> {
+    /// Writes at `offset`, which is not past the end.
+    pub async fn push(&mut self, offset: u64, data: Bytes) -> Result<(), CacheError> {
         self.pending_bytes += data.len();
-        self.len = self.len.max(offset + data.len() as u64);
         self.pending.push((offset, data));
         if self.pending_bytes >= GATHER_BYTES {
             self.apply().await?;
@@ -250,11 +165,10 @@ impl Staging {
         Ok(done)
     }
 
-    /// Completes the version: all bytes are in their stores; with `durability = commit`, objects that are not
-    /// returned inline and the tree file's bytes are on stable storage.
-    pub async fn finish(mut self) -> Result<Staged, CacheError> {
+    /// Completes the version of `len` bytes.
+    pub async fn finish(mut self, len: u64) -> Result<Staged, CacheError> {
         let pending = std::mem::take(&mut self.pending);
-        let (len, sync_tree) = (self.len, self.sync_tree);
+        let sync_tree = self.sync_tree;
         let (staged, files) = self
             .hop(move |work| {
                 work.write(pending, Some(len))?;
@@ -378,21 +292,13 @@ impl Work {
                 }
                 Some(Err(error)) => {
                     self.cache.release(u64::from(hint));
-                    self.note_cache_error(id, &error);
+                    self.cache.note_cache_error(id, &error);
                 }
                 None => {}
             }
         }
         slot.in_tree |= slot.copy.is_none();
         slot
-    }
-
-    fn note_cache_error(&self, id: ObjectId, error: &std::io::Error) {
-        self.cache
-            .counts
-            .cache_write_errors
-            .fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(object = %id, %error, "cache tier does not take an object; it goes to the backing tier");
     }
 
     /// The cache tier failed: what it has of the object goes to the tree.
@@ -402,7 +308,7 @@ impl Work {
         slot: &mut Slot,
         error: &std::io::Error,
     ) -> Result<(), CacheError> {
-        self.note_cache_error(id, error);
+        self.cache.note_cache_error(id, error);
         let Some(copy) = slot.copy.take() else {
             return Ok(());
         };
@@ -553,6 +459,7 @@ impl Work {
             io: self.io,
             started: self.started,
             published: false,
+            pooled: false,
             cache: cache.clone(),
         };
         for (index, mut slot) in std::mem::take(&mut self.slots) {
@@ -698,49 +605,15 @@ fn name_copy(
 }
 
 impl ObjectCache {
-    fn reserve_now(&self, bytes: u32) -> bool {
+    pub(in crate::objects) fn reserve_now(&self, bytes: u32) -> bool {
         let mut core = self.core.lock();
         self.reserve(&mut core, bytes)
     }
-}
 
-impl Staged {
-    /// The version is visible: tells the policy and the trace. Never blocks.
-    pub fn publish(mut self) {
-        self.published = true;
-        for object in &self.placed {
-            let id = ObjectId::new(self.file, object.index);
-            let placed = if object.cached {
-                Tier::Cache
-            } else {
-                Tier::Backing
-            };
-            self.cache
-                .count_write(placed, u64::from(object.len), object.io_ns);
-            self.cache.trace_object(
-                Op::ObjectWrite,
-                id,
-                0,
-                u64::from(object.len),
-                placed,
-                self.started,
-                object.io_ns,
-                self.io,
-            );
-            let len = object.len;
-            self.cache
-                .observe(self.file, &Event::Written { id, len, placed });
-            if object.cached && !object.dirty {
-                self.cache.observe(self.file, &Event::Flushed { id });
-            }
-        }
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if !self.published {
-            self.cache.drop_version(self.file, None);
-        }
+    pub(super) fn note_cache_error(&self, id: ObjectId, error: &dyn std::fmt::Display) {
+        self.counts
+            .cache_write_errors
+            .fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(object = %id, %error, "cache tier does not take an object; it goes to the backing tier");
     }
 }

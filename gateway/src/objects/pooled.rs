@@ -1,0 +1,523 @@
+//! Objects of versions whose content is in pools: reads, moves, and the removal of versions.
+//!
+//! An object's bytes never change, so a copy can only be absent, complete or damaged: a move needs no guard against
+//! writers, only against the version being removed, which waits for those who have it pinned.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tiering::{ActionKind, Event, FileId, ObjectId, Reason, Tier};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::cache::{ObjectCache, entry_of};
+use super::error::CacheError;
+use super::migrator::{StepReport, flush_action};
+use super::pools::{ObjectInfo, Pending, PoolError, Pools};
+use super::residency::{Entry, State};
+use super::store::{Mark, Stored};
+
+/// Bytes of objects in memory on their way to the pools, and as many read ahead, all requests together.
+const FLIGHT_BYTES: usize = 256 << 20;
+/// Unit in which they are counted.
+const FLIGHT_UNIT: u32 = 16 << 10;
+/// Lookups of an object that moves away under a reader.
+const LOOKUPS_MAX: usize = 4;
+/// Objects whose attributes are asked for at once, at start.
+const ASKED_AT_ONCE: usize = 256;
+/// Objects of one run that are flushed at once.
+const FLUSHED_AT_ONCE: usize = 4;
+/// Removals under way at once.
+const REMOVED_AT_ONCE: usize = 16;
+/// Versions that are removed at once.
+const PURGES_AT_ONCE: usize = 4;
+/// After so many absent objects in a row, a version of unknown length has no more: more than one upload has under way.
+const ABSENT_ENDS: u32 = 64;
+/// Until a failed removal is tried again.
+const PURGE_RETRY: Duration = Duration::from_secs(5);
+
+/// A version to be removed from the pools; `None`: an upload of unknown length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Purge {
+    pub file: FileId,
+    pub len: Option<u64>,
+}
+
+/// What a cache over pools has besides.
+pub(super) struct PoolSide {
+    writes: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    pub purges: mpsc::UnboundedSender<Purge>,
+    pub queue: parking_lot::Mutex<Option<mpsc::UnboundedReceiver<Purge>>>,
+    pub runtime: tokio::runtime::Handle,
+}
+
+impl PoolSide {
+    pub fn new(runtime: tokio::runtime::Handle) -> PoolSide {
+        let (purges, queue) = mpsc::unbounded_channel();
+        let room = || Arc::new(Semaphore::new(FLIGHT_BYTES / FLIGHT_UNIT as usize));
+        PoolSide {
+            writes: room(),
+            reads: room(),
+            purges,
+            queue: parking_lot::Mutex::new(Some(queue)),
+            runtime,
+        }
+    }
+}
+
+impl ObjectCache {
+    /// The pools, when content lives there.
+    pub fn pools(&self) -> Option<&Arc<dyn Pools>> {
+        self.pools.as_ref()
+    }
+
+    /// Runs `work` behind the requests.
+    pub(super) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(side) = &self.pool_side {
+            side.runtime.spawn(work);
+        }
+    }
+
+    /// Waits for an operation on a blocking thread.
+    fn wait<T>(&self, operation: impl Future<Output = T>) -> Result<T, CacheError> {
+        match &self.pool_side {
+            Some(side) => Ok(side.runtime.block_on(operation)),
+            None => Err(CacheError::NoBacking),
+        }
+    }
+
+    /// Room for `len` bytes on their way to the pools; waits while there is none.
+    pub(super) async fn flight(&self, len: u32) -> Option<OwnedSemaphorePermit> {
+        let side = self.pool_side.as_ref()?;
+        let units = len.div_ceil(FLIGHT_UNIT);
+        Arc::clone(&side.writes)
+            .acquire_many_owned(units)
+            .await
+            .ok()
+    }
+
+    /// Room for `len` bytes read ahead, if there is some now.
+    pub(super) fn try_flight(&self, len: u32) -> Option<OwnedSemaphorePermit> {
+        let side = self.pool_side.as_ref()?;
+        let units = len.div_ceil(FLIGHT_UNIT);
+        Arc::clone(&side.reads).try_acquire_many_owned(units).ok()
+    }
+
+    /// Fills the residency map from the cache pool. Blocking; before anything else.
+    pub(crate) fn load_pools(&self) -> Result<(), CacheError> {
+        let Some(pools) = self.pools.clone().filter(|p| p.has_cache()) else {
+            return Ok(());
+        };
+        let failed = |e: PoolError| CacheError::Io {
+            op: "list the cache pool".into(),
+            source: e.into(),
+        };
+        let listing = pools.list(Tier::Cache).map_err(failed)?;
+        for name in &listing.foreign {
+            tracing::warn!(%name, "foreign name in the cache pool, left alone");
+        }
+        let mut found: Vec<Stored> = Vec::with_capacity(listing.objects.len());
+        let asked = self.wait(async {
+            let ask = |id| {
+                let wait = pools.info(Tier::Cache, id);
+                async move { (id, wait.await) }
+            };
+            let mut replies = futures_util::stream::iter(listing.objects)
+                .map(ask)
+                .buffer_unordered(ASKED_AT_ONCE);
+            while let Some((id, reply)) = replies.next().await {
+                match reply {
+                    Ok((info, marked)) => found.push(Stored {
+                        id,
+                        len: info.len,
+                        crc: info.crc,
+                        mark: if marked { Mark::Clean } else { Mark::Dirty },
+                    }),
+                    Err(PoolError::NotFound) => {}
+                    Err(PoolError::Damaged) => {
+                        tracing::warn!(object = %id, "object in the cache pool without information, left alone");
+                    }
+                    Err(e) => return Err(failed(e)),
+                }
+            }
+            Ok(())
+        })?;
+        asked?;
+        self.restore_all(found);
+        Ok(())
+    }
+
+    /// Bytes of an object of `object_len` bytes, from the tier that has it. A whole object is checked against its checksum.
+    pub(super) async fn read_pooled(
+        &self,
+        id: ObjectId,
+        object_len: u32,
+        within: u32,
+        want: u32,
+    ) -> Result<(Bytes, Tier), CacheError> {
+        let Some(pools) = &self.pools else {
+            return Err(CacheError::NoBacking);
+        };
+        let mut seen = PoolError::NotFound;
+        for _ in 0..LOOKUPS_MAX {
+            let cached = self.lookup_or_lost(id)?.map(|(object, _)| object);
+            if let Some(object) = cached {
+                match read_checked(&**pools, Tier::Cache, id, object_len, within, want).await {
+                    Ok(bytes) => return Ok((bytes, Tier::Cache)),
+                    // Evicted since the lookup, perhaps: look again.
+                    Err(PoolError::NotFound) if self.lookup(id).is_none() => continue,
+                    Err(error) if object.mark == Mark::Clean => {
+                        self.note_pool_damage(&object, &error)
+                    }
+                    Err(error @ (PoolError::NotFound | PoolError::Damaged)) => {
+                        if self.lookup(id).is_some_and(|(o, _)| o.mark == Mark::Clean) {
+                            continue;
+                        }
+                        tracing::error!(object = %id, %error, "a dirty object cannot be read: its bytes are lost");
+                        self.count_damage();
+                        return Err(CacheError::Damaged { id });
+                    }
+                    Err(e) => return Err(CacheError::pool("read", id, e)),
+                }
+            }
+            match read_checked(&**pools, Tier::Backing, id, object_len, within, want).await {
+                Ok(bytes) => return Ok((bytes, Tier::Backing)),
+                // Written to the cache pool alone, and published since the lookup.
+                Err(PoolError::NotFound) => seen = PoolError::NotFound,
+                Err(e) => {
+                    if matches!(e, PoolError::Damaged) {
+                        tracing::error!(object = %id, "object in the data pool is damaged");
+                        self.count_damage();
+                    }
+                    return Err(CacheError::pool("read", id, e));
+                }
+            }
+        }
+        tracing::error!(object = %id, "object is in neither pool");
+        self.count_damage();
+        Err(CacheError::pool("read", id, seen))
+    }
+
+    /// A clean copy that cannot be read. The data pool has the bytes; a copy that is wrong, not just out of reach, goes.
+    fn note_pool_damage(&self, object: &Stored, error: &PoolError) {
+        tracing::error!(object = %object.id, %error, "cached object cannot be read; the data pool is asked");
+        if matches!(error, PoolError::Damaged | PoolError::NotFound) {
+            self.count_damage();
+            self.drop_damaged(object);
+        }
+    }
+
+    /// Removes cached objects that have left the map; an orphan at worst, which scrub finds.
+    pub(super) fn unlink_pooled(&self, file: FileId, rows: &[Entry]) {
+        let Some(pools) = &self.pools else { return };
+        for row in rows.iter().filter(|r| r.stored(file).is_some()) {
+            let id = ObjectId::new(file, row.index);
+            let removed = pools.remove(Tier::Cache, id);
+            self.in_background(async move {
+                if let Err(error) = removed.await {
+                    tracing::warn!(object = %id, %error, "cannot remove a cached object; scrub finds it");
+                }
+            });
+        }
+    }
+
+    // --- moves ---
+
+    pub(super) fn promote_pooled(&self, id: ObjectId) -> Result<u64, String> {
+        let Some(pools) = &self.pools else {
+            return Err("no pools".into());
+        };
+        let text = |e: PoolError| e.to_string();
+        let wait = |e: CacheError| e.to_string();
+        let (info, _) = self
+            .wait(pools.info(Tier::Backing, id))
+            .map_err(wait)?
+            .map_err(text)?;
+        self.begin_promotion(id, info.len)?;
+        let copied = self
+            .wait(copy_up(pools, id, info))
+            .unwrap_or_else(|e| Err(PoolError::Io(std::io::Error::other(e))));
+        let object = Stored {
+            id,
+            len: info.len,
+            crc: info.crc,
+            mark: Mark::Clean,
+        };
+        let mut core = self.core.lock();
+        let still = core
+            .residency
+            .get(id)
+            .is_some_and(|e| e.state == State::Promoting);
+        if still {
+            core.residency.remove(id);
+        }
+        match copied {
+            Ok(()) if still => {
+                core.residency.insert(id.file, entry_of(&object, true));
+                Ok(u64::from(info.len))
+            }
+            Ok(()) => {
+                drop(core);
+                self.unlink_pooled(id.file, &[entry_of(&object, true)]);
+                Err("dropped meanwhile".into())
+            }
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// Flushes objects of one version, a few at a time, each confirmed by itself.
+    pub(super) fn flush_pooled(&self, file: FileId, run: &[(u32, Reason)]) -> StepReport {
+        let at = self.recorder.now();
+        let mut report = StepReport::default();
+        let mut add = |r: StepReport| {
+            report.moved += r.moved;
+            report.failed += r.failed;
+        };
+        let Some(pools) = self.pools.clone() else {
+            return report;
+        };
+        self.pin(file, None);
+        for part in run.chunks(FLUSHED_AT_ONCE) {
+            let mut begun = Vec::new();
+            for what in part {
+                let action = flush_action(file, *what);
+                match self.begin_flush(action.id) {
+                    Ok(object) => begun.push((action, object)),
+                    Err(why) => add(self.confirm(action, 0, Err(why), at)),
+                }
+            }
+            let copies = begun.iter().map(|(_, object)| copy_down(&pools, *object));
+            let copied = self
+                .wait(futures_util::future::join_all(copies))
+                .unwrap_or_default();
+            for ((action, object), outcome) in begun.into_iter().zip(copied) {
+                let event = self.end_flush(&object, outcome);
+                add(self.confirm(action, u64::from(object.len), event, at));
+            }
+        }
+        self.unpin(file);
+        report
+    }
+
+    fn begin_flush(&self, id: ObjectId) -> Result<Stored, String> {
+        let mut core = self.core.lock();
+        if !core.may_move(id, ActionKind::Flush) {
+            return Err("not dirty".into());
+        }
+        let object = core.residency.get(id).and_then(|e| e.stored(id.file));
+        core.residency.set_state(id, State::Flushing);
+        object.ok_or_else(|| "not dirty".into())
+    }
+
+    fn end_flush(&self, object: &Stored, outcome: Result<(), PoolError>) -> Result<Event, String> {
+        let mut core = self.core.lock();
+        match outcome {
+            Ok(()) => {
+                core.residency.set_state(object.id, State::Clean);
+                Ok(Event::Flushed { id: object.id })
+            }
+            Err(e) => {
+                core.residency.set_state(object.id, State::Dirty);
+                if matches!(e, PoolError::Damaged | PoolError::NotFound) {
+                    tracing::error!(object = %object.id, "a dirty object is damaged: its bytes are lost");
+                    core.damaged.insert(object.id);
+                }
+                Err(e.to_string())
+            }
+        }
+    }
+
+    pub(super) fn remove_cached_pooled(&self, id: ObjectId) -> Result<(), String> {
+        let Some(pools) = &self.pools else {
+            return Err("no pools".into());
+        };
+        self.wait(pools.remove(Tier::Cache, id))
+            .map_err(|e| e.to_string())?
+            .map(|_| ())
+            .map_err(|e| e.to_string())
+    }
+
+    // --- removal of versions ---
+
+    /// A version's name is gone: its objects go as soon as nobody uses them, and then its placeholder
+    /// ([`Backing::purged`](super::Backing::purged)). `None`: an upload of unknown length.
+    pub fn purge(&self, file: FileId, len: Option<u64>) {
+        let Some(side) = &self.pool_side else { return };
+        let purge = Purge { file, len };
+        let mut core = self.core.lock();
+        core.queue.cancel(file);
+        if let Some(len) = len {
+            let objects = self.objects_in(len);
+            self.event(&mut core, &Event::Deleted { file, objects });
+            core.queue.cancel(file);
+        }
+        match core.pins.get_mut(&file) {
+            Some(pin) => {
+                pin.doomed = true;
+                pin.purge = Some(purge);
+            }
+            None => {
+                core.take_version(file);
+                let _ = side.purges.send(purge);
+            }
+        }
+    }
+
+    /// Removes versions until the channel's other end is gone, or `stop`.
+    pub(super) async fn purge_all(
+        self: Arc<Self>,
+        mut queue: mpsc::UnboundedReceiver<Purge>,
+        mut stop: tokio::sync::watch::Receiver<bool>,
+    ) {
+        let mut under_way = FuturesUnordered::new();
+        let mut failed: VecDeque<Purge> = VecDeque::new();
+        let mut retry = tokio::time::interval(PURGE_RETRY);
+        retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|s| *s) => break,
+                Some(purge) = queue.recv(), if under_way.len() < PURGES_AT_ONCE => {
+                    under_way.push(self.purge_one(purge));
+                }
+                Some(done) = under_way.next(), if !under_way.is_empty() => {
+                    if let ControlFlow::Break(again) = done {
+                        failed.push_back(again);
+                    }
+                }
+                _ = retry.tick(), if !failed.is_empty() => {
+                    while under_way.len() < PURGES_AT_ONCE && let Some(purge) = failed.pop_front() {
+                        under_way.push(self.purge_one(purge));
+                    }
+                }
+            }
+        }
+        // What is left has its placeholder, and is found at the next start.
+        while under_way.next().await.is_some() {}
+    }
+
+    async fn purge_one(&self, purge: Purge) -> ControlFlow<Purge> {
+        let Purge { file, len } = purge;
+        let removed = match len {
+            Some(len) => self
+                .remove_objects(file, 0..self.objects_in(len))
+                .await
+                .map(|_| ()),
+            None => self.remove_until_absent(file).await,
+        };
+        let done = match removed {
+            Ok(()) => match self.backing.get().cloned() {
+                Some(backing) => {
+                    super::cache::blocking(move || {
+                        backing
+                            .purged(file)
+                            .map_err(|e| CacheError::backing("remove a placeholder", e))
+                    })
+                    .await
+                }
+                None => Err(CacheError::NoBacking),
+            },
+            Err(e) => Err(CacheError::pool("remove", ObjectId::new(file, 0), e)),
+        };
+        match done {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                tracing::warn!(%file, %error, "cannot remove a version's objects; tried again");
+                ControlFlow::Break(purge)
+            }
+        }
+    }
+
+    async fn remove_until_absent(&self, file: FileId) -> Result<(), PoolError> {
+        let mut from = 0;
+        while self
+            .remove_objects(file, from..from.saturating_add(ABSENT_ENDS))
+            .await?
+        {
+            from = from.saturating_add(ABSENT_ENDS);
+        }
+        Ok(())
+    }
+
+    /// `true` if any of them was there.
+    async fn remove_objects(
+        &self,
+        file: FileId,
+        objects: std::ops::Range<u32>,
+    ) -> Result<bool, PoolError> {
+        let Some(pools) = &self.pools else {
+            return Ok(false);
+        };
+        let removals = objects.flat_map(|index| {
+            let id = ObjectId::new(file, index);
+            let cache = pools.has_cache().then_some((Tier::Cache, id));
+            cache.into_iter().chain([(Tier::Backing, id)])
+        });
+        let mut replies = futures_util::stream::iter(removals)
+            .map(|(tier, id)| pools.remove(tier, id))
+            .buffer_unordered(REMOVED_AT_ONCE);
+        let mut any = false;
+        while let Some(there) = replies.next().await {
+            any |= there?;
+        }
+        Ok(any)
+    }
+}
+
+/// Reads from one pool; a whole object is checked.
+async fn read_checked(
+    pools: &dyn Pools,
+    tier: Tier,
+    id: ObjectId,
+    object_len: u32,
+    within: u32,
+    want: u32,
+) -> Result<Bytes, PoolError> {
+    let (bytes, info) = pools.read(tier, id, within, want).await?;
+    let whole = within == 0 && want == object_len;
+    let right = info.len == object_len
+        && bytes.len() == want as usize
+        && (!whole || crc32c::crc32c(&bytes) == info.crc);
+    if right {
+        Ok(bytes)
+    } else {
+        Err(PoolError::Damaged)
+    }
+}
+
+/// Copies an object to the cache pool through this process: the checksum is looked at on the way.
+fn copy_up(
+    pools: &Arc<dyn Pools>,
+    id: ObjectId,
+    info: ObjectInfo,
+) -> impl Future<Output = Result<(), PoolError>> + use<> {
+    let pools = Arc::clone(pools);
+    async move {
+        let bytes = read_checked(&*pools, Tier::Backing, id, info.len, 0, info.len).await?;
+        let write: Pending<()> = pools.write(Tier::Cache, id, vec![bytes], info, true);
+        write.await
+    }
+}
+
+/// Copies an object to the data pool through this process, and marks it then.
+fn copy_down(
+    pools: &Arc<dyn Pools>,
+    object: Stored,
+) -> impl Future<Output = Result<(), PoolError>> + use<> {
+    let pools = Arc::clone(pools);
+    async move {
+        let id = object.id;
+        let (bytes, info) = pools.read(Tier::Cache, id, 0, object.len).await?;
+        if bytes.len() != object.len as usize || crc32c::crc32c(&bytes) != object.crc {
+            return Err(PoolError::Damaged);
+        }
+        pools
+            .write(Tier::Backing, id, vec![bytes], info, false)
+            .await?;
+        pools.mark_clean(id).await
+    }
+}

@@ -1,0 +1,169 @@
+//! Reading a version from pools, ahead of its reader: whole objects, several on their way, bounded by bytes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tiering::{FileId, Nanos, ObjectId, Tier};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use super::cache::ObjectCache;
+use super::error::CacheError;
+
+/// Bytes on their way for one reader.
+const AHEAD_BYTES: u64 = 16 << 20;
+/// Bytes asked for at a time where there is no room for whole objects.
+const SMALL_BYTES: u32 = 512 << 10;
+
+/// A stretch of one object that was read.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch {
+    pub index: u32,
+    pub within: u32,
+    pub len: u32,
+    pub tier: Tier,
+    pub started: Nanos,
+    pub latency_ns: u64,
+}
+
+/// Its bytes, and their room.
+struct Piece {
+    stretch: Stretch,
+    bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+struct Flight {
+    offset: u64,
+    len: u32,
+    task: JoinHandle<Result<Piece, CacheError>>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The pieces on their way and the one in hand.
+pub(super) struct ReadAhead {
+    cache: Arc<ObjectCache>,
+    file: FileId,
+    len: u64,
+    /// End of what the reader said it will read.
+    until: u64,
+    flights: VecDeque<Flight>,
+    /// Offset within the version of the piece in hand.
+    in_hand: Option<(u64, Piece)>,
+}
+
+impl ReadAhead {
+    pub fn new(cache: Arc<ObjectCache>, file: FileId, len: u64) -> ReadAhead {
+        ReadAhead {
+            cache,
+            file,
+            len,
+            until: 0,
+            flights: VecDeque::new(),
+            in_hand: None,
+        }
+    }
+
+    /// The reader will read up to here.
+    pub fn announce(&mut self, until: u64) {
+        self.until = until.min(self.len);
+    }
+
+    /// Bytes from `offset`, at most `max_len`; with their stretch when they are the first of it.
+    pub async fn next(
+        &mut self,
+        offset: u64,
+        max_len: usize,
+    ) -> Result<(Bytes, Tier, Option<Stretch>), CacheError> {
+        let mut fresh = false;
+        let (at, piece) = match self.in_hand.take() {
+            Some((at, piece)) if at <= offset && offset < at + piece.bytes.len() as u64 => {
+                (at, piece)
+            }
+            _ => {
+                fresh = true;
+                (offset, self.fetch(offset, max_len).await?)
+            }
+        };
+        let from = (offset - at) as usize;
+        let to = piece.bytes.len().min(from.saturating_add(max_len));
+        let (bytes, stretch) = (piece.bytes.slice(from..to), piece.stretch);
+        if to < piece.bytes.len() {
+            self.in_hand = Some((at, piece));
+        }
+        Ok((bytes, stretch.tier, fresh.then_some(stretch)))
+    }
+
+    async fn fetch(&mut self, offset: u64, max_len: usize) -> Result<Piece, CacheError> {
+        if self.flights.front().is_none_or(|f| f.offset != offset) {
+            // A jump: what is on its way is of no use.
+            self.flights.clear();
+            self.launch(offset, max_len as u64, true);
+        }
+        self.top_up();
+        let Some(mut flight) = self.flights.pop_front() else {
+            return Err(CacheError::NoBacking);
+        };
+        let landed = (&mut flight.task).await;
+        self.top_up();
+        landed.map_err(|e| CacheError::Task(e.to_string()))?
+    }
+
+    /// Begins further reads as far as announced and as there is room.
+    fn top_up(&mut self) {
+        loop {
+            let flying: u64 = self.flights.iter().map(|f| u64::from(f.len)).sum();
+            let Some(last) = self.flights.back() else {
+                return;
+            };
+            let next = last.offset + u64::from(last.len);
+            if next >= self.until || flying >= AHEAD_BYTES || !self.launch(next, 0, false) {
+                return;
+            }
+        }
+    }
+
+    /// Begins to read from `offset`: to the object's end where that was announced, else `max_len`.
+    fn launch(&mut self, offset: u64, max_len: u64, needed: bool) -> bool {
+        let object_bytes = u64::from(self.cache.opts.object_bytes);
+        let index = (offset / object_bytes) as u32;
+        let within = (offset % object_bytes) as u32;
+        let object_len = self.cache.object_len(self.len, index);
+        let left = object_len - within;
+        let end = self.until.max(offset + max_len) - offset;
+        let mut len = u64::from(left).min(end) as u32;
+        let room = self.cache.try_flight(len);
+        if room.is_none() {
+            if !needed {
+                return false;
+            }
+            len = len.min(SMALL_BYTES);
+        }
+        let (cache, file) = (Arc::clone(&self.cache), self.file);
+        let task = tokio::spawn(async move {
+            let started = cache.recorder.now();
+            let id = ObjectId::new(file, index);
+            let (bytes, tier) = cache.read_pooled(id, object_len, within, len).await?;
+            Ok(Piece {
+                stretch: Stretch {
+                    index,
+                    within,
+                    len,
+                    tier,
+                    started,
+                    latency_ns: cache.recorder.now().since(started).0,
+                },
+                bytes,
+                _room: room,
+            })
+        });
+        self.flights.push_back(Flight { offset, len, task });
+        true
+    }
+}

@@ -1,0 +1,521 @@
+//! A new version over two pools: objects are gathered whole in memory and written several at a time, each by one operation.
+//!
+//! Objects have their final names from the start: nobody asks for a version before it is published. What is discarded is
+//! removed with the version's placeholder (`purge`), or by scrub.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tiering::{FileId, Nanos, ObjectId, Tier};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use super::super::cache::{ObjectCache, entry_of};
+use super::super::error::CacheError;
+use super::super::options::{IoContext, WritePolicy};
+use super::super::pools::{ObjectInfo, PoolError, Pools};
+use super::super::reader::ContentReader;
+use super::super::store::{Mark, Stored};
+use super::{Placed, Staged};
+
+/// Bytes of one version on their way to the pools, beyond the object being gathered.
+const IN_FLIGHT_BYTES: u64 = 32 << 20;
+/// Objects of one version on their way to the pools, when they are small.
+const IN_FLIGHT_OBJECTS: usize = 32;
+
+/// See [`Staging`](super::Staging).
+pub(super) struct PooledStaging {
+    shared: Arc<Shared>,
+    slots: BTreeMap<u32, Slot>,
+    flights: VecDeque<(u32, u64, JoinHandle<Outcome>)>,
+    flying_bytes: u64,
+    expected: Option<u64>,
+    finished: bool,
+}
+
+/// What operations under way need; the pin goes with the last of them.
+struct Shared {
+    cache: Arc<ObjectCache>,
+    pools: Arc<dyn Pools>,
+    file: FileId,
+    io: IoContext,
+    started: Nanos,
+}
+
+type Outcome = Result<Written, CacheError>;
+
+/// One object of the new version.
+enum Slot {
+    /// In memory, not yet written.
+    Gathering {
+        parts: Vec<Bytes>,
+        len: u32,
+        crc: u32,
+    },
+    /// The same bytes as this object of the old version.
+    Same { old: ObjectId, len: u32 },
+    /// On its way; the outcome is in `flights`.
+    Flying,
+    /// In its pools.
+    Written(Written),
+}
+
+#[derive(Clone, Copy)]
+struct Written {
+    len: u32,
+    crc: u32,
+    cached: bool,
+    in_data: bool,
+    io_ns: u64,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.cache.unpin(self.file);
+    }
+}
+
+impl PooledStaging {
+    pub fn new(
+        cache: Arc<ObjectCache>,
+        pools: Arc<dyn Pools>,
+        file: FileId,
+        io: IoContext,
+    ) -> PooledStaging {
+        cache.pin(file, None);
+        let started = cache.recorder.now();
+        PooledStaging {
+            shared: Arc::new(Shared {
+                cache,
+                pools,
+                file,
+                io,
+                started,
+            }),
+            slots: BTreeMap::new(),
+            flights: VecDeque::new(),
+            flying_bytes: 0,
+            expected: None,
+            finished: false,
+        }
+    }
+
+    /// Begins as a copy of an old version.
+    pub fn share(&mut self, old: &ContentReader) {
+        let cache = &self.shared.cache;
+        for index in 0..cache.objects_in(old.len()) {
+            let len = cache.object_len(old.len(), index);
+            let old = ObjectId::new(old.file(), index);
+            self.slots.insert(index, Slot::Same { old, len });
+        }
+    }
+
+    pub fn expect_len(&mut self, len: u64) {
+        self.expected = Some(len);
+    }
+
+    /// Writes at `offset`, which is not past the end.
+    pub async fn push(&mut self, mut offset: u64, mut data: Bytes) -> Result<(), CacheError> {
+        let object_bytes = u64::from(self.shared.cache.opts.object_bytes);
+        while !data.is_empty() {
+            let index = u32::try_from(offset / object_bytes).map_err(|_| CacheError::NoSpace)?;
+            let within = (offset % object_bytes) as u32;
+            let n = (object_bytes - u64::from(within)).min(data.len() as u64) as usize;
+            let part = data.split_to(n);
+            self.put_part(index, within, part).await?;
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    async fn put_part(&mut self, index: u32, within: u32, part: Bytes) -> Result<(), CacheError> {
+        let object_bytes = self.shared.cache.opts.object_bytes;
+        let end = within + part.len() as u32;
+        let slot = match self.slots.remove(&index) {
+            None if within == 0 => Slot::Gathering {
+                parts: Vec::new(),
+                len: 0,
+                crc: 0,
+            },
+            Some(gathering @ Slot::Gathering { len, .. }) if len == within => gathering,
+            // Anything that is not an append: the object is taken into memory, changed, and written anew.
+            other => {
+                let mut whole = self.load(index, other).await?;
+                if whole.len() < end as usize {
+                    whole.resize(end as usize, 0);
+                }
+                whole[within as usize..end as usize].copy_from_slice(&part);
+                self.slots.insert(index, gathering(whole.freeze()));
+                return Ok(());
+            }
+        };
+        let Slot::Gathering {
+            mut parts,
+            len,
+            crc,
+        } = slot
+        else {
+            return Ok(());
+        };
+        let crc = crc32c::crc32c_append(crc, &part);
+        let len = len + part.len() as u32;
+        parts.push(part);
+        self.slots
+            .insert(index, Slot::Gathering { parts, len, crc });
+        if len == object_bytes {
+            self.launch(index).await?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of an object of this version, from wherever they are.
+    async fn load(&mut self, index: u32, slot: Option<Slot>) -> Result<BytesMut, CacheError> {
+        Ok(match slot {
+            None => BytesMut::new(),
+            Some(Slot::Gathering { parts, len, .. }) => {
+                let mut whole = BytesMut::with_capacity(len as usize);
+                parts.iter().for_each(|p| whole.extend_from_slice(p));
+                whole
+            }
+            Some(Slot::Same { old, len }) => {
+                let (bytes, _) = self.shared.cache.read_pooled(old, len, 0, len).await?;
+                BytesMut::from(&bytes[..])
+            }
+            Some(Slot::Flying) => {
+                while let Some((landed, written)) = self.land().await? {
+                    self.slots.insert(landed, Slot::Written(written));
+                    if landed == index {
+                        break;
+                    }
+                }
+                let landed = self.slots.remove(&index);
+                Box::pin(self.load(index, landed)).await?
+            }
+            Some(Slot::Written(written)) => {
+                let id = ObjectId::new(self.shared.file, index);
+                let tier = if written.cached {
+                    Tier::Cache
+                } else {
+                    Tier::Backing
+                };
+                let (bytes, _) = self
+                    .shared
+                    .pools
+                    .read(tier, id, 0, written.len)
+                    .await
+                    .map_err(|e| CacheError::pool("read", id, e))?;
+                self.take_back(&written);
+                BytesMut::from(&bytes[..])
+            }
+        })
+    }
+
+    /// The cached copy will be written anew, with a reservation of its own.
+    fn take_back(&self, written: &Written) {
+        if written.cached {
+            self.shared.cache.release(u64::from(written.len));
+        }
+    }
+
+    pub async fn truncate(&mut self, len: u64) -> Result<(), CacheError> {
+        let objects = self.shared.cache.objects_in(len);
+        self.land_all().await?;
+        for (index, slot) in self.slots.split_off(&objects) {
+            if let Slot::Written(written) = slot {
+                self.take_back(&written);
+                let id = ObjectId::new(self.shared.file, index);
+                for (tier, there) in [
+                    (Tier::Cache, written.cached),
+                    (Tier::Backing, written.in_data),
+                ] {
+                    if there {
+                        self.shared
+                            .pools
+                            .remove(tier, id)
+                            .await
+                            .map_err(|e| CacheError::pool("remove", id, e))?;
+                    }
+                }
+            }
+        }
+        let Some(last) = objects.checked_sub(1) else {
+            return Ok(());
+        };
+        let keep = self.shared.cache.object_len(len, last);
+        let slot = self.slots.remove(&last);
+        let mut whole = self.load(last, slot).await?;
+        whole.truncate(keep as usize);
+        self.slots.insert(last, gathering(whole.freeze()));
+        Ok(())
+    }
+
+    /// Begins to write a gathered object, or to copy one; waits for older ones first where too much is under way.
+    async fn launch(&mut self, index: u32) -> Result<(), CacheError> {
+        let id = ObjectId::new(self.shared.file, index);
+        let shared = Arc::clone(&self.shared);
+        let (task, bytes): (JoinHandle<Outcome>, u64) = match self.slots.remove(&index) {
+            Some(Slot::Gathering { parts, len, crc }) => {
+                self.make_room(u64::from(len)).await?;
+                let permit = shared.cache.flight(len).await;
+                let info = ObjectInfo {
+                    len,
+                    crc,
+                    object_bytes: shared.cache.opts.object_bytes,
+                };
+                let task = shared.write(id, parts, info, permit);
+                (tokio::spawn(task), u64::from(len))
+            }
+            Some(Slot::Same { old, len }) => {
+                self.make_room(0).await?;
+                (tokio::spawn(shared.copy(old, id, len)), 0)
+            }
+            other => {
+                if let Some(slot) = other {
+                    self.slots.insert(index, slot);
+                }
+                return Ok(());
+            }
+        };
+        self.slots.insert(index, Slot::Flying);
+        self.flying_bytes += bytes;
+        self.flights.push_back((index, bytes, task));
+        Ok(())
+    }
+
+    async fn make_room(&mut self, bytes: u64) -> Result<(), CacheError> {
+        while !self.flights.is_empty()
+            && (self.flying_bytes + bytes > IN_FLIGHT_BYTES
+                || self.flights.len() >= IN_FLIGHT_OBJECTS)
+        {
+            if let Some((index, written)) = self.land().await? {
+                self.slots.insert(index, Slot::Written(written));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest object under way. If this future is dropped, the object stays under way.
+    async fn land(&mut self) -> Result<Option<(u32, Written)>, CacheError> {
+        let Some((index, bytes, task)) = self.flights.front_mut() else {
+            return Ok(None);
+        };
+        let (index, bytes) = (*index, *bytes);
+        let outcome = task.await;
+        self.flights.pop_front();
+        self.flying_bytes -= bytes;
+        match outcome {
+            Ok(written) => Ok(Some((index, written?))),
+            Err(e) => Err(CacheError::Task(e.to_string())),
+        }
+    }
+
+    async fn land_all(&mut self) -> Result<(), CacheError> {
+        while let Some((index, written)) = self.land().await? {
+            self.slots.insert(index, Slot::Written(written));
+        }
+        Ok(())
+    }
+
+    pub async fn finish(mut self, len: u64) -> Result<Staged, CacheError> {
+        let waiting: Vec<u32> = self
+            .slots
+            .iter()
+            .filter(|(_, s)| matches!(s, Slot::Gathering { .. } | Slot::Same { .. }))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in waiting {
+            self.launch(index).await?;
+        }
+        self.land_all().await?;
+        self.finished = true;
+        let shared = &self.shared;
+        let mut staged = Staged {
+            len,
+            dirty: Vec::new(),
+            tree_written: false,
+            placed: Vec::new(),
+            file: shared.file,
+            io: shared.io,
+            started: shared.started,
+            published: false,
+            pooled: true,
+            cache: Arc::clone(&shared.cache),
+        };
+        let mut core = shared.cache.core.lock();
+        for (index, slot) in std::mem::take(&mut self.slots) {
+            let Slot::Written(w) = slot else { continue };
+            if w.cached {
+                let object = Stored {
+                    id: ObjectId::new(shared.file, index),
+                    len: w.len,
+                    crc: w.crc,
+                    mark: if w.in_data { Mark::Clean } else { Mark::Dirty },
+                };
+                core.staged_bytes -= u64::from(w.len);
+                core.residency.insert(shared.file, entry_of(&object, true));
+            }
+            staged.placed.push(Placed {
+                index,
+                len: w.len,
+                cached: w.cached,
+                dirty: !w.in_data,
+                io_ns: w.io_ns,
+            });
+        }
+        drop(core);
+        Ok(staged)
+    }
+}
+
+impl Drop for PooledStaging {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let slots = std::mem::take(&mut self.slots);
+        for slot in slots.values() {
+            if let Slot::Written(written) = slot {
+                self.take_back(written);
+            }
+        }
+        // What is under way cannot be recalled: its room is given back, and the version's pin let go, when it has landed.
+        let flights = std::mem::take(&mut self.flights);
+        let shared = Arc::clone(&self.shared);
+        if flights.is_empty() {
+            return;
+        }
+        shared.cache.clone().in_background(async move {
+            for (_, _, task) in flights {
+                if let Ok(Ok(written)) = task.await
+                    && written.cached
+                {
+                    shared.cache.release(u64::from(written.len));
+                }
+            }
+        });
+    }
+}
+
+fn gathering(whole: Bytes) -> Slot {
+    Slot::Gathering {
+        len: whole.len() as u32,
+        crc: crc32c::crc32c(&whole),
+        parts: vec![whole],
+    }
+}
+
+impl Shared {
+    /// Writes an object where the policy wants it; what the cache pool does not take goes to the data pool.
+    async fn write(
+        self: Arc<Self>,
+        id: ObjectId,
+        parts: Vec<Bytes>,
+        info: ObjectInfo,
+        _permit: Option<OwnedSemaphorePermit>,
+    ) -> Outcome {
+        let _foreground = self.cache.foreground();
+        let started = self.cache.recorder.now();
+        let through = self.cache.opts.write_policy == WritePolicy::Through;
+        let wanted = self.cache.place(id, info.len) == Tier::Cache;
+        let to_cache = wanted.then(|| {
+            self.pools
+                .write(Tier::Cache, id, parts.clone(), info, through)
+        });
+        let to_data = (through || !wanted).then(|| {
+            self.pools
+                .write(Tier::Backing, id, parts.clone(), info, false)
+        });
+        let in_cache = match to_cache {
+            None => None,
+            Some(wait) => Some(wait.await),
+        };
+        let mut in_data = match to_data {
+            None => None,
+            Some(wait) => Some(wait.await),
+        };
+        let cached = matches!(in_cache, Some(Ok(())));
+        if let Some(Err(error)) = in_cache {
+            self.cache.release(u64::from(info.len));
+            self.cache.note_cache_error(id, &error);
+            if in_data.is_none() {
+                in_data = Some(
+                    self.pools
+                        .write(Tier::Backing, id, parts, info, false)
+                        .await,
+                );
+            }
+        }
+        if let Some(Err(e)) = in_data {
+            if cached {
+                self.cache.release(u64::from(info.len));
+            }
+            return Err(CacheError::pool("write", id, e));
+        }
+        Ok(Written {
+            len: info.len,
+            crc: info.crc,
+            cached,
+            in_data: in_data.is_some(),
+            io_ns: self.cache.recorder.now().since(started).0,
+        })
+    }
+
+    /// Copies an object of another version inside the pools. It stays on the tier that it is on, where there is room.
+    async fn copy(self: Arc<Self>, old: ObjectId, id: ObjectId, len: u32) -> Outcome {
+        /// Tries while the object moves between the tiers under us.
+        const TRIES: usize = 4;
+        let started = self.cache.recorder.now();
+        let mut last = PoolError::NotFound;
+        for _ in 0..TRIES {
+            let cached = self.cache.lookup_or_lost(old)?.map(|(object, _)| object);
+            let from = if cached.is_some() {
+                Tier::Cache
+            } else {
+                Tier::Backing
+            };
+            // A dirty copy of a dirty object; a clean object is copied on the data pool alone.
+            let stays = cached.is_some_and(|o| o.mark == Mark::Dirty)
+                && self.cache.opts.write_policy == WritePolicy::Back
+                && self.cache.reserve_now(len);
+            let source = if cached.is_some_and(|o| o.mark == Mark::Clean) {
+                Tier::Backing
+            } else {
+                from
+            };
+            let to = if stays { Tier::Cache } else { Tier::Backing };
+            let copied = self.pools.copy((source, old), (to, id)).await;
+            let info = match copied {
+                Ok(()) => self.pools.info(to, id).await,
+                Err(e) => Err(e),
+            };
+            let (info, marked) = match info {
+                Ok(found) => found,
+                Err(e) => {
+                    if stays {
+                        self.cache.release(u64::from(len));
+                    }
+                    last = e;
+                    if matches!(last, PoolError::NotFound) || stays {
+                        continue;
+                    }
+                    break;
+                }
+            };
+            if stays && marked {
+                // Flushed between the look and the copy: the copy has the mark, but no twin in the data pool.
+                self.cache.release(u64::from(len));
+                last = PoolError::NotFound;
+                continue;
+            }
+            return Ok(Written {
+                len: info.len,
+                crc: info.crc,
+                cached: stays,
+                in_data: !stays,
+                io_ns: self.cache.recorder.now().since(started).0,
+            });
+        }
+        Err(CacheError::pool("copy", old, last))
+    }
+}
