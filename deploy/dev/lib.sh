@@ -20,14 +20,25 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 build() {
-    cargo build --quiet --manifest-path "$REPO/Cargo.toml" --package gateway --bin tierdav || exit 1
+    cargo build --quiet --manifest-path "$REPO/Cargo.toml" --package gateway --features rados --bin tierdav || exit 1
     TIERDAV="${CARGO_TARGET_DIR:-$REPO/target}/debug/tierdav"
+}
+
+# Where content lives: a cache directory, or with POOLS set (to a namespace) Ceph pools of the cluster in TIERDAV_CEPH_DIR.
+tiers() {
+    if [ -n "${POOLS:-}" ]; then
+        TIERS=(--cache-dir none --ceph-conf "$TIERDAV_CEPH_DIR/ceph.conf" --data-pool tierdav-data
+            --cache-pool tierdav-cache --ceph-namespace "$POOLS")
+    else
+        TIERS=(--cache-dir "$WORK/cache")
+    fi
 }
 
 # gateway_start [FLAGS...]: sets URL and ADMIN. Ports are the kernel's choice the first time and kept over restarts.
 gateway_start() {
     : > "$WORK/out"
-    "$TIERDAV" serve --root "$WORK/root" --cache-dir "$WORK/cache" --listen "127.0.0.1:${PORT:-0}" \
+    tiers
+    "$TIERDAV" serve --root "$WORK/root" "${TIERS[@]}" --listen "127.0.0.1:${PORT:-0}" \
         --admin-listen 127.0.0.1:0 "$@" > "$WORK/out" 2>> "$WORK/gateway.log" &
     GATEWAY_PID=$!
     local i

@@ -2,8 +2,9 @@
 # Runs the whole suite. Installs what the tests need (apt, as root or through sudo); skips what is there.
 #
 #   deploy/dev/test.sh                 everything
-#   deploy/dev/test.sh --only litmus   one stage: install format clippy unit litmus davfs2
-#                                      elasticsearch manifests device walkthrough
+#   deploy/dev/test.sh --only litmus   one stage: install format clippy plain unit litmus davfs2 pools
+#                                      elasticsearch manifests device walkthrough; for unit and pools
+#                                      a Ceph cluster is started, unless TIERDAV_CEPH_DIR names one
 #
 # Ends with one line "N passed, N failed"; exits non-zero when anything failed.
 set -uo pipefail
@@ -22,7 +23,11 @@ sudo=""; [ "$(id -u)" = 0 ] || sudo="sudo"
 
 stage() { # NAME COMMAND...
     local name="$1" start=$SECONDS; shift
-    [ -z "$only" ] || [ "$only" = "$name" ] || return 0
+    case "$only" in
+        ""|"$name") ;;
+        unit|pools) [ "$name" = cluster ] || return 0 ;;
+        *) return 0 ;;
+    esac
     echo "== $name"
     if "$@"; then echo "== $name: ok ($((SECONDS - start)) s)"
     else echo "== $name: FAILED ($((SECONDS - start)) s)"; failed=$((failed + 1)); failures+=("$name"); return 1; fi
@@ -31,16 +36,25 @@ stage() { # NAME COMMAND...
 
 install() {
     local missing=() p
-    for p in litmus davfs2 curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip python3-venv unzip openssl prometheus python3-seccomp iproute2; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
+    for p in litmus davfs2 curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip python3-venv unzip openssl prometheus python3-seccomp iproute2 g++ ceph-mon ceph-mgr ceph-osd ceph-common librados-dev libradospp-dev; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
     [ ${#missing[@]} = 0 ] && return 0
     $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
+}
+
+# A throwaway cluster for the stages that need one; gone at the end.
+cluster() {
+    [ -z "${TIERDAV_CEPH_DIR:-}" ] || { echo "using the cluster in $TIERDAV_CEPH_DIR"; return 0; }
+    TIERDAV_CEPH_DIR=$(mktemp -d /tmp/tierdav-ceph.XXXXXX)
+    export TIERDAV_CEPH_DIR
+    trap 'deploy/dev/ceph.sh down' EXIT
+    deploy/dev/ceph.sh up > /dev/null
 }
 
 # Cargo's own "N passed; M failed" lines count in the totals.
 unit() {
     local log status passes fails
     log=$(mktemp)
-    cargo test --workspace --no-fail-fast 2>&1 | tee "$log"
+    cargo test --workspace --features gateway/rados --no-fail-fast 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     read -r passes fails < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
     rm -f "$log"
@@ -50,11 +64,14 @@ unit() {
 }
 
 stage install install
+stage cluster cluster
 stage format cargo fmt --all --check
-stage clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
+stage clippy cargo clippy --quiet --workspace --all-targets --features gateway/rados -- -D warnings
+stage plain cargo check --quiet --workspace
 stage unit unit
 stage litmus deploy/dev/litmus.sh
 stage davfs2 deploy/dev/davfs2.sh
+stage pools deploy/dev/pools.sh
 stage elasticsearch deploy/dev/elasticsearch.sh
 stage manifests deploy/dev/manifests.sh
 stage device deploy/dev/device.sh
