@@ -12,8 +12,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tiering::sim::{Replacement, belady};
-use tiering::{FileId, ObjectId, PolicyConfig};
+use tiering::{FileId, ObjectId};
+
+mod reference;
+use reference::{misses, ours};
 
 fn keys(dir: &Path, trace: &str) -> Option<Vec<ObjectId>> {
     let file = std::fs::File::open(dir.join(format!("{trace}.oracleGeneral.zst"))).ok()?;
@@ -21,26 +23,6 @@ fn keys(dir: &Path, trace: &str) -> Option<Vec<ObjectId>> {
     let key = |r: &[u8]| u64::from_le_bytes(r[4..12].try_into().unwrap());
     let ids = bytes.chunks_exact(24).map(|r| FileId(key(r)));
     Some(ids.map(|file| ObjectId::new(file, 0)).collect())
-}
-
-/// Our name, and how far the miss ratio may be off; the reference has four digits.
-fn ours(name: &str) -> Option<(&'static str, f64)> {
-    Some(match name {
-        "fifo" => ("fifo", 0.00005),
-        "lru" => ("lru", 0.00005),
-        "sieve" => ("sieve", 0.00005),
-        "lfu" => ("lfu", 0.00005),
-        "belady" => ("belady", 0.00005),
-        "arc" => ("arc", 0.005),
-        // Not close, and why is not known; only gross errors show.
-        "lirs" => ("lirs", 0.09),
-        "twoq" => ("2q", 0.005),
-        "s3fifo" => ("s3-fifo", 0.02),
-        "gdsf" => ("gdsf", 0.005),
-        // Not close, and why is not known; only gross errors show.
-        "wtinylfu" => ("w-tinylfu", 0.17),
-        _ => return None,
-    })
 }
 
 #[test]
@@ -65,15 +47,7 @@ fn miss_ratios_agree_with_libcachesim() {
         let Some(keys) = keys.as_ref().filter(|_| want < 1.0) else {
             continue;
         };
-        let misses = if name == "belady" {
-            let accesses: Vec<_> = keys.iter().map(|id| (*id, 1)).collect();
-            belady(&accesses, objects)
-        } else {
-            let mut config = PolicyConfig::from_name(name).unwrap();
-            config.set("age_every", 0.0);
-            let mut cache = Replacement::new(&config, objects).unwrap();
-            keys.iter().filter(|id| !cache.access(**id, 1)).count() as u64
-        };
+        let misses = misses(name, keys, objects);
         let got = misses as f64 / keys.len() as f64;
         checked += 1;
         if (got - want).abs() > tolerance + 1e-9 {

@@ -124,8 +124,11 @@ policies! {
     Lirs(LirsConfig) = "lirs" {
         /// Share of the capacity for objects not yet used twice in a short time.
         hir_share: f64 = 0.01, 0.0 => 0.9, "";
-        /// Bytes of evicted objects remembered, in capacities.
-        ghost_share: f64 = 10.0, 0.0 => 100.0, "";
+        /// Bytes of what the stack lists, evicted objects included, in capacities.
+        stack_share: f64 = 2.0, 1.0 => 100.0, "";
+        /// 1: a candidate that is used after it left the stack also makes the oldest ranked object a
+        /// candidate, as in libCacheSim; 0 as in the paper.
+        demote_on_late_hit: u32 = 0, 0 => 1, "";
     }
     /// A queue for what is new, an LRU list for what came back.
     #[serde(alias = "two-q")]
@@ -154,6 +157,13 @@ policies! {
         window_share: f64 = 0.01, 0.0 => 0.9, "";
         /// Share of the rest for what was used again there.
         protected_share: f64 = 0.8, 0.0 => 1.0, "";
+        /// Counts are halved after so many observations per resident.
+        age_every: u32 = 10, 1 => 1_000_000, "accesses";
+        /// Largest count of uses.
+        count_max: u32 = 15, 1 => 65_535, "uses";
+        /// 1: counts and segments as libCacheSim has them (what leaves the window is counted again, hits
+        /// there are not; new objects enter the protected segment while it has room); 0 as in the paper.
+        as_libcachesim: u32 = 0, 0 => 1, "";
     }
     /// Uses times cost by size, with a clock.
     Gdsf(GdsfConfig) = "gdsf" {

@@ -1,7 +1,7 @@
 //! The classic replacement algorithms' common shape, and how each becomes a tiering policy.
 
 use super::planner::{Access, Origin, Strategy};
-use crate::event::Reason;
+use crate::event::{CacheView, Reason};
 use crate::types::{FileId, Nanos, ObjectId};
 
 /// A replacement algorithm as its paper has it, over bytes instead of pages.
@@ -18,6 +18,10 @@ pub(crate) trait Evictor: Send {
     fn insert(&mut self, id: ObjectId, len: u32);
     /// Takes the next victim out of the residents; it may be remembered as a ghost.
     fn victim(&mut self) -> Option<ObjectId>;
+    /// A resident that has to leave although the cache has room: asked after each access until none is left.
+    fn overdue(&mut self) -> Option<ObjectId> {
+        None
+    }
     /// A resident that left otherwise. Unknown ones and ghosts stay as they are.
     fn remove(&mut self, id: ObjectId);
     fn forget(&mut self, _file: FileId) {}
@@ -63,6 +67,13 @@ impl Strategy for Classic {
     }
     fn pop_victim(&mut self, _: Nanos) -> Option<ObjectId> {
         self.0.victim()
+    }
+    fn expel(&mut self, _: Nanos, view: &CacheView, used: u64) -> Option<(ObjectId, Reason)> {
+        let reason = Reason::Watermark {
+            used_bytes: used,
+            high_bytes: view.high_bytes(),
+        };
+        Some((self.0.overdue()?, reason))
     }
 }
 

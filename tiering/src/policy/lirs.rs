@@ -30,6 +30,7 @@ pub(crate) struct Lirs {
     lir_bytes: u64,
     /// The candidates have room for at least one object.
     largest: u64,
+    overdue: Vec<ObjectId>,
 }
 
 impl Lirs {
@@ -43,12 +44,16 @@ impl Lirs {
             state: BTreeMap::new(),
             lir_bytes: 0,
             largest: 0,
+            overdue: Vec::new(),
         }
     }
 
+    fn hir_limit(&self) -> u64 {
+        share(self.capacity, self.config.hir_share).max(self.largest)
+    }
+
     fn lir_limit(&self) -> u64 {
-        let hir = share(self.capacity, self.config.hir_share);
-        self.capacity.saturating_sub(hir.max(self.largest))
+        self.capacity.saturating_sub(self.hir_limit())
     }
 
     /// Takes what is not LIR from the old end of the stack.
@@ -91,6 +96,40 @@ impl Lirs {
         self.prune();
     }
 
+    /// With `demote_on_late_hit`, makes room among the ranked that the next new object will take.
+    fn late_hit(&mut self, len: u32) {
+        if self.config.demote_on_late_hit == 0 {
+            return;
+        }
+        while self.lir_bytes + u64::from(len) > self.lir_limit() && self.demote() {}
+        while self.candidates.bytes() > self.hir_limit() {
+            let Some(id) = self.leave() else { break };
+            self.overdue.push(id);
+        }
+    }
+
+    /// The oldest candidate leaves; the stack remembers it if it lists it.
+    fn leave(&mut self) -> Option<ObjectId> {
+        let (id, len) = self.candidates.pop()?;
+        if self.stack.contains(id) {
+            self.state.insert(id, State::Ghost);
+            self.ghosts.push(id, len);
+        } else {
+            self.state.remove(&id);
+        }
+        Some(id)
+    }
+
+    fn bound_stack(&mut self) {
+        let limit = share(self.capacity, self.config.stack_share);
+        while self.stack.bytes() > limit || self.ghosts.len() > super::queue::GHOSTS_MAX {
+            let Some(oldest) = self.ghosts.oldest() else {
+                break;
+            };
+            self.drop_ghost(oldest);
+        }
+    }
+
     fn drop_ghost(&mut self, id: ObjectId) {
         self.ghosts.remove(id);
         self.stack.remove(id);
@@ -119,8 +158,11 @@ impl Evictor for Lirs {
                 if self.stack.contains(id) {
                     self.promote(id, len);
                 } else {
-                    self.stack.push(id, len);
                     self.candidates.touch(id);
+                    self.late_hit(len);
+                    if self.candidates.contains(id) {
+                        self.stack.push(id, len);
+                    }
                 }
             }
             Some(State::Ghost) | None => {}
@@ -131,31 +173,21 @@ impl Evictor for Lirs {
         let ghost = self.state.get(&id) == Some(&State::Ghost);
         if ghost || self.lir_bytes + u64::from(len) <= self.lir_limit() {
             self.promote(id, len);
-            return;
+        } else {
+            self.state.insert(id, State::Hir);
+            self.stack.push(id, len);
+            self.candidates.push(id, len);
         }
-        self.state.insert(id, State::Hir);
-        self.stack.push(id, len);
-        self.candidates.push(id, len);
+        self.bound_stack();
     }
     fn victim(&mut self) -> Option<ObjectId> {
         if self.candidates.len() == 0 {
             self.demote();
         }
-        let (id, len) = self.candidates.pop()?;
-        if self.stack.contains(id) {
-            self.state.insert(id, State::Ghost);
-            self.ghosts.push(id, len);
-            let limit = share(self.capacity, self.config.ghost_share);
-            while self.ghosts.bytes() > limit || self.ghosts.len() > super::queue::GHOSTS_MAX {
-                let Some(oldest) = self.ghosts.oldest() else {
-                    break;
-                };
-                self.drop_ghost(oldest);
-            }
-        } else {
-            self.state.remove(&id);
-        }
-        Some(id)
+        self.leave()
+    }
+    fn overdue(&mut self) -> Option<ObjectId> {
+        self.overdue.pop()
     }
     fn remove(&mut self, id: ObjectId) {
         match self.state.get(&id) {

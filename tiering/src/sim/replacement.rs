@@ -30,6 +30,7 @@ impl Replacement {
     pub fn access(&mut self, id: ObjectId, len: u32) -> bool {
         if self.residents.contains_key(&id) {
             self.evictor.hit(id);
+            self.drop_overdue();
             return true;
         }
         if u64::from(len) > self.capacity || !self.evictor.miss(id, len) {
@@ -39,13 +40,25 @@ impl Replacement {
             let Some(victim) = self.evictor.victim() else {
                 return false;
             };
-            let freed = self.residents.remove(&victim).unwrap_or(0);
-            self.used -= u64::from(freed);
+            self.remove(victim);
+            self.drop_overdue();
         }
         self.residents.insert(id, len);
         self.used += u64::from(len);
         self.evictor.insert(id, len);
+        self.drop_overdue();
         false
+    }
+
+    fn remove(&mut self, id: ObjectId) {
+        let freed = self.residents.remove(&id).unwrap_or(0);
+        self.used -= u64::from(freed);
+    }
+
+    fn drop_overdue(&mut self) {
+        while let Some(id) = self.evictor.overdue() {
+            self.remove(id);
+        }
     }
 
     /// What it holds, in the order of identities.
