@@ -2,8 +2,8 @@
 # Runs the whole suite. Installs what the tests need (apt, as root or through sudo); skips what is there.
 #
 #   deploy/dev/test.sh                 everything
-#   deploy/dev/test.sh --only litmus   one stage: install format clippy plain unit litmus davfs2 pools
-#                                      elasticsearch manifests device walkthrough; for unit and pools
+#   deploy/dev/test.sh --only litmus   one stage: install format clippy plain unit libcachesim litmus davfs2
+#                                      pools elasticsearch manifests device walkthrough; for unit and pools
 #                                      a Ceph cluster is started, unless TIERDAV_CEPH_DIR names one
 #
 # Ends with one line "N passed, N failed"; exits non-zero when anything failed.
@@ -69,6 +69,7 @@ stage format cargo fmt --all --check
 stage clippy cargo clippy --quiet --workspace --all-targets --features gateway/rados -- -D warnings
 stage plain cargo check --quiet --workspace
 stage unit unit
+stage libcachesim deploy/dev/libcachesim.sh
 stage litmus deploy/dev/litmus.sh
 stage davfs2 deploy/dev/davfs2.sh
 stage pools deploy/dev/pools.sh
