@@ -31,8 +31,8 @@ pub enum Request {
     },
     /// Compare cache and tree.
     Scrub {
-        /// Remove what is damaged or orphaned.
-        repair: bool,
+        /// How.
+        how: Scrub,
         /// The configuration.
         raw: Raw,
     },
@@ -48,6 +48,19 @@ pub enum Request {
         /// The user's name.
         name: String,
     },
+}
+
+/// How to scrub.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scrub {
+    /// Remove what is damaged or orphaned.
+    pub repair: bool,
+    /// Read every object of the pools.
+    pub deep: bool,
+    /// Bytes per second to read from the pools at most; 0 is unlimited.
+    pub rate: u64,
+    /// Go on where an earlier one was interrupted.
+    pub resume: bool,
 }
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:4919";
@@ -98,6 +111,10 @@ fn admin(required: bool) -> Arg {
     }
 }
 
+fn rate(text: &str) -> Result<u64, String> {
+    crate::config::size(text).ok_or_else(|| "must be a size, such as 50MiB".to_owned())
+}
+
 fn command() -> Command {
     Command::new("tierdav")
         .version(env!("CARGO_PKG_VERSION"))
@@ -136,6 +153,15 @@ fn command() -> Command {
         .subcommand(settings(
             Command::new("scrub").about("Check the cache against the root (server stopped); exits 3 on damage").arg(
                 Arg::new("repair").long("repair").action(ArgAction::SetTrue).help("remove orphans and damaged clean copies"),
+            )
+            .arg(
+                Arg::new("deep").long("deep").action(ArgAction::SetTrue)
+                    .help("Ceph pools: read every object and check its checksum (a cache directory is always read)"),
+            )
+            .arg(Arg::new("rate").long("rate").value_name("SIZE").value_parser(rate).help("with --deep: bytes per second to read at most, such as 50MiB"))
+            .arg(
+                Arg::new("resume").long("resume").action(ArgAction::SetTrue)
+                    .help("Ceph pools: go on where a scrub was interrupted"),
             ),
         ))
         .subcommand(
@@ -199,7 +225,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
             raw: raw(m),
         },
         Some(("scrub", m)) => Request::Scrub {
-            repair: m.get_flag("repair"),
+            how: Scrub {
+                repair: m.get_flag("repair"),
+                deep: m.get_flag("deep"),
+                rate: m.get_one::<u64>("rate").copied().unwrap_or(0),
+                resume: m.get_flag("resume"),
+            },
             raw: raw(m),
         },
         Some(("locks", m)) => Request::Locks {

@@ -12,5 +12,6 @@ pub mod pools;
 #[cfg(feature = "rados")]
 pub mod rados;
 pub mod recorder;
+pub mod scrub;
 pub mod serve;
 pub mod volume;

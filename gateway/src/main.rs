@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use gateway::cli::{self, Request};
 use gateway::config::{Config, Raw};
-use gateway::{admin, auth, serve};
+use gateway::{admin, auth, scrub, serve};
 use http::Method;
 use tracing_subscriber::prelude::*;
 
@@ -61,9 +61,9 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             let config = checked(&raw)?;
             runtime()?.block_on(drain(&config))?;
         }
-        Request::Scrub { repair, raw } => {
+        Request::Scrub { how, raw } => {
             let config = checked(&raw)?;
-            return runtime()?.block_on(scrub(&config, repair));
+            return runtime()?.block_on(scrub(&config, how));
         }
         Request::Locks { admin, break_token } => locks(&admin, break_token)?,
         Request::HashPassword { name } => {
@@ -125,18 +125,15 @@ async fn drain(config: &Config) -> anyhow::Result<()> {
         "{} objects could not be flushed: they are in the cache tier only",
         report.failed
     );
-    println!("{} holds plain files only", config.root.display());
+    match &config.pools {
+        Some(pools) => println!("pool {} has everything", pools.data_pool),
+        None => println!("{} holds plain files only", config.root.display()),
+    }
     Ok(())
 }
 
-async fn scrub(config: &Config, repair: bool) -> anyhow::Result<ExitCode> {
-    let tiers = serve::open(config, false).await?;
-    serve::learn_paths(&tiers.volume)
-        .await
-        .context("the tree could not be read")?;
-    let report = tiers.cache.scrub(tiers.volume.clone(), repair).await;
-    tiers.close().await?;
-    let report = report.context("the cache tier could not be checked")?;
+async fn scrub(config: &Config, how: cli::Scrub) -> anyhow::Result<ExitCode> {
+    let report = scrub::run(config, how).await?;
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(if report.is_clean() {
         ExitCode::SUCCESS

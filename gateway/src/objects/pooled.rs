@@ -163,33 +163,39 @@ impl ObjectCache {
         let Some(pools) = &self.pools else {
             return Err(CacheError::NoBacking);
         };
-        let mut seen = PoolError::NotFound;
         for _ in 0..LOOKUPS_MAX {
             let cached = self.lookup_or_lost(id)?.map(|(object, _)| object);
+            let mut lost = None;
             if let Some(object) = cached {
                 match read_checked(&**pools, Tier::Cache, id, object_len, within, want).await {
                     Ok(bytes) => return Ok((bytes, Tier::Cache)),
-                    // Evicted since the lookup, perhaps: look again.
-                    Err(PoolError::NotFound) if self.lookup(id).is_none() => continue,
-                    Err(error) if object.mark == Mark::Clean => {
-                        self.note_pool_damage(&object, &error)
+                    Err(error) => {
+                        self.note_unreadable(&object, &error);
+                        lost = Some(error);
                     }
-                    Err(error @ (PoolError::NotFound | PoolError::Damaged)) => {
-                        if self.lookup(id).is_some_and(|(o, _)| o.mark == Mark::Clean) {
-                            continue;
-                        }
-                        tracing::error!(object = %id, %error, "a dirty object cannot be read: its bytes are lost");
-                        self.count_damage();
-                        return Err(CacheError::Damaged { id });
-                    }
-                    Err(e) => return Err(CacheError::pool("read", id, e)),
                 }
             }
-            match read_checked(&**pools, Tier::Backing, id, object_len, within, want).await {
-                Ok(bytes) => return Ok((bytes, Tier::Backing)),
-                // Written to the cache pool alone, and published since the lookup.
-                Err(PoolError::NotFound) => seen = PoolError::NotFound,
-                Err(e) => {
+            // An object's bytes never change: the data pool's copy is right, whatever the map says of it.
+            match (
+                read_checked(&**pools, Tier::Backing, id, object_len, within, want).await,
+                lost,
+            ) {
+                (Ok(bytes), _) => return Ok((bytes, Tier::Backing)),
+                // The cache pool alone has it, and cannot be reached.
+                (
+                    Err(PoolError::NotFound),
+                    Some(
+                        e @ (PoolError::Io(_)
+                        | PoolError::Blocklisted
+                        | PoolError::NotOwner
+                        | PoolError::Full),
+                    ),
+                ) => {
+                    return Err(CacheError::pool("read", id, e));
+                }
+                // It may have moved since the lookup: look again.
+                (Err(PoolError::NotFound), _) => {}
+                (Err(e), _) => {
                     if matches!(e, PoolError::Damaged) {
                         tracing::error!(object = %id, "object in the data pool is damaged");
                         self.count_damage();
@@ -200,15 +206,23 @@ impl ObjectCache {
         }
         tracing::error!(object = %id, "object is in neither pool");
         self.count_damage();
-        Err(CacheError::pool("read", id, seen))
+        Err(CacheError::Damaged { id })
     }
 
-    /// A clean copy that cannot be read. The data pool has the bytes; a copy that is wrong, not just out of reach, goes.
-    fn note_pool_damage(&self, object: &Stored, error: &PoolError) {
+    /// A cached copy that cannot be read. A clean one that is wrong, not just out of reach, goes.
+    fn note_unreadable(&self, object: &Stored, error: &PoolError) {
+        let wrong = matches!(error, PoolError::Damaged | PoolError::NotFound);
+        let current = self.lookup(object.id).map(|(o, _)| o);
+        if wrong && current.is_none() {
+            // Evicted since the lookup.
+            return;
+        }
         tracing::error!(object = %object.id, %error, "cached object cannot be read; the data pool is asked");
-        if matches!(error, PoolError::Damaged | PoolError::NotFound) {
+        if wrong {
             self.count_damage();
-            self.drop_damaged(object);
+            if current.is_some_and(|o| o.mark == Mark::Clean) {
+                self.drop_damaged(object);
+            }
         }
     }
 
@@ -368,6 +382,26 @@ impl ObjectCache {
         }
     }
 
+    /// Removes all versions that are waiting to be. For a gateway that does not serve.
+    pub async fn purge_queued(&self) -> Result<(), CacheError> {
+        let taken = self.pool_side.as_ref().and_then(|s| s.queue.lock().take());
+        let Some(mut queue) = taken else {
+            return Ok(());
+        };
+        while let Ok(purge) = queue.try_recv() {
+            if let ControlFlow::Break(left) = self.purge_one(purge).await {
+                return Err(CacheError::Io {
+                    op: format!("remove the objects of {}", left.file),
+                    source: std::io::Error::other("the pools did not answer"),
+                });
+            }
+        }
+        if let Some(side) = &self.pool_side {
+            *side.queue.lock() = Some(queue);
+        }
+        Ok(())
+    }
+
     /// Removes versions until the channel's other end is gone, or `stop`.
     pub(super) async fn purge_all(
         self: Arc<Self>,
@@ -469,7 +503,7 @@ impl ObjectCache {
 }
 
 /// Reads from one pool; a whole object is checked.
-async fn read_checked(
+pub(super) async fn read_checked(
     pools: &dyn Pools,
     tier: Tier,
     id: ObjectId,

@@ -34,6 +34,10 @@ pub enum Problem {
     Differs,
     /// The cache or the backing tier could not be read.
     Unreadable,
+    /// Neither pool has an object of a file, or the data pool lacks what should be in both: lost, or only in the cache.
+    Missing,
+    /// An object in the data pool does not match its checksum.
+    DamagedData,
     /// A name that is no object's, or a second copy of one.
     Foreign,
     /// An unfinished file.
@@ -74,7 +78,7 @@ impl ScrubReport {
         self.problems == self.removed
     }
 
-    fn add(&mut self, problem: Problem, name: String, removed: bool) {
+    pub(super) fn add(&mut self, problem: Problem, name: String, removed: bool) {
         self.problems += 1;
         self.removed += u64::from(removed);
         if self.findings.len() < FINDINGS_MAX {

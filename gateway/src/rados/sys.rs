@@ -132,7 +132,12 @@ impl Handle {
         check(unsafe { c::rados_create2(&mut raw, cluster.as_ptr(), user.as_ptr(), 0) })?;
         let handle = Handle { raw };
         // SAFETY: the handle is live (rule 1), the string too.
-        check(unsafe { c::rados_conf_read_file(handle.raw, conf.as_ptr()) })?;
+        check(unsafe { c::rados_conf_read_file(handle.raw, conf.as_ptr()) }).map_err(|e| {
+            let why = format!(
+                "the configuration file is not understood ({e}): each line must end with a newline"
+            );
+            io::Error::new(e.kind(), why)
+        })?;
         for (key, value) in options {
             let (key, value) = (text(key)?, text(value)?);
             // SAFETY: as above.

@@ -52,7 +52,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tiering::FileId;
 
-use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache};
+use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFile};
 
 pub use crate::objects::Durability;
 pub use error::VolumeError;
@@ -171,6 +171,42 @@ impl Volume {
     /// Names seen in listings that are not UTF-8.
     pub fn skipped_names(&self) -> u64 {
         self.inner.skipped_names.load(Ordering::Relaxed)
+    }
+
+    /// All files whose content is in pools. Reads the whole tree; waits until discarded collections are gone.
+    pub async fn pooled_files(&self) -> Result<Vec<PooledFile>, VolumeError> {
+        let inner = Arc::clone(&self.inner);
+        hop(move || {
+            inner.cleaner.finish();
+            let mut files = Vec::new();
+            let mut left = vec![ResourcePath::root()];
+            while let Some(path) = left.pop() {
+                let dir = inner.tree.dir(&path).at("list", &path)?;
+                for name in tree::names(&dir).at("list", &path)? {
+                    let Ok(child) = String::from_utf8(name)
+                        .map_err(|_| ())
+                        .and_then(|n| path.join(&n).map_err(|_| ()))
+                    else {
+                        continue;
+                    };
+                    match inner
+                        .tree
+                        .look(&dir, child.name(), &child)
+                        .at("stat", &child)?
+                    {
+                        Entry::Found(f) if f.meta.kind == Kind::Collection => left.push(child),
+                        Entry::Found(f) if f.pooled() => files.push(PooledFile {
+                            file: f.identity.file_id,
+                            len: f.identity.len,
+                            path: child.to_string(),
+                        }),
+                        Entry::Found(_) | Entry::Absent | Entry::Other => {}
+                    }
+                }
+            }
+            Ok(files)
+        })
+        .await
     }
 
     /// Makes everything durable in the tree, empties the log, finishes deletions. Idempotent.
