@@ -1,9 +1,13 @@
 //! The simulator's pure core: what a policy would have done with a recorded load.
 
+mod clairvoyant;
 mod device;
+mod offline;
 mod replacement;
 mod run;
 
+pub use clairvoyant::{Clairvoyant, clairvoyant};
 pub use device::Device;
+pub use offline::{MissBounds, miss_bounds};
 pub use replacement::{Replacement, belady};
 pub use run::{Access, Outcome, Request, Setup, compulsory_head_time, run};

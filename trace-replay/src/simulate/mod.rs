@@ -128,6 +128,12 @@ pub struct Row {
     pub hdd_busy_vs_none: f64,
     /// A lower bound of that share for any cache of any size: every old object's first read.
     pub compulsory_vs_none: f64,
+    /// A lower bound of that share for any policy with a cache of this size, even a clairvoyant one.
+    pub bound_vs_none: f64,
+    /// What a clairvoyant's plan that fits into this cache needs, as the same share.
+    pub clairvoyant_vs_none: f64,
+    /// Head time saved, as a share of what the clairvoyant's plan saves.
+    pub saved_of_clairvoyant: f64,
     /// Busy time of the cache device, seconds.
     pub ssd_busy_s: f64,
     /// Share of the time in which the backing device did nothing.
@@ -185,6 +191,9 @@ fn trace_rows(trace: &str, load: &Load, args: &Args) -> Vec<Row> {
             Size::Percent(percent) => (load.footprint as f64 * percent / 100.0) as u64,
             Size::Bytes(bytes) => bytes,
         };
+        let like = setup(&none, cache_bytes);
+        let rule = Some(like.max_dirty_age);
+        let best = sim::clairvoyant(like.hdd, cache_bytes, rule, &load.requests);
         for policy in &args.policy {
             let out = sim::run(&setup(&policy.config, cache_bytes), requests());
             let hdd_busy_s = out.hdd_busy.as_secs_f64();
@@ -204,6 +213,9 @@ fn trace_rows(trace: &str, load: &Load, args: &Args) -> Vec<Row> {
                 hdd_busy_s,
                 hdd_busy_vs_none: ratio(hdd_busy_s, none_s),
                 compulsory_vs_none: ratio(bound, none_s),
+                bound_vs_none: ratio(best.at_least, none_s),
+                clairvoyant_vs_none: ratio(best.plan, none_s),
+                saved_of_clairvoyant: ratio(none_s - hdd_busy_s, none_s - best.plan),
                 ssd_busy_s: out.ssd_busy.as_secs_f64(),
                 hdd_idle: 1.0 - ratio(hdd_busy_s, span),
                 mean_ms: out.mean_us() / 1e3,
@@ -217,15 +229,16 @@ fn trace_rows(trace: &str, load: &Load, args: &Args) -> Vec<Row> {
 fn text(rows: &[Row]) -> String {
     let mut out = String::new();
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
-    let mut trace = "";
+    let (mut trace, mut size) = ("", 0);
     for row in rows {
         if row.trace != trace {
             trace = &row.trace;
+            size = 0;
             let bound = row.compulsory_vs_none * 100.0;
             let _ = writeln!(
                 out,
                 "{trace}: {} requests; no cache can go below {bound:.1} % HDD time\n\
-                 {:<13} {:>10} {:>7} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9} {:>9}",
+                 {:<13} {:>10} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>7} {:>9} {:>9}",
                 row.requests,
                 "policy",
                 "cache MiB",
@@ -235,13 +248,24 @@ fn text(rows: &[Row]) -> String {
                 "down MiB",
                 "SSD MiB",
                 "idle %",
+                "saved %",
                 "mean ms",
                 "p99 ms"
             );
         }
+        if row.cache_bytes != size {
+            size = row.cache_bytes;
+            for (name, share) in [
+                ("(bound)", row.bound_vs_none),
+                ("(clairvoyant)", row.clairvoyant_vs_none),
+            ] {
+                let share = share * 100.0;
+                let _ = writeln!(out, "{name:<13} {:>10.1} {:>7} {share:>7.1}", mib(size), "");
+            }
+        }
         let _ = writeln!(
             out,
-            "{:<13} {:>10.1} {:>7.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>8.1} {:>9.2} {:>9.2}",
+            "{:<13} {:>10.1} {:>7.1} {:>7.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>7.1} {:>9.2} {:>9.2}",
             row.policy,
             mib(row.cache_bytes),
             (1.0 - row.miss_ratio) * 100.0,
@@ -250,6 +274,7 @@ fn text(rows: &[Row]) -> String {
             mib(row.flushed_bytes),
             mib(row.ssd_written_bytes),
             row.hdd_idle * 100.0,
+            row.saved_of_clairvoyant * 100.0,
             row.mean_ms,
             row.p99_ms
         );
