@@ -44,6 +44,8 @@ mod tree;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod test_pools;
+#[cfg(test)]
 mod tests;
 
 pub use cache::ObjectCache;

@@ -1,0 +1,203 @@
+//! Pools for tests: in memory, and any pools with faults in front.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tiering::{ObjectId, Tier};
+
+use super::pools::{ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools};
+
+type Kept = (Bytes, ObjectInfo, bool);
+
+/// Both pools in memory.
+#[derive(Default)]
+pub struct MemoryPools {
+    pools: [Mutex<BTreeMap<ObjectId, Kept>>; 2],
+}
+
+impl MemoryPools {
+    fn pool(&self, tier: Tier) -> &Mutex<BTreeMap<ObjectId, Kept>> {
+        &self.pools[usize::from(tier == Tier::Backing)]
+    }
+}
+
+fn now<T: Send + 'static>(result: Result<T, PoolError>) -> Pending<T> {
+    // Elsewhere other tasks run between the call and its result.
+    Box::pin(async move {
+        tokio::task::yield_now().await;
+        result
+    })
+}
+
+impl Pools for MemoryPools {
+    fn has_cache(&self) -> bool {
+        true
+    }
+    fn describe(&self) -> String {
+        "memory".into()
+    }
+    fn read(&self, tier: Tier, id: ObjectId, at: u32, len: u32) -> Pending<(Bytes, ObjectInfo)> {
+        now(match self.pool(tier).lock().get(&id) {
+            None => Err(PoolError::NotFound),
+            Some((bytes, info, _)) => {
+                let from = (at as usize).min(bytes.len());
+                let to = (from + len as usize).min(bytes.len());
+                Ok((bytes.slice(from..to), *info))
+            }
+        })
+    }
+    fn write(
+        &self,
+        tier: Tier,
+        id: ObjectId,
+        parts: Vec<Bytes>,
+        info: ObjectInfo,
+        clean: bool,
+    ) -> Pending<()> {
+        let bytes = Bytes::from(parts.concat());
+        self.pool(tier).lock().insert(id, (bytes, info, clean));
+        now(Ok(()))
+    }
+    fn copy(&self, from: (Tier, ObjectId), to: (Tier, ObjectId)) -> Pending<()> {
+        let source = self.pool(from.0).lock().get(&from.1).cloned();
+        now(match source {
+            None => Err(PoolError::NotFound),
+            Some(kept) => {
+                self.pool(to.0).lock().insert(to.1, kept);
+                Ok(())
+            }
+        })
+    }
+    fn mark_clean(&self, id: ObjectId) -> Pending<()> {
+        now(match self.pool(Tier::Cache).lock().get_mut(&id) {
+            None => Err(PoolError::NotFound),
+            Some(kept) => {
+                kept.2 = true;
+                Ok(())
+            }
+        })
+    }
+    fn info(&self, tier: Tier, id: ObjectId) -> Pending<(ObjectInfo, bool)> {
+        let found = self.pool(tier).lock().get(&id).map(|k| (k.1, k.2));
+        now(found.ok_or(PoolError::NotFound))
+    }
+    fn remove(&self, tier: Tier, id: ObjectId) -> Pending<bool> {
+        now(Ok(self.pool(tier).lock().remove(&id).is_some()))
+    }
+    fn list(&self, tier: Tier) -> Result<PoolListing, PoolError> {
+        Ok(PoolListing {
+            objects: self.pool(tier).lock().keys().copied().collect(),
+            foreign: Vec::new(),
+        })
+    }
+    fn own(self: Arc<Self>, _: &str, _: &str) -> Result<Box<dyn Any + Send + Sync>, String> {
+        Ok(Box::new(()))
+    }
+    fn space(&self, _: Tier) -> Result<PoolSpace, PoolError> {
+        Ok(PoolSpace::default())
+    }
+}
+
+/// Pools that fail when told to.
+pub struct FaultyPools {
+    pub inner: Arc<dyn Pools>,
+    /// Bytes that each pool takes yet; negative: no limit.
+    room: [AtomicI64; 2],
+    /// Operations that change the data pool are done, but answered with an error.
+    pub unanswered: AtomicBool,
+}
+
+impl FaultyPools {
+    pub fn new(inner: Arc<dyn Pools>) -> FaultyPools {
+        FaultyPools {
+            inner,
+            room: [AtomicI64::new(-1), AtomicI64::new(-1)],
+            unanswered: AtomicBool::new(false),
+        }
+    }
+    pub fn fill(&self, tier: Tier, room: i64) {
+        self.room[usize::from(tier == Tier::Backing)].store(room, Ordering::Relaxed);
+    }
+    pub fn clear(&self) {
+        self.fill(Tier::Cache, -1);
+        self.fill(Tier::Backing, -1);
+        self.unanswered.store(false, Ordering::Relaxed);
+    }
+    fn takes(&self, tier: Tier, len: i64) -> bool {
+        let room = &self.room[usize::from(tier == Tier::Backing)];
+        let left = room.load(Ordering::Relaxed);
+        if left < 0 {
+            return true;
+        }
+        if left < len {
+            room.store(0, Ordering::Relaxed);
+            return false;
+        }
+        room.fetch_sub(len, Ordering::Relaxed);
+        true
+    }
+    fn answer(&self, tier: Tier, done: Pending<()>) -> Pending<()> {
+        if tier == Tier::Backing && self.unanswered.load(Ordering::Relaxed) {
+            return Box::pin(async move {
+                done.await?;
+                Err(PoolError::Io(io::ErrorKind::TimedOut.into()))
+            });
+        }
+        done
+    }
+}
+
+impl Pools for FaultyPools {
+    fn has_cache(&self) -> bool {
+        self.inner.has_cache()
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn read(&self, tier: Tier, id: ObjectId, at: u32, len: u32) -> Pending<(Bytes, ObjectInfo)> {
+        self.inner.read(tier, id, at, len)
+    }
+    fn write(
+        &self,
+        tier: Tier,
+        id: ObjectId,
+        parts: Vec<Bytes>,
+        info: ObjectInfo,
+        clean: bool,
+    ) -> Pending<()> {
+        if !self.takes(tier, i64::from(info.len)) {
+            return now(Err(PoolError::Full));
+        }
+        self.answer(tier, self.inner.write(tier, id, parts, info, clean))
+    }
+    fn copy(&self, from: (Tier, ObjectId), to: (Tier, ObjectId)) -> Pending<()> {
+        if !self.takes(to.0, 1) {
+            return now(Err(PoolError::Full));
+        }
+        self.answer(to.0, self.inner.copy(from, to))
+    }
+    fn mark_clean(&self, id: ObjectId) -> Pending<()> {
+        self.answer(Tier::Backing, self.inner.mark_clean(id))
+    }
+    fn info(&self, tier: Tier, id: ObjectId) -> Pending<(ObjectInfo, bool)> {
+        self.inner.info(tier, id)
+    }
+    fn remove(&self, tier: Tier, id: ObjectId) -> Pending<bool> {
+        self.inner.remove(tier, id)
+    }
+    fn list(&self, tier: Tier) -> Result<PoolListing, PoolError> {
+        self.inner.list(tier)
+    }
+    fn own(self: Arc<Self>, _: &str, _: &str) -> Result<Box<dyn Any + Send + Sync>, String> {
+        Ok(Box::new(()))
+    }
+    fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError> {
+        self.inner.space(tier)
+    }
+}
