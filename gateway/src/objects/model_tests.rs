@@ -107,7 +107,7 @@ impl Rig {
                 .cache
                 .pooled_reader(version.file, len, IoContext::default());
             // Half of the readers say how far they will read.
-            if version.file.0 % 2 == 0 {
+            if version.file.0.is_multiple_of(2) {
                 reader.announce(len);
             }
             return reader;
