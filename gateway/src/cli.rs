@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{KEYS, Raw, Source};
+use crate::transfer::Direction;
 
 /// What the user asked for.
 #[derive(Debug)]
@@ -33,6 +34,15 @@ pub enum Request {
     Scrub {
         /// How.
         how: Scrub,
+        /// The configuration.
+        raw: Raw,
+    },
+    /// Move content between plain files and pools.
+    Transfer {
+        /// Which way.
+        direction: Direction,
+        /// What: at and below this path.
+        path: String,
         /// The configuration.
         raw: Raw,
     },
@@ -111,6 +121,12 @@ fn admin(required: bool) -> Arg {
     }
 }
 
+fn below() -> Arg {
+    Arg::new("path")
+        .default_value("/")
+        .help("move what is at and below this path, such as /photos")
+}
+
 fn rate(text: &str) -> Result<u64, String> {
     crate::config::size(text).ok_or_else(|| "must be a size, such as 50MiB".to_owned())
 }
@@ -163,6 +179,25 @@ fn command() -> Command {
                 Arg::new("resume").long("resume").action(ArgAction::SetTrue)
                     .help("Ceph pools: go on where a scrub was interrupted"),
             ),
+        ))
+        .subcommand(settings(
+            Command::new("import")
+                .about("Move the content of plain files into the Ceph pools (server stopped)")
+                .long_about(
+                    "Move the content of plain files under the root into the Ceph pools that data_pool and cache_pool name. \
+                     Each object is read back and checked before the plain file is replaced by its placeholder; names, \
+                     entity tags, times and properties stay. Interrupted, it goes on when it is run again.",
+                )
+                .arg(below()),
+        ))
+        .subcommand(settings(
+            Command::new("export")
+                .about("Move content out of the Ceph pools into plain files (server stopped)")
+                .long_about(
+                    "Move content out of the Ceph pools into plain files under the root, each read back and checked. After \
+                     an export of everything the root can be served without Ceph.",
+                )
+                .arg(below()),
         ))
         .subcommand(
             Command::new("locks")
@@ -231,6 +266,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
                 rate: m.get_one::<u64>("rate").copied().unwrap_or(0),
                 resume: m.get_flag("resume"),
             },
+            raw: raw(m),
+        },
+        Some((name @ ("import" | "export"), m)) => Request::Transfer {
+            direction: if name == "import" {
+                Direction::Import
+            } else {
+                Direction::Export
+            },
+            path: text(m, "path").unwrap_or_default(),
             raw: raw(m),
         },
         Some(("locks", m)) => Request::Locks {

@@ -14,4 +14,5 @@ pub mod rados;
 pub mod recorder;
 pub mod scrub;
 pub mod serve;
+pub mod transfer;
 pub mod volume;

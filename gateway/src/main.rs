@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use gateway::cli::{self, Request};
 use gateway::config::{Config, Raw};
-use gateway::{admin, auth, scrub, serve};
+use gateway::{admin, auth, scrub, serve, transfer};
 use http::Method;
 use tracing_subscriber::prelude::*;
 
@@ -64,6 +64,15 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
         Request::Scrub { how, raw } => {
             let config = checked(&raw)?;
             return runtime()?.block_on(scrub(&config, how));
+        }
+        Request::Transfer {
+            direction,
+            path,
+            raw,
+        } => {
+            let config = checked(&raw)?;
+            let report = runtime()?.block_on(transfer::run(&config, direction, &path))?;
+            println!("{}", serde_json::to_string_pretty(&report)?);
         }
         Request::Locks { admin, break_token } => locks(&admin, break_token)?,
         Request::HashPassword { name } => {

@@ -500,3 +500,89 @@ fn a_root_insists_on_its_pools_and_an_unreachable_cluster_is_named() {
     let no_pool = [&flags[..], &["--data-pool", "nowhere"]].concat();
     assert!(text(&no_pool).contains("nowhere"));
 }
+
+#[test]
+fn plain_files_are_taken_into_pools_and_out_again_and_stay_the_same_resources() {
+    let _whole = CLUSTER.read();
+    let mut flags = pool_flags();
+    flags.extend(["--object-size", "64KiB"].map(str::to_owned));
+    let mut plain = Gateway::start(&["--cache-dir", "none"]);
+    let proppatch = r#"<propertyupdate xmlns="DAV:"><set><prop><m xmlns="urn:t">kept</m></prop></set></propertyupdate>"#;
+    let files = [("/a", 200_000), ("/dir/b", 64 << 10), ("/dir/empty", 0)];
+    assert_eq!(plain.request("MKCOL", "/dir", &[], b"").status, 201);
+    for (i, (path, len)) in files.iter().enumerate() {
+        assert_eq!(plain.put(path, &content(i as u64, *len)).status, 201);
+    }
+    assert_eq!(
+        plain
+            .request("PROPPATCH", "/a", &[], proppatch.as_bytes())
+            .status,
+        207
+    );
+    std::fs::write(plain.root().join("beside"), content(9, 1000)).unwrap();
+    std::fs::hard_link(plain.root().join("dir/b"), plain.root().join("linked")).unwrap();
+    let all = ["/a", "/dir/b", "/dir/empty", "/beside"];
+    let look = |g: &Gateway| {
+        all.map(|path| {
+            let r = g.get(path);
+            (
+                r.status,
+                r.header("etag").to_owned(),
+                r.header("last-modified").to_owned(),
+                r.body,
+            )
+        })
+    };
+    let before = look(&plain);
+    assert_eq!(plain.terminate(), Some(0));
+
+    let refs: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let run = |command: &str, path: &str| -> serde_json::Value {
+        let done = plain.command(command, &[&refs[..], &[path]].concat());
+        assert!(done.status.success(), "{command}: {done:?}");
+        serde_json::from_slice(&done.stdout).expect("report")
+    };
+    // A part first, then the rest: what is there already is not moved again.
+    let part = run("import", "/dir");
+    assert_eq!(
+        (part["files"].as_u64(), part["linked"][0].as_str()),
+        (Some(1), Some("/dir/b"))
+    );
+    let rest = run("import", "/");
+    assert_eq!(
+        (rest["files"].as_u64(), rest["already"].as_u64()),
+        (Some(2), Some(1))
+    );
+    plain.restart_with(&refs);
+    let mut pools = Pools {
+        gateway: plain,
+        flags: flags.clone(),
+    };
+    assert_eq!(
+        look(&pools.gateway),
+        before,
+        "the same resources, from the pools"
+    );
+    assert!(pools.objects("tierdav-data").len() + pools.objects("tierdav-cache").len() >= 5);
+    let body = r#"<propfind xmlns="DAV:"><prop><m xmlns="urn:t"/></prop></propfind>"#;
+    let props = pools
+        .gateway
+        .request("PROPFIND", "/a", &[("Depth", "0")], body.as_bytes());
+    assert!(props.text().contains(">kept<"));
+    assert_eq!(pools.gateway.terminate(), Some(0));
+    assert_eq!(pools.scrub(&["--deep"]).0, Some(0));
+
+    let done = pools.gateway.command("export", &refs);
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(
+        std::fs::read(pools.gateway.root().join("a")).unwrap(),
+        content(0, 200_000)
+    );
+    assert!(pools.objects("tierdav-data").is_empty() && pools.objects("tierdav-cache").is_empty());
+    pools.gateway.restart_with(&["--cache-dir", "none"]);
+    assert_eq!(
+        look(&pools.gateway),
+        before,
+        "the same resources, from plain files again"
+    );
+}

@@ -1,5 +1,10 @@
 //! Objects of versions whose content is in pools: reads, moves, and the removal of versions.
 //!
+//! Moves pass through this process, although an OSD can copy an object from another one by itself: measured
+//! (benches/rados.rs) that takes 20 ms instead of 16 for 4 MiB and 4.3 ms instead of 1.5 for 4 KiB, and the bytes would
+//! not be checked against their checksum on the way. It costs this process a ninth of the time of its CPU, though, which
+//! is why COPY is done that way.
+//!
 //! An object's bytes never change, so a copy can only be absent, complete or damaged: a move needs no guard against
 //! writers, only against the version being removed, which waits for those who have it pinned.
 
@@ -109,7 +114,7 @@ impl ObjectCache {
     }
 
     /// Fills the residency map from the cache pool. Blocking; before anything else.
-    pub(crate) fn load_pools(&self) -> Result<(), CacheError> {
+    pub fn load_pools(&self) -> Result<(), CacheError> {
         let Some(pools) = self.pools.clone().filter(|p| p.has_cache()) else {
             return Ok(());
         };

@@ -35,6 +35,7 @@ mod start;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod tree;
 mod types;
 mod upload;
@@ -57,6 +58,7 @@ use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFi
 pub use crate::objects::Durability;
 pub use error::VolumeError;
 pub use path::{PathError, ResourcePath};
+pub use transfer::Transfer;
 pub use types::{
     Check, DeadProp, Kind, Meta, PropChange, Quota, Replaced, Symlinks, VolumeOptions, unchecked,
 };

@@ -70,6 +70,12 @@ impl Gateway {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
     }
 
+    /// Starts the stopped gateway again, with other flags.
+    pub fn restart_with(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|f| (*f).to_owned()).collect();
+        self.restart();
+    }
+
     pub fn restart(&mut self) {
         let (child, address, admin) =
             spawn(self.dir.path(), &self.flags, &self.address.to_string());

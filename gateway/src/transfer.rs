@@ -1,0 +1,99 @@
+//! `tierdav import` and `tierdav export`: moves content between plain files under the root and Ceph pools.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::serve;
+use crate::volume::{Kind, ResourcePath, Transfer, Volume};
+
+/// How often it is said how far it has come.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Plain files into pools.
+    Import,
+    /// Pools into plain files.
+    Export,
+}
+
+/// What was moved.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Files moved.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that were there already.
+    pub already: u64,
+    /// Files with several names, which stay where they are.
+    pub linked: Vec<String>,
+}
+
+/// Moves everything at and below `path`. Interrupted, it goes on where it was when it is run again.
+///
+/// # Errors
+/// There are no pools, or a file could not be moved: it is named, and is whole where it was.
+pub async fn run(config: &Config, direction: Direction, path: &str) -> anyhow::Result<Report> {
+    anyhow::ensure!(
+        config.pools.is_some(),
+        "there are no pools to move content into or out of: set data_pool"
+    );
+    let path =
+        ResourcePath::parse(path).with_context(|| format!("{path:?} is no path below the root"))?;
+    let tiers = serve::open(config, false).await?;
+    // What an interrupted run left goes first.
+    tiers.volume.pooled_files().await?;
+    tiers.cache.purge_queued().await?;
+    let moved = below(&tiers.volume, direction, path).await;
+    tiers.cache.purge_queued().await?;
+    if moved.is_ok() && direction == Direction::Export {
+        tiers.volume.leave_pools().await?;
+    }
+    tiers.close().await?;
+    moved
+}
+
+async fn below(
+    volume: &Volume,
+    direction: Direction,
+    path: ResourcePath,
+) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let mut said = Instant::now();
+    let mut left = vec![path];
+    while let Some(path) = left.pop() {
+        let kind = volume
+            .stat(&path)
+            .await
+            .with_context(|| path.to_string())?
+            .kind;
+        if kind == Kind::Collection {
+            for (name, _) in volume.list(&path).await? {
+                left.push(path.join(&name)?);
+            }
+            continue;
+        }
+        let moved = match direction {
+            Direction::Import => volume.import(&path).await,
+            Direction::Export => volume.export(&path).await,
+        };
+        match moved.with_context(|| format!("{path} stays as it was"))? {
+            Transfer::Moved(bytes) => {
+                report.files += 1;
+                report.bytes += bytes;
+            }
+            Transfer::Already => report.already += 1,
+            Transfer::Linked => report.linked.push(path.to_string()),
+        }
+        if said.elapsed() >= PROGRESS_PERIOD {
+            said = Instant::now();
+            tracing::info!(files = report.files, bytes = report.bytes, "moved so far");
+        }
+    }
+    Ok(report)
+}

@@ -1,0 +1,232 @@
+//! Taking content of files into the pools, and out of them again. Name, id, entity tag, times and properties stay.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::apply::{self, Place};
+use super::error::{At, VolumeError};
+use super::identity::{self, Identity, State};
+use super::path::ResourcePath;
+use super::tree::id_name;
+use super::types::{Found, Kind};
+use super::{Inner, Volume, cache_error, hop, unavailable};
+use crate::objects::{ContentReader, IoContext};
+
+/// Bytes read or written at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// What became of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// It was moved; its bytes.
+    Moved(u64),
+    /// It was there already.
+    Already,
+    /// It has several names: the content of one cannot go without the others.
+    Linked,
+}
+
+/// A file that is moved.
+struct Job {
+    found: Found,
+    reader: ContentReader,
+    props: Vec<u8>,
+    /// Its new form in `.tierdav/tmp`.
+    to: Arc<File>,
+    /// And its name there.
+    name: String,
+}
+
+impl Volume {
+    /// Moves the content of a plain file into the pools, verified, and leaves a placeholder. A crash leaves the plain file.
+    pub async fn import(&self, path: &ResourcePath) -> Result<Transfer, VolumeError> {
+        let Some(job) = self.begin_transfer(path, State::Pooled).await? else {
+            return Ok(Transfer::Already);
+        };
+        let job = match job {
+            Ok(job) => job,
+            Err(skipped) => return Ok(skipped),
+        };
+        let cache = &self.inner.cache;
+        let (id, len) = (job.found.identity.file_id, job.found.identity.len);
+        let staged = async {
+            let io = IoContext::default();
+            let staging = cache.stage_from(&job.reader, id, Arc::clone(&job.to), io);
+            let staged = staging.await?.finish().await?;
+            // Every object once more, against its checksum.
+            let reader = cache.pooled_reader(id, len, io);
+            reader.announce(len);
+            let mut at = 0;
+            while at < len {
+                at += reader.read(at, CHUNK_BYTES).await?.0.len() as u64;
+            }
+            Ok(staged)
+        };
+        let staged = match staged.await {
+            Ok(staged) => staged,
+            Err(e) => {
+                self.inner.cleaner.remove(job.name, false);
+                return Err(cache_error("import", path, e));
+            }
+        };
+        self.end_transfer(path, job, State::Pooled).await?;
+        staged.publish();
+        Ok(Transfer::Moved(len))
+    }
+
+    /// Moves the content of a file out of the pools into a plain file, verified. A crash leaves it in the pools.
+    pub async fn export(&self, path: &ResourcePath) -> Result<Transfer, VolumeError> {
+        let Some(job) = self.begin_transfer(path, State::Inline).await? else {
+            return Ok(Transfer::Already);
+        };
+        let job = match job {
+            Ok(job) => job,
+            Err(skipped) => return Ok(skipped),
+        };
+        let len = job.found.identity.len;
+        job.reader.announce(len);
+        let (mut at, mut crc) = (0, 0);
+        while at < len {
+            let read = job.reader.read(at, CHUNK_BYTES).await;
+            let (data, _) = read.map_err(|e| cache_error("export", path, e))?;
+            crc = crc32c::crc32c_append(crc, &data);
+            let (to, from, failed) = (Arc::clone(&job.to), at, path.clone());
+            at += data.len() as u64;
+            hop(move || to.write_all_at(&data, from).at("write", &failed)).await?;
+        }
+        let (to, checked) = (Arc::clone(&job.to), path.clone());
+        hop(move || {
+            rustix::fs::fdatasync(&to).map_err(|e| unavailable("sync", &checked, e.into()))?;
+            verify(&to, len, crc, &checked)
+        })
+        .await?;
+        let id = job.found.identity.file_id;
+        self.end_transfer(path, job, State::Inline).await?;
+        self.inner.cache.purge(id, Some(len));
+        Ok(Transfer::Moved(len))
+    }
+
+    /// Whether no placeholder is left; the root then no longer insists on its pools.
+    pub async fn leave_pools(&self) -> Result<bool, VolumeError> {
+        if !self.pooled_files().await?.is_empty() {
+            return Ok(false);
+        }
+        let inner = Arc::clone(&self.inner);
+        hop(move || {
+            let root = ResourcePath::root();
+            let flags = rustix::fs::AtFlags::empty();
+            match rustix::fs::unlinkat(&inner.tree.hidden, "pools", flags) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(true),
+                Err(e) => Err(e).at("remove the marker of pools of", &root),
+            }
+        })
+        .await
+    }
+
+    /// Opens a file and makes its new form; `None` when it has it already.
+    async fn begin_transfer(
+        &self,
+        path: &ResourcePath,
+        want: State,
+    ) -> Result<Option<Result<Job, Transfer>>, VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        hop(move || {
+            let (found, reader) = inner.open_read(&path, IoContext::default())?;
+            if found.pooled() == (want == State::Pooled) {
+                return Ok(None);
+            }
+            if found.links > 1 {
+                return Ok(Some(Err(Transfer::Linked)));
+            }
+            let (_, props) = inner.stored_props(&path)?;
+            // Objects that came to nothing are found by the name of the file beside them, which must never be that of a
+            // version that lives in the pools.
+            let id = match want {
+                State::Pooled => found.identity.file_id,
+                State::Inline | State::Dirty => identity::fresh().at("draw an id for", &path)?,
+            };
+            let to = Arc::new(apply::create_tmp(&inner.tree, id).at("create", &path)?);
+            Ok(Some(Ok(Job {
+                found,
+                reader,
+                props,
+                to,
+                name: id_name(id),
+            })))
+        })
+        .await
+    }
+
+    /// Gives the new form the file's name, if the file is still the same.
+    async fn end_transfer(
+        &self,
+        path: &ResourcePath,
+        job: Job,
+        state: State,
+    ) -> Result<(), VolumeError> {
+        let guard = self.inner.locks.lock(&[path]).await;
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        hop(move || {
+            let done = inner.replace_form(&path, &job, state);
+            if done.is_err() {
+                inner.cleaner.remove(job.name, false);
+            }
+            drop(guard);
+            done
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn replace_form(
+        &self,
+        path: &ResourcePath,
+        job: &Job,
+        state: State,
+    ) -> Result<(), VolumeError> {
+        let (dir, name) = self.place(path)?;
+        let old = self.occupant(&dir, name, path)?;
+        let same = old.as_ref().is_some_and(|o| {
+            o.meta.kind == Kind::File && o.identity.file_id == job.found.identity.file_id
+        });
+        let Some(old) = old.filter(|_| same) else {
+            return Err(VolumeError::PreconditionFailed { path: path.clone() });
+        };
+        let identity = Identity {
+            state,
+            all_dirty: false,
+            ..job.found.identity
+        };
+        apply::dress(&job.to, &identity, Some(job.found.mode), &job.props, [])
+            .at("prepare", path)?;
+        rustix::fs::fsync(&job.to).map_err(|e| unavailable("sync", path, e.into()))?;
+        let to = Place { dir: &dir, name };
+        apply::keep_replaced(&self.tree, &to, &old).at("keep", path)?;
+        rustix::fs::renameat(&self.tree.tmp, job.name.as_str(), &dir, name).at("rename", path)?;
+        self.sync
+            .sync(&dir)
+            .map_err(|e| unavailable("sync", path, e))
+    }
+}
+
+fn verify(file: &File, len: u64, want: u32, path: &ResourcePath) -> Result<(), VolumeError> {
+    let mut buf = vec![0; CHUNK_BYTES];
+    let (mut at, mut crc) = (0, 0);
+    while at < len {
+        let n = (len - at).min(CHUNK_BYTES as u64) as usize;
+        file.read_exact_at(&mut buf[..n], at).at("verify", path)?;
+        crc = crc32c::crc32c_append(crc, &buf[..n]);
+        at += n as u64;
+    }
+    if crc == want {
+        return Ok(());
+    }
+    let source = std::io::Error::other("what was written reads differently");
+    Err(VolumeError::Io {
+        op: "verify",
+        path: path.clone(),
+        source,
+    })
+}
