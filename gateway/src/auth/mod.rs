@@ -4,10 +4,10 @@
 //! several lines: each of its passwords is valid, so that passwords can be changed on all devices without a gap. The
 //! file is read again when it changes.
 //!
-//! Hashes are slow on purpose, so a success is remembered for a minute under a keyed hash of what was sent, and hashing
-//! runs on blocking threads, a few at a time. An address with too many failures waits (503 with Retry-After: a 4xx
-//! would make davfs2 drop a user's upload for good); remembered successes from there still pass.
+//! Hashes are slow on purpose, so a success is remembered for a minute under a keyed hash of what was sent, a failure
+//! too, and hashing runs on blocking threads, a few at a time. What guessing costs an address: see [`failures`].
 
+mod failures;
 mod file;
 
 use std::collections::HashMap;
@@ -24,15 +24,13 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::dav::User;
+use failures::{Failures, Pace};
 use file::{Entry, Stamp};
 pub use file::{UsersError, hash_password};
 
 const REMEMBER: Duration = Duration::from_secs(60);
 const REMEMBERED_MAX: usize = 4096;
-const FAILURES_MAX: u32 = 10;
-const FAILURE_WINDOW: Duration = Duration::from_secs(60);
-const ADDRESSES_MAX: usize = 4096;
-/// Hashes computed at once.
+/// Hashes computed at once for addresses without many failures.
 const HASHERS: usize = 2;
 
 /// What came of a request's credentials.
@@ -44,16 +42,28 @@ pub enum Verdict {
     Known(Arc<User>),
     /// None, or wrong ones: 401.
     Denied,
-    /// Too many failures from this address: 503.
+    /// Too many failures with this name from this address: 503 (a 4xx would make davfs2 drop a user's upload for good).
     Wait,
 }
 
 struct State {
     entries: Arc<Vec<Entry>>,
+    /// Counts the times that `entries` were read: what was verified against older ones is not remembered.
+    generation: u64,
     stamp: Option<Stamp>,
     checked: Instant,
-    remembered: HashMap<u128, (Instant, Arc<User>)>,
-    failures: HashMap<IpAddr, (Instant, u32)>,
+    /// What was sent, and whose it is; `None` is a wrong password.
+    remembered: HashMap<u128, (Instant, Option<Arc<User>>)>,
+    failures: Failures,
+}
+
+impl State {
+    /// The verdict on these credentials, if it was found a short while ago.
+    fn remembers(&self, key: u128) -> Option<Verdict> {
+        let (at, user) = self.remembered.get(&key)?;
+        let verdict = || user.clone().map_or(Verdict::Denied, Verdict::Known);
+        (at.elapsed() < REMEMBER).then(verdict)
+    }
 }
 
 /// The users of one server.
@@ -61,6 +71,8 @@ pub struct Users {
     file: Option<PathBuf>,
     keys: (RandomState, RandomState),
     hashing: Semaphore,
+    /// One hash at a time for all addresses with many failures: guessing leaves the others their hashers.
+    slow: Semaphore,
     state: Mutex<State>,
 }
 
@@ -76,15 +88,17 @@ impl Users {
         };
         let state = State {
             entries: Arc::new(entries),
+            generation: 0,
             stamp,
             checked: Instant::now(),
             remembered: HashMap::new(),
-            failures: HashMap::new(),
+            failures: Failures::default(),
         };
         Ok(Users {
             file,
             keys: Default::default(),
             hashing: Semaphore::new(HASHERS),
+            slow: Semaphore::new(1),
             state: Mutex::new(state),
         })
     }
@@ -108,6 +122,7 @@ impl Users {
             Ok(entries) => {
                 let mut state = self.state.lock();
                 state.entries = Arc::new(entries);
+                state.generation += 1;
                 state.remembered.clear();
                 tracing::info!(file = %path.display(), "users read again");
             }
@@ -140,68 +155,88 @@ impl Users {
         let Some((name, password)) = basic(headers) else {
             return Verdict::Denied;
         };
-        let this = Arc::clone(self);
         let sent = (name, password);
         let key = self.key(&sent);
-        {
+        let pace = {
             let mut state = self.state.lock();
-            if let Some((at, user)) = state.remembered.get(&key)
-                && at.elapsed() < REMEMBER
-                && state.checked.elapsed() < Duration::from_secs(1)
+            if state.checked.elapsed() < Duration::from_secs(1)
+                && let Some(verdict) = state.remembers(key)
             {
-                return Verdict::Known(Arc::clone(user));
+                return verdict;
             }
-            state
-                .failures
-                .retain(|_, (at, _)| at.elapsed() < FAILURE_WINDOW);
-        }
-        let Ok(_permit) = self.hashing.acquire().await else {
-            return Verdict::Wait;
+            state.failures.pace(from, &sent.0, Instant::now())
         };
+        let permit = match pace {
+            Pace::Free => self.hashing.acquire().await.ok(),
+            Pace::Slow(turn) => {
+                tokio::time::sleep_until(turn.into()).await;
+                let queue = tokio::time::timeout(failures::WAIT_MAX, self.slow.acquire());
+                queue.await.ok().and_then(Result::ok)
+            }
+            Pace::Refused => None,
+        };
+        let Some(_permit) = permit else {
+            return self.known_already(key);
+        };
+        let this = Arc::clone(self);
         let verified = tokio::task::spawn_blocking(move || this.verify(&sent, key, from)).await;
         verified.unwrap_or(Verdict::Wait)
     }
 
+    /// For an attempt that is not worth a hash: what is known of it after a look at the file.
+    fn known_already(&self, key: u128) -> Verdict {
+        self.reload_if_changed();
+        self.state.lock().remembers(key).unwrap_or(Verdict::Wait)
+    }
+
     fn verify(&self, sent: &(String, String), key: u128, from: IpAddr) -> Verdict {
         self.reload_if_changed();
-        let entries = {
-            let state = self.state.lock();
-            if let Some((at, user)) = state.remembered.get(&key)
-                && at.elapsed() < REMEMBER
-            {
-                return Verdict::Known(Arc::clone(user));
-            }
-            if state
-                .failures
-                .get(&from)
-                .is_some_and(|(_, n)| *n >= FAILURES_MAX)
-            {
-                return Verdict::Wait;
-            }
-            Arc::clone(&state.entries)
-        };
-        let found = file::verify(&entries, &sent.0, &sent.1);
-        let mut state = self.state.lock();
-        match found {
-            Some(user) => {
-                if state.remembered.len() >= REMEMBERED_MAX {
-                    state.remembered.clear();
+        loop {
+            let (entries, generation) = {
+                let state = self.state.lock();
+                if let Some(verdict) = state.remembers(key) {
+                    return verdict;
                 }
-                state
-                    .remembered
-                    .insert(key, (Instant::now(), Arc::clone(&user)));
-                Verdict::Known(user)
-            }
-            None => {
-                tracing::warn!(address = %from, user = %sent.0, "login failed");
-                if state.failures.len() >= ADDRESSES_MAX {
-                    state.failures.clear();
-                }
-                let slot = state.failures.entry(from).or_insert((Instant::now(), 0));
-                *slot = (Instant::now(), slot.1 + 1);
-                Verdict::Denied
+                (Arc::clone(&state.entries), state.generation)
+            };
+            let found = file::verify(&entries, &sent.0, &sent.1);
+            if let Some(verdict) = self.conclude(found, generation, sent, key, from) {
+                return verdict;
             }
         }
+    }
+
+    /// Remembers what was found; nothing if the users have changed since.
+    fn conclude(
+        &self,
+        found: Option<Arc<User>>,
+        generation: u64,
+        sent: &(String, String),
+        key: u128,
+        from: IpAddr,
+    ) -> Option<Verdict> {
+        let mut state = self.state.lock();
+        if state.generation != generation {
+            return None;
+        }
+        if state.remembered.len() >= REMEMBERED_MAX {
+            state
+                .remembered
+                .retain(|_, (at, user)| user.is_some() && at.elapsed() < REMEMBER);
+            if state.remembered.len() >= REMEMBERED_MAX {
+                state.remembered.clear();
+            }
+        }
+        let now = Instant::now();
+        state.remembered.insert(key, (now, found.clone()));
+        Some(match found {
+            Some(user) => Verdict::Known(user),
+            None => {
+                tracing::warn!(address = %from, user = %sent.0, "login failed");
+                state.failures.count(from, &sent.0, now);
+                Verdict::Denied
+            }
+        })
     }
 
     fn key(&self, sent: &(String, String)) -> u128 {
@@ -270,26 +305,80 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn guessing_makes_an_address_wait_but_not_a_remembered_user() {
-        let (_file, users) = users(&format!("pi:{}\n", bcrypt::hash("right", 4).unwrap()));
-        assert!(matches!(
-            users.judge(&headers("pi", "right"), HOME).await,
-            Verdict::Known(_)
-        ));
-        for _ in 0..FAILURES_MAX {
-            assert!(matches!(
-                users.judge(&headers("pi", "wrong"), HOME).await,
-                Verdict::Denied
-            ));
+    async fn guess(users: &Arc<Users>, name: &str, n: u32) {
+        for i in 0..n {
+            let sent = headers(name, &format!("wrong {i}"));
+            let wrong = users.judge(&sent, HOME).await;
+            assert!(matches!(wrong, Verdict::Denied), "{wrong:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn guessing_slows_its_name_down_but_locks_nobody_out() {
+        let (pi, mo) = (bcrypt::hash("right", 4), bcrypt::hash("mine", 4));
+        let (_file, users) = users(&format!("pi:{}\nmo:{}\n", pi.unwrap(), mo.unwrap()));
+        guess(&users, "pi", failures::FREE).await;
+        // Never seen before, from the same address: another name at once, the guessed name in its turn.
+        for (name, password) in [("mo", "mine"), ("pi", "right")] {
+            let right = users.judge(&headers(name, password), HOME).await;
+            assert!(matches!(right, Verdict::Known(_)), "{name}: {right:?}");
+        }
+        // More guesses at once than turns within the longest wait: the rest is refused without a hash.
+        let many = (0..30).map(|i| {
+            let users = Arc::clone(&users);
+            async move {
+                users
+                    .judge(&headers("pi", &format!("guess {i}")), HOME)
+                    .await
+            }
+        });
+        let judged =
+            tokio::time::timeout(failures::WAIT_MAX * 3, futures_util::future::join_all(many));
+        let judged = judged.await.unwrap();
+        assert!(
+            judged.iter().any(|v| matches!(v, Verdict::Wait)),
+            "{judged:?}"
+        );
+        // Remembered ones pass all the same.
+        let right = users.judge(&headers("pi", "right"), HOME).await;
+        assert!(matches!(right, Verdict::Known(_)), "{right:?}");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_sent_again_and_again_counts_once() {
+        let (_file, users) = users(&format!("pi:{}\n", bcrypt::hash("right", 4).unwrap()));
+        for _ in 0..3 * failures::FREE {
+            let wrong = users.judge(&headers("pi", "outdated"), HOME).await;
+            assert!(matches!(wrong, Verdict::Denied), "{wrong:?}");
+        }
+        let pace = users.state.lock().failures.pace(HOME, "pi", Instant::now());
+        assert_eq!(pace, Pace::Free);
+    }
+
+    #[tokio::test]
+    async fn a_password_verified_against_old_users_is_not_remembered_after_a_reload() {
+        let (file, users) = users(&format!("pi:{}\n", bcrypt::hash("old", 4).unwrap()));
+        let (entries, generation) = {
+            let state = users.state.lock();
+            (Arc::clone(&state.entries), state.generation)
+        };
+        let sent = ("pi".to_string(), "old".to_string());
+        let key = users.key(&sent);
+        let found = file::verify(&entries, &sent.0, &sent.1);
+        assert!(found.is_some());
+        // The users change while the hash is being computed.
+        let new = format!("pi:{}\n", bcrypt::hash("new", 4).unwrap());
+        std::fs::write(file.path(), new).unwrap();
+        users.reload();
+        assert!(
+            users
+                .conclude(found, generation, &sent, key, HOME)
+                .is_none()
+        );
+        assert!(users.state.lock().remembers(key).is_none());
         assert!(matches!(
-            users.judge(&headers("pi", "wrong"), HOME).await,
-            Verdict::Wait
-        ));
-        assert!(matches!(
-            users.judge(&headers("pi", "right"), HOME).await,
-            Verdict::Known(_)
+            users.judge(&headers("pi", "old"), HOME).await,
+            Verdict::Denied
         ));
     }
 

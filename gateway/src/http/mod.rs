@@ -272,7 +272,9 @@ impl Front {
             Verdict::Known(user) => Ok(Some(user)),
             Verdict::Wait => {
                 self.metrics.login_failed(LoginFailure::RateLimited);
-                Err(unavailable("too many failed logins from this address"))
+                Err(unavailable(
+                    "too many failed logins with this name from this address",
+                ))
             }
             Verdict::Denied => {
                 if request.headers().contains_key(header::AUTHORIZATION) {
