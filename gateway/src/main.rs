@@ -36,7 +36,7 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(serve::serve(config))?;
         }
         Request::CheckConfig(raw) => {
-            valid(&raw)?;
+            serve::check_files(&valid(&raw)?)?;
             std::io::stdout().write_all(raw.render().as_bytes())?;
         }
         Request::Status { admin, json } => {

@@ -11,9 +11,9 @@ use tiering::Tier;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Door};
 use crate::auth::Users;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::dav::{Dav, DavOptions};
 use crate::http::{self, Front, Limits, tls};
 use crate::metrics::{Gauge, Metrics};
@@ -235,22 +235,47 @@ impl Tiers {
     }
 }
 
+/// Reads the files that the configuration names: users and certificates.
+///
+/// # Errors
+/// [`ConfigError`] with one line per file that is missing or makes no sense.
+pub fn check_files(config: &Config) -> Result<(Users, Option<tls::Tls>), ConfigError> {
+    let users = Users::open(config.users_file.clone());
+    let passwords = config.users_file.is_some();
+    let tls = config
+        .tls
+        .clone()
+        .map(|files| tls::Tls::open(files, passwords))
+        .transpose();
+    match (users, tls) {
+        (Ok(users), Ok(tls)) => Ok((users, tls)),
+        (users, tls) => {
+            let users = users.err().map(|e| format!("  {e}"));
+            let tls = tls.err().map(|e| format!("  {e}"));
+            Err(ConfigError(users.into_iter().chain(tls).collect()))
+        }
+    }
+}
+
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// What keeps the server from starting, or its state from being flushed at the end.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let passwords = config.users_file.is_some();
-    let users = Arc::new(Users::open(config.users_file.clone())?);
-    let tls = config
-        .tls
-        .clone()
-        .map(|files| tls::Tls::open(files, passwords).map(Arc::new))
-        .transpose()?;
+    let (users, tls) = check_files(&config)?;
+    let (users, tls) = (Arc::new(users), tls.map(Arc::new));
     // Bound before recovery, so that clients wait in the backlog instead of being refused.
     let listener = http::bind(config.listen)?;
     let address = listener.local_addr()?;
     let admin_listener = config.admin_listen.map(http::bind).transpose()?;
+
+    let admin_address = admin_listener.as_ref().and_then(|l| l.local_addr().ok());
+    // Open from before recovery until all is flushed: who asks whether the server is ready gets an answer.
+    let door = Arc::new(Door::default());
+    if let Some(listener) = admin_listener {
+        tokio::spawn(Arc::clone(&door).serve(listener));
+    }
 
     let tiers = open(&config, true).await?;
     let dav_options = DavOptions {
@@ -299,20 +324,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let reload = Arc::new(Notify::new());
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}/");
-    let admin_address = admin_listener.as_ref().and_then(|l| l.local_addr().ok());
-    if let Some(listener) = admin_listener {
-        let admin = Arc::new(Admin {
-            volume: Arc::clone(&tiers.volume),
-            cache: Arc::clone(&tiers.cache),
-            dav: Arc::clone(&dav),
-            metrics: Arc::clone(&tiers.metrics),
-            stopping: Arc::clone(&stopping),
-            reload: Arc::clone(&reload),
-            started: Instant::now(),
-            serving: url.clone(),
-        });
-        tokio::spawn(admin.serve(listener, watch::Receiver::clone(&stopped)));
-    }
+    door.open(Admin {
+        volume: Arc::clone(&tiers.volume),
+        cache: Arc::clone(&tiers.cache),
+        dav: Arc::clone(&dav),
+        metrics: Arc::clone(&tiers.metrics),
+        stopping: Arc::clone(&stopping),
+        reload: Arc::clone(&reload),
+        started: Instant::now(),
+        serving: url.clone(),
+    });
     let expiry = tokio::spawn(async move {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         loop {

@@ -1,29 +1,25 @@
 //! The second listener: health, readiness, metrics, status, locks, drain. Never under the WebDAV root.
 
 pub mod client;
+mod door;
 
-use std::convert::Infallible;
+pub use door::Door;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::dav::Dav;
 use crate::metrics::Metrics;
 use crate::objects::{CacheStatus, ObjectCache};
 use crate::volume::Volume;
-
-/// Admin connections at once.
-const CONNECTIONS_MAX: usize = 64;
 
 /// What the admin listener can see and do.
 pub struct Admin {
@@ -84,6 +80,14 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "text/plain; charset=utf-8", body)
 }
 
+/// 503: it works again in a moment.
+fn later(body: &'static str) -> Reply {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, body);
+    let seconds = HeaderValue::from_static("2");
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    response
+}
+
 fn json(value: &impl Serialize) -> Reply {
     match serde_json::to_vec(value) {
         Ok(body) => reply(StatusCode::OK, "application/json", body),
@@ -92,38 +96,6 @@ fn json(value: &impl Serialize) -> Reply {
 }
 
 impl Admin {
-    /// Serves until `stop` turns true.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-        let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|s| *s) => return,
-            };
-            let Ok((stream, _)) = accepted else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                continue;
-            };
-            let admin = Arc::clone(&self);
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let admin = Arc::clone(&admin);
-                    async move { Ok::<_, Infallible>(admin.answer(request).await) }
-                });
-                let mut http = hyper::server::conn::http1::Builder::new();
-                http.timer(TokioTimer::new())
-                    .header_read_timeout(Duration::from_secs(10));
-                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-                    tracing::debug!(%error, "admin connection ended");
-                }
-                drop(slot);
-            });
-        }
-    }
-
     fn ready(&self) -> bool {
         self.volume.ready() && !self.stopping.load(Ordering::Relaxed)
     }
@@ -141,12 +113,10 @@ impl Admin {
             (&Method::GET | &Method::HEAD, "ready") if self.ready() => {
                 text(StatusCode::OK, "ready\n")
             }
-            (&Method::GET | &Method::HEAD, "ready") => {
-                let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n");
-                response
-                    .headers_mut()
-                    .insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
-                response
+            (&Method::GET | &Method::HEAD, "ready") => later("starting or stopping\n"),
+            // The tiers are being closed.
+            (&Method::POST | &Method::DELETE, _) if self.stopping.load(Ordering::Relaxed) => {
+                later("stopping\n")
             }
             (&Method::GET, "metrics") => reply(
                 StatusCode::OK,

@@ -15,7 +15,9 @@ use crate::volume::ResourcePath;
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
     /// It cannot be read.
-    #[error("users_file {path}: {source}")]
+    #[error(
+        "users_file {path}: cannot be read: {source}; `tierdav hash-password NAME >> {path}` makes one"
+    )]
     Read {
         /// The file.
         path: String,

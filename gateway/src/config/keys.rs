@@ -29,6 +29,8 @@ const fn key(
 
 const SIZE: &str = "bytes, or a number with KiB, MiB, GiB or TiB";
 const TIME: &str = "a number with ms, s, m, h or d";
+const TIME_ABOVE_0: &str = "a number above 0 with ms, s, m, h or d";
+const TIME_FROM_1S: &str = "at least 1s: a number with ms, s, m, h or d";
 const ON_OFF: &str = "true or false";
 
 /// All settings, in the order in which they are shown.
@@ -224,7 +226,7 @@ pub const KEYS: &[Key] = &[
     key(
         "trace_segment_age",
         "1h",
-        TIME,
+        TIME_ABOVE_0,
         "age at which a trace segment is sealed",
     ),
     key(
@@ -260,16 +262,21 @@ pub const KEYS: &[Key] = &[
     key(
         "header_timeout",
         "30s",
-        TIME,
+        TIME_ABOVE_0,
         "longest wait for a request's headers",
     ),
     key(
         "body_idle_timeout",
         "60s",
-        TIME,
+        TIME_ABOVE_0,
         "longest wait for the next bytes of a body, in either direction",
     ),
-    key("lock_timeout_max", "1h", TIME, "longest lock granted"),
+    key(
+        "lock_timeout_max",
+        "1h",
+        TIME_FROM_1S,
+        "longest lock granted",
+    ),
     key(
         "shutdown_grace",
         "30s",

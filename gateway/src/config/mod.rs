@@ -339,6 +339,8 @@ impl Config {
 
     fn gather(c: &mut Checker<'_>) -> Option<Config> {
         let time = |t: &str| units::duration(t);
+        let time_above_0 = |t: &str| units::duration(t).filter(|t| !t.is_zero());
+        let time_from_1s = |t: &str| units::duration(t).filter(|t| t.as_secs() > 0);
         let flag = |t: &str| t.parse::<bool>().ok();
         // Every key is read before the first `?`, so that all faults are seen.
         let root = c.get("root", path);
@@ -408,7 +410,7 @@ impl Config {
         let trace_segment_size = c.get("trace_segment_size", |t| {
             within(units::size(t)?, 64 << 10, 1 << 40)
         });
-        let trace_segment_age = c.get("trace_segment_age", time);
+        let trace_segment_age = c.get("trace_segment_age", time_above_0);
         let trace_retention = c.get("trace_retention", units::size);
         let max_connections = c.get("max_connections", |t| within(t.parse().ok()?, 1, 1_000_000));
         let max_header_bytes = c.get("max_header_bytes", |t| {
@@ -418,9 +420,9 @@ impl Config {
             within(units::size(t)?, 4 << 10, 64 << 20)
         });
         let max_body_bytes = c.get("max_body_bytes", optional(units::size));
-        let header_timeout = c.get("header_timeout", time);
-        let body_idle_timeout = c.get("body_idle_timeout", time);
-        let lock_timeout_max = c.get("lock_timeout_max", time);
+        let header_timeout = c.get("header_timeout", time_above_0);
+        let body_idle_timeout = c.get("body_idle_timeout", time_above_0);
+        let lock_timeout_max = c.get("lock_timeout_max", time_from_1s);
         let shutdown_grace = c.get("shutdown_grace", time);
         let log_json = c.get("log_format", |t| match t {
             "text" => Some(false),
@@ -626,6 +628,20 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} missing in:\n{text}");
         }
+    }
+
+    #[test]
+    fn zero_is_refused_by_name_where_it_would_stop_everything() {
+        let zero = ["header_timeout", "body_idle_timeout", "trace_segment_age"];
+        let text = faults(&zero.map(|key| (key, "0s")));
+        assert!(zero.iter().all(|key| text.contains(key)), "{text}");
+        assert!(text.contains("must be a number above 0"), "{text}");
+        assert!(faults(&[("lock_timeout_max", "500ms")]).contains("at least 1s"));
+        let mut raw = Raw::default();
+        for key in ["max_dirty_age", "shutdown_grace"] {
+            raw.set(key, "0s".into(), Source::Default);
+        }
+        Config::check(&raw).unwrap();
     }
 
     #[test]

@@ -76,6 +76,22 @@ impl Gateway {
         self.restart();
     }
 
+    /// SIGHUP: read users and certificates again.
+    pub fn signal_hup(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("SIGHUP");
+    }
+
+    /// Waits for the end; returns the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("wait").code()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("gateway.log")).unwrap_or_default()
+    }
+
     pub fn restart(&mut self) {
         let (child, address, admin) =
             spawn(self.dir.path(), &self.flags, &self.address.to_string());
@@ -165,7 +181,8 @@ fn spawn(dir: &Path, flags: &[String], listen: &str) -> (Child, SocketAddr, Sock
     let (mut address, mut admin) = (None, None);
     for line in BufReader::new(child.stdout.take().expect("stdout")).lines() {
         let line = line.expect("line");
-        if let Some((_, url)) = line.split_once(" on http://") {
+        let url = line.split_once(" on http://");
+        if let Some((_, url)) = url.or_else(|| line.split_once(" on https://")) {
             address = url.trim_end_matches('/').parse().ok();
         }
         if let Some((_, rest)) = line.split_once("--admin ") {

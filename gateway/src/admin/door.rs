@@ -1,0 +1,70 @@
+//! The admin listener's sockets: open from before recovery until everything is flushed, so that who asks whether the
+//! server is ready is answered, never refused.
+
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::{Admin, Reply, later, text};
+
+/// Admin connections at once.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Answers for the server while there is no [`Admin`] yet.
+#[derive(Default)]
+pub struct Door {
+    admin: OnceLock<Admin>,
+}
+
+impl Door {
+    /// From now on `admin` answers.
+    pub fn open(&self, admin: Admin) {
+        // Called once; a second one would find the first still right.
+        let _ = self.admin.set(admin);
+    }
+
+    /// Serves as long as the process lives.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                continue;
+            };
+            let door = Arc::clone(&self);
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let door = Arc::clone(&door);
+                    async move { Ok::<_, Infallible>(door.answer(request).await) }
+                });
+                let mut http = hyper::server::conn::http1::Builder::new();
+                http.timer(TokioTimer::new())
+                    .header_read_timeout(Duration::from_secs(10));
+                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+                    tracing::debug!(%error, "admin connection ended");
+                }
+                drop(slot);
+            });
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
+        match self.admin.get() {
+            Some(admin) => admin.answer(request).await,
+            None if request.uri().path().trim_end_matches('/') == "/.tierdav/health" => {
+                text(StatusCode::OK, "ok\n")
+            }
+            None => later("starting\n"),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What a request may be: lengths, protocols, connections; and readiness while the server starts and stops.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{Client, Gateway, eventually};
+
+#[test]
+fn what_is_too_long_is_refused_with_its_own_status() {
+    let gateway = Gateway::start(&["--max-header-bytes", "32KiB", "--max-body-bytes", "1MiB"]);
+    let path = format!("/{}", "a/".repeat(9000));
+    assert_eq!(gateway.get(&path).status, 414);
+    let big = "b".repeat(40_000);
+    assert_eq!(
+        gateway.request("GET", "/", &[("X-Big", &big)], b"").status,
+        431
+    );
+    let many: Vec<String> = (0..200).map(|n| format!("X-{n}")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|n| (n.as_str(), "v")).collect();
+    assert_eq!(gateway.request("GET", "/", &many, b"").status, 431);
+    // Refused before the body is sent.
+    let mut client = gateway.connect();
+    client.send_head("PUT", "/f", &[], 1 << 30).unwrap();
+    assert_eq!(client.reply(false).unwrap().status, 413);
+    // A body that does not say its length is cut at the limit.
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    let head = "PUT /g HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let chunk = [b"80000\r\n".as_slice(), &vec![7; 0x80000], b"\r\n"].concat();
+    for _ in 0..4 {
+        if stream.write_all(&chunk).is_err() {
+            break;
+        }
+    }
+    let mut reply = [0; 12];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"HTTP/1.1 413");
+    for name in ["f", "g"] {
+        assert_eq!(gateway.get(&format!("/{name}")).status, 404);
+    }
+}
+
+#[test]
+fn http2_without_tls_is_served_with_prior_knowledge_and_an_upgrade_is_ignored() {
+    let gateway = Gateway::start(&[]);
+    gateway.put("/f", b"either way");
+    let upgrade = [
+        ("Connection", "Upgrade, HTTP2-Settings"),
+        ("Upgrade", "h2c"),
+        ("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
+    ];
+    let reply = gateway.request("GET", "/f", &upgrade, b"");
+    assert_eq!(
+        (reply.status, reply.body.as_slice()),
+        (200, &b"either way"[..])
+    );
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (status, version, body) = runtime.block_on(prior_knowledge(gateway.address));
+    assert_eq!((status, version), (200, http::Version::HTTP_2));
+    assert_eq!(&body[..], b"either way");
+}
+
+async fn prior_knowledge(address: SocketAddr) -> (u16, http::Version, bytes::Bytes) {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let http = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp));
+    let (mut sender, connection) = http.await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("http://{address}/f"));
+    let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let (status, version) = (response.status().as_u16(), response.version());
+    let body = response.into_body().collect().await.unwrap();
+    (status, version, body.to_bytes())
+}
+
+#[test]
+fn more_connections_than_allowed_wait_for_a_slot() {
+    let gateway = Gateway::start(&["--max-connections", "2"]);
+    let mut first = gateway.connect();
+    let mut second = gateway.connect();
+    for client in [&mut first, &mut second] {
+        assert_eq!(
+            client.request("OPTIONS", "/", &[], b"").unwrap().status,
+            200
+        );
+    }
+    let mut third = TcpStream::connect(gateway.address).unwrap();
+    third
+        .write_all(b"OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    third
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let mut reply = [0; 12];
+    assert!(third.read(&mut reply).is_err(), "served beyond the limit");
+    drop(first);
+    third
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    third.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"HTTP/1.1 200");
+}
+
+fn ready(admin: SocketAddr) -> Option<u16> {
+    let mut client = Client::connect(admin).ok()?;
+    let reply = client.request("GET", "/.tierdav/ready", &[], b"").ok()?;
+    assert!(reply.status == 200 || !reply.header("retry-after").is_empty());
+    Some(reply.status)
+}
+
+#[test]
+fn ready_says_503_while_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    std::fs::create_dir(&cache).unwrap();
+    // Reading the cache's object size holds the start up until somebody writes it.
+    let fifo = cache.join("object_size");
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = free.local_addr().unwrap();
+    drop(free);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tierdav"))
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            &admin.to_string(),
+        ])
+        .arg("--root")
+        .arg(dir.path().join("root"))
+        .arg("--cache-dir")
+        .arg(&cache)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("an answer", || ready(admin).is_some());
+    let starting = ready(admin);
+    let mut client = Client::connect(admin).unwrap();
+    let health = client.request("GET", "/.tierdav/health", &[], b"");
+    std::fs::write(&fifo, "4194304\n").unwrap();
+    std::fs::remove_file(&fifo).unwrap();
+    eventually("ready", || ready(admin) == Some(200));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((starting, health.unwrap().status), (Some(503), 200));
+}
+
+#[test]
+fn ready_says_503_until_the_last_request_is_finished() {
+    let mut gateway = Gateway::start(&[]);
+    let big = common::content(1, 32 << 20);
+    assert_eq!(gateway.put("/big", &big).status, 201);
+    let mut client = gateway.connect();
+    client.send_head("GET", "/big", &[], 0).unwrap();
+    let head = client.reply_head().unwrap();
+    assert_eq!(head.status, 200);
+    gateway.signal_term();
+    eventually("stopping", || ready(gateway.admin) == Some(503));
+    // The transfer is still under way: it holds the stop up, and the answer stays.
+    assert_eq!(ready(gateway.admin), Some(503));
+    let mut body = vec![0; big.len()];
+    client.read_exact(&mut body).unwrap();
+    assert!(body == big);
+    drop(client);
+    assert_eq!(gateway.wait(), Some(0));
+    assert_eq!(ready(gateway.admin), None);
+}
