@@ -161,8 +161,9 @@ fn command() -> Command {
             Command::new("drain")
                 .about("Flush everything to the root, so that it holds plain files only")
                 .long_about(
-                    "Flush everything to the root. With --admin, a running server does it and goes on serving; \
-                     without, the server must be stopped, and the cache directory is empty of objects afterwards.",
+                    "Flush everything to the root and drop the copies in the cache: plain files only are left. With --admin, \
+                     a running server does it and goes on serving, so that what is used afterwards comes back into \
+                     the cache; without, the server must be stopped.",
                 )
                 .arg(admin(false)),
         ))

@@ -193,3 +193,41 @@ fn if_none_match_star_on_a_delayed_put_counts_what_only_the_lock_made_as_nothing
     let stranger = gateway.request("PUT", "/other", &[("If-None-Match", "*")], b"x");
     assert!(matches!(stranger.status, 412 | 423), "{}", stranger.status);
 }
+
+#[test]
+fn the_trace_knows_ranges_parts_and_methods_that_are_not_served() {
+    use tiering::trace::Op;
+    let mut gateway = Gateway::start(&[]);
+    gateway.put("/f", &[7; 1000]);
+    gateway.request("GET", "/f", &[("Range", "bytes=100-299")], b"");
+    gateway.request("GET", "/f", &[("Range", "bytes=10-19,900-")], b"");
+    gateway.request("PUT", "/f", &[("Content-Range", "bytes 0-3/*")], b"abcd");
+    assert_eq!(gateway.request("SEARCH", "/f", &[], b"").status, 501);
+    gateway.get("/f");
+    // Killed, the live segment stays as it is: nothing later than a second ago is missing.
+    let dir = gateway.cache().join("trace");
+    let mut seen = Vec::new();
+    common::eventually("the trace", || {
+        let files = std::fs::read_dir(&dir).unwrap().flatten();
+        let live = files
+            .map(|e| e.path())
+            .find(|p| p.extension().is_some_and(|e| e == "live"));
+        let bytes = std::fs::read(live.unwrap()).unwrap();
+        let rows = tiering::trace::read_live(&bytes).unwrap();
+        let ops = [Op::Put, Op::Get, Op::Patch, Op::Other];
+        let rows = rows.filter_map(Result::ok).map(|r| r.record);
+        let rows = rows.filter(|r| ops.contains(&r.op));
+        seen = rows.map(|r| (r.op, r.offset, r.len, r.status)).collect();
+        seen.len() == 6
+    });
+    let expected = [
+        (Op::Put, 0, 1000, 201),
+        (Op::Get, 100, 200, 206),
+        (Op::Get, 10, 110, 206),
+        (Op::Patch, 0, 4, 204),
+        (Op::Other, 0, 0, 501),
+        (Op::Get, 0, 1000, 200),
+    ];
+    assert_eq!(seen, expected);
+    gateway.terminate();
+}

@@ -111,3 +111,25 @@ fn drain_leaves_plain_files_and_an_empty_cache() {
         (vec![], vec![])
     );
 }
+
+#[test]
+fn a_running_server_drains_to_plain_files_and_goes_on() {
+    let gateway = Gateway::start(&["--max-dirty-age", "1h"]);
+    let file = |n: u64| content(n, 50_000 + n as usize);
+    for n in 0..20 {
+        assert_eq!(gateway.put(&format!("/f{n}"), &file(n)).status, 201);
+    }
+    assert_ne!(objects(&gateway, "d"), Vec::<PathBuf>::new());
+    let drained = gateway.command("drain", &["--admin", &gateway.admin.to_string()]);
+    assert!(drained.status.success(), "{drained:?}");
+    let left = (objects(&gateway, "d"), objects(&gateway, "c"));
+    assert_eq!(left, (vec![], vec![]));
+    for n in 0..20 {
+        let plain = std::fs::read(gateway.root().join(format!("f{n}"))).unwrap();
+        assert!(plain == file(n), "{n}");
+        assert!(gateway.get(&format!("/f{n}")).body == file(n), "{n}");
+    }
+    // The cache is used again.
+    assert_eq!(gateway.put("/after", &file(99)).status, 201);
+    assert_ne!(objects(&gateway, "d"), Vec::<PathBuf>::new());
+}

@@ -170,7 +170,7 @@ impl Admin {
     }
 
     async fn drain(&self) -> Reply {
-        match self.cache.flush_all().await {
+        match self.cache.drain_running().await {
             Ok(report) if report.failed > 0 => {
                 let text = format!(
                     "{} objects could not be flushed: they are in the cache tier only\n",

@@ -120,6 +120,10 @@ impl Call<'_> {
                         (r, pieces)
                     }
                 };
+                if let Some(touched) = response.extensions_mut().get_mut::<Touched>() {
+                    touched.offset = parts.first().map_or(0, |p| p.start);
+                    touched.len = parts.iter().map(|p| p.end - p.start).sum();
+                }
                 send(&mut response, reader, pieces).await?;
                 Ok(response)
             }
@@ -153,7 +157,7 @@ impl Call<'_> {
         response.extensions_mut().insert(Touched {
             file: Some(meta.file_id),
             len: meta.len,
-            to: None,
+            ..Touched::default()
         });
         response
     }

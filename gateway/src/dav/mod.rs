@@ -138,7 +138,12 @@ pub struct Served {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Touched {
     pub file: Option<FileId>,
+    /// The first byte that was read or written.
+    pub offset: u64,
+    /// How many were; of several ranges, their sum.
     pub len: u64,
+    /// Only a part of the content was written.
+    pub part: bool,
     pub to: Option<ResourcePath>,
 }
 
@@ -310,8 +315,10 @@ impl Dav {
             bytes,
             Duration::from_nanos(latency_ns),
         );
-        let Some(op) = op_of(method, status) else {
-            return;
+        let op = if touched.part {
+            Op::Patch
+        } else {
+            op_of(method, status)
         };
         self.recorder.record(Record {
             at_ns: started.0,
@@ -323,7 +330,7 @@ impl Dav {
                 .map_or(0, |to| self.recorder.path_id(&to.to_string())),
             file: touched.file.unwrap_or(FileId(0)),
             object: u32::MAX,
-            offset: 0,
+            offset: touched.offset,
             len: touched.len,
             tier: served.tier.into(),
             latency_ns,
@@ -392,8 +399,8 @@ fn makes_names(method: &Method) -> bool {
     matches!(method.as_str(), "PUT" | "PATCH" | "MKCOL" | "LOCK")
 }
 
-fn op_of(method: &Method, status: StatusCode) -> Option<Op> {
-    Some(match method.as_str() {
+fn op_of(method: &Method, status: StatusCode) -> Op {
+    match method.as_str() {
         "GET" | "HEAD" if status == StatusCode::NOT_MODIFIED => Op::Revalidate,
         "GET" => Op::Get,
         "HEAD" => Op::Head,
@@ -408,8 +415,8 @@ fn op_of(method: &Method, status: StatusCode) -> Option<Op> {
         "MOVE" => Op::Move,
         "LOCK" => Op::Lock,
         "UNLOCK" => Op::Unlock,
-        _ => return None,
-    })
+        _ => Op::Other,
+    }
 }
 
 const METHODS_ANY: &str = "OPTIONS, PROPFIND, PROPPATCH, COPY, MOVE, DELETE, LOCK, UNLOCK";

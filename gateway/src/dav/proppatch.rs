@@ -45,15 +45,20 @@ impl Call<'_> {
         let guard = Arc::new(self.guard(Intent::Change).await?);
         let meta = self.stat().await?;
         let target = path.clone();
-        let rule = move |g: &guard::Guard, meta: Option<&Meta>| {
-            g.conditions(meta)?;
-            g.open(&guard::key(&target), false)
-        };
         let Some(meta) = meta else {
             guard.conditions(None)?;
             return Err(Refusal::not_found());
         };
-        rule(&guard, Some(&meta))?;
+        let kind = meta.kind;
+        let rule = move |g: &guard::Guard, meta: Option<&Meta>| {
+            g.conditions(meta)?;
+            if meta.is_some_and(|m| m.kind != kind) {
+                // A file has other properties than a collection.
+                return Err(Refusal::unavailable("the resource was replaced meanwhile"));
+            }
+            g.open(&guard::key(&target), false)
+        };
+        rule.clone()(&guard, Some(&meta))?;
         let steps = parse(&request, meta.kind)?;
         let denied = steps.iter().any(|s| s.action.is_err());
         let mut outcome = StatusCode::OK;
@@ -67,10 +72,12 @@ impl Call<'_> {
                     Err(_) => {}
                 }
             }
-            match self.dav.volume.patch_props(path, changes, executable).await {
+            let (check, reason) = guard::check(&guard, rule);
+            let volume = &self.dav.volume;
+            match volume.patch_props(path, changes, executable, check).await {
                 Ok(()) => {}
                 Err(e @ VolumeError::NoSpace { .. }) => outcome = status::of(&e),
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(guard::refusal(e, &reason)),
             }
         }
         let href = uri::href(path, &self.root, meta.kind == Kind::Collection);

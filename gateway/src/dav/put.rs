@@ -185,6 +185,7 @@ impl Call<'_> {
         part: Option<(u64, Option<u64>)>,
         base: Option<tiering::FileId>,
     ) -> Reply {
+        let mut received = 0;
         match part {
             None => {
                 while let Some(data) = body.next().await? {
@@ -202,6 +203,7 @@ impl Call<'_> {
                     upload.write_at(at, data).await?;
                     at = next;
                 }
+                received = at - start;
                 if end.is_some_and(|end| at != end) {
                     return Err(Refusal::bad_request("the body is shorter than its range"));
                 }
@@ -215,7 +217,13 @@ impl Call<'_> {
         self.dav
             .locks
             .moved_etag(&guard::key(&self.target.path), &guard.claim, &meta.etag);
-        Ok(stored(&meta, created))
+        let mut response = stored(&meta, created);
+        if let Some((start, _)) = part
+            && let Some(touched) = response.extensions_mut().get_mut::<Touched>()
+        {
+            (touched.offset, touched.len, touched.part) = (start, received, true);
+        }
+        Ok(response)
     }
 
     fn last_check(&self, guard: &Arc<Guard>, base: Option<tiering::FileId>) -> (Check, Reason) {
@@ -284,7 +292,7 @@ fn stored(meta: &Meta, created: bool) -> Response<Body> {
     response.extensions_mut().insert(Touched {
         file: Some(meta.file_id),
         len: meta.len,
-        to: None,
+        ..Touched::default()
     });
     response
 }

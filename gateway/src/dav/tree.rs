@@ -72,7 +72,7 @@ impl Call<'_> {
         response.extensions_mut().insert(Touched {
             file: Some(meta.file_id),
             len: meta.len,
-            to: None,
+            ..Touched::default()
         });
         Ok(response)
     }
@@ -169,6 +169,7 @@ impl Call<'_> {
             file: Some(source.file_id),
             len: source.len,
             to: Some(to.path),
+            ..Touched::default()
         };
         response.extensions_mut().insert(touched);
         Ok(response)

@@ -313,6 +313,19 @@ impl ObjectCache {
         Ok(report)
     }
 
+    /// [`ObjectCache::drain`] beside clients; afterwards the cache is used again as before.
+    pub async fn drain_running(self: &Arc<Self>) -> Result<FlushReport, CacheError> {
+        /// Turns the cache on again, also when whoever asked has gone away.
+        struct Again<'a>(&'a ObjectCache);
+        impl Drop for Again<'_> {
+            fn drop(&mut self) {
+                self.0.set_write_around(false);
+            }
+        }
+        let _again = Again(self);
+        self.drain().await
+    }
+
     async fn run(self: &Arc<Self>, job: Job) -> StepReport {
         let bytes = match &job {
             Job::Evict(_) => 0,

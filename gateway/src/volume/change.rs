@@ -56,17 +56,21 @@ impl Volume {
         .await
     }
 
-    /// Applies all changes of properties or none. Too much for the file system is [`VolumeError::NoSpace`].
+    /// Applies all changes of properties or none; `check` gets the resource as it is just before. Too much for the file system is [`VolumeError::NoSpace`].
     pub async fn patch_props(
         &self,
         path: &ResourcePath,
         changes: Vec<PropChange>,
         executable: Option<bool>,
+        check: Check,
     ) -> Result<(), VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         let guard = inner.locks.lock(&[&path]).await;
         hop(move || {
             let _guard = guard;
+            if !check(Some(&inner.found(&path)?.meta)) {
+                return Err(VolumeError::PreconditionFailed { path });
+            }
             inner.set_attributes(&path, changes, executable, false)
         })
         .await

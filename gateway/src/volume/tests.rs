@@ -416,9 +416,14 @@ async fn dead_properties_survive_put_move_copy_and_reopen_and_507_when_too_large
         xml: b"<x/>".to_vec(),
     };
     put(&v, "/a", b"1").await.unwrap();
-    v.patch_props(&p("/a"), vec![PropChange::Set(prop.clone())], Some(true))
-        .await
-        .unwrap();
+    v.patch_props(
+        &p("/a"),
+        vec![PropChange::Set(prop.clone())],
+        Some(true),
+        unchecked(),
+    )
+    .await
+    .unwrap();
     put(&v, "/a", b"2").await.unwrap();
     v.rename(&p("/a"), &p("/b"), true, unchecked())
         .await
@@ -443,7 +448,13 @@ async fn dead_properties_survive_put_move_copy_and_reopen_and_507_when_too_large
         },
         PropChange::Set(large),
     ];
-    let refused = v.patch_props(&p("/b"), set, Some(false)).await;
+    let no = Box::new(|_: Option<&Meta>| false);
+    let refused = v.patch_props(&p("/b"), set.clone(), Some(false), no).await;
+    assert!(matches!(
+        refused,
+        Err(VolumeError::PreconditionFailed { .. })
+    ));
+    let refused = v.patch_props(&p("/b"), set, Some(false), unchecked()).await;
     assert!(matches!(refused, Err(VolumeError::NoSpace { .. })));
     assert_eq!(v.props(&p("/b")).await.unwrap(), vec![prop]);
     assert!(v.stat(&p("/b")).await.unwrap().executable);
@@ -594,9 +605,14 @@ async fn the_log_rebuilds_all_that_was_acknowledged_over_a_tree_of_any_age() {
         name: "x".into(),
         xml: b"<x/>".to_vec(),
     };
-    v.patch_props(&p("/a"), vec![PropChange::Set(prop.clone())], None)
-        .await
-        .unwrap();
+    v.patch_props(
+        &p("/a"),
+        vec![PropChange::Set(prop.clone())],
+        None,
+        unchecked(),
+    )
+    .await
+    .unwrap();
     put(&v, "/gone", b"4").await.unwrap();
     v.remove(&p("/gone"), unchecked()).await.unwrap();
     v.inner.cleaner.finish();
