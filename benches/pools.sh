@@ -28,11 +28,10 @@ POOLS="bench-$$"
 # Writes and reads of both sides stay in the cache pool, on one OSD.
 gateway_start --cache-capacity 8GiB --policy lru --max-dirty-age 1h --log-level error
 python3 - "$URL" "$CEPH" "$ROUNDS" "$SECONDS_EACH" "$WORK" <<'P'
-import http.client, json, os, re, statistics, subprocess, sys, threading, time, urllib.parse
+import os, re, statistics, subprocess, sys
 url, ceph, rounds, seconds, work = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-host = urllib.parse.urlparse(url).netloc
 
-def bench(kind, size, threads, cleanup=False):
+def bench(kind, size, threads):
     """Operations per second of rados bench in the cache pool."""
     args = [ceph, "rados", "-p", "tierdav-cache", "-N", "rados-bench", "bench", str(seconds), kind, "-t", str(threads)]
     if kind == "write":
@@ -44,33 +43,21 @@ def clear():
     subprocess.run([ceph, "rados", "-p", "tierdav-cache", "-N", "rados-bench", "cleanup"], capture_output=True)
 
 def ours(method, size, threads, names):
-    """Requests per second, one connection a thread."""
-    body = os.urandom(size)
-    stop = time.monotonic() + seconds
-    counts = [0] * threads
-    def client(n):
-        connection = http.client.HTTPConnection(host)
-        i = n
-        while time.monotonic() < stop:
-            path = f"/{size}-{i % names}"
-            connection.request(method, path, body if method == "PUT" else None)
-            reply = connection.getresponse()
-            while reply.read(1 << 20):
-                pass
-            assert reply.status in (200, 201, 204), reply.status
-            counts[n] += 1
-            i += threads
-        connection.close()
-    clients = [threading.Thread(target=client, args=(n,)) for n in range(threads)]
-    began = time.monotonic()
-    [c.start() for c in clients]; [c.join() for c in clients]
-    return sum(counts) / (time.monotonic() - began)
-
-def wrk(size, threads, names):
+    """Requests per second of wrk, so many connections."""
     script = os.path.join(work, "wrk.lua")
+    body = os.path.join(work, "body")
+    with open(body, "wb") as f:
+        f.write(os.urandom(size))
     with open(script, "w") as f:
-        f.write(f'local i = 0\nrequest = function() i = i + 1; return wrk.format("GET", "/{size}-" .. (i % {names})) end\n')
-    out = subprocess.run(["wrk", "-t1", f"-c{threads}", f"-d{seconds}s", "-s", script, url], capture_output=True, text=True, check=True).stdout
+        f.write(f"""
+local i = 0
+local body = nil
+init = function() if "{method}" == "PUT" then body = io.open("{body}", "rb"):read("*a") end end
+request = function() i = i + 1; return wrk.format("{method}", "/{size}-" .. (i % {names}), nil, body) end
+""")
+    command = ["wrk", "-t1", f"-c{threads}", f"-d{seconds}s", "-s", script, url]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in out and "Socket errors" not in out, out
     return float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
 
 rows = []
@@ -81,9 +68,7 @@ for label, size, threads, names in [("4 MiB", 4 << 20, 16, 64), ("64 KiB", 64 <<
         got["rados read"].append(bench("rand", size, threads))
         clear()
         got["PUT"].append(ours("PUT", size, threads, names))
-        for n in range(names):
-            pass
-        got["GET"].append(wrk(size, threads, names))
+        got["GET"].append(ours("GET", size, threads, names))
     for mine, theirs in (("PUT", "rados write"), ("GET", "rados read")):
         a, b = statistics.median(got[mine]), statistics.median(got[theirs])
         ratios = [x / y for x, y in zip(got[mine], got[theirs])]

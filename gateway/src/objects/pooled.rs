@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::RwLock;
 use tiering::{ActionKind, Event, FileId, ObjectId, Reason, Tier};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -56,6 +57,8 @@ pub(super) struct Purge {
 pub(super) struct PoolSide {
     writes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    /// Held by readers from the look at a name to the pin of its version.
+    looking: RwLock<()>,
     pub purges: mpsc::UnboundedSender<Purge>,
     pub queue: parking_lot::Mutex<Option<mpsc::UnboundedReceiver<Purge>>>,
     pub runtime: tokio::runtime::Handle,
@@ -68,6 +71,7 @@ impl PoolSide {
         PoolSide {
             writes: room(),
             reads: room(),
+            looking: RwLock::new(()),
             purges,
             queue: parking_lot::Mutex::new(Some(queue)),
             runtime,
@@ -79,6 +83,12 @@ impl ObjectCache {
     /// The pools, when content lives there.
     pub fn pools(&self) -> Option<&Arc<dyn Pools>> {
         self.pools.as_ref()
+    }
+
+    /// Looks a version up and pins it: as long as `look` runs, no version that it may find is removed.
+    pub fn while_looking<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _looking = self.pool_side.as_ref().map(|side| side.looking.read());
+        look()
     }
 
     /// Runs `work` behind the requests.
@@ -368,6 +378,8 @@ impl ObjectCache {
     pub fn purge(&self, file: FileId, len: Option<u64>) {
         let Some(side) = &self.pool_side else { return };
         let purge = Purge { file, len };
+        // Who found the name before it went has pinned the version after this.
+        drop(side.looking.write());
         let mut core = self.core.lock();
         core.queue.cancel(file);
         if let Some(len) = len {

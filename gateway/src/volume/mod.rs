@@ -294,6 +294,11 @@ impl Inner {
         path: &ResourcePath,
         io: IoContext,
     ) -> Result<(Found, ContentReader), VolumeError> {
+        if self.cache.pools().is_some()
+            && let Some(opened) = self.open_pooled(path, io)?
+        {
+            return Ok(opened);
+        }
         for _ in 0..READ_TRIES {
             let file = self.tree.file(path).at("open", path)?;
             let found = match tree::look_fd(&file).at("open", path)? {
@@ -307,13 +312,16 @@ impl Inner {
                 self.cache.drop_clean(stale);
             }
             let id = found.meta.file_id;
-            let reader = if found.pooled() {
-                self.cache.pooled_reader(id, found.meta.len, io)
-            } else {
-                self.cache.reader(id, found.meta.len, Arc::new(file), io)
-            };
-            // Objects of a dirty or pooled version vanish with its name. Pinned now; was it in time?
-            if (found.dirty() || found.pooled()) && !self.still(path, id)? {
+            if found.pooled() {
+                // It was a plain file a moment ago.
+                match self.open_pooled(path, io)? {
+                    Some(opened) => return Ok(opened),
+                    None => continue,
+                }
+            }
+            let reader = self.cache.reader(id, found.meta.len, Arc::new(file), io);
+            // Objects of a dirty version vanish with its name. Pinned now; was it in time?
+            if found.dirty() && !self.still(path, id)? {
                 continue;
             }
             self.recent.lock().put(id, path.clone());
@@ -324,6 +332,24 @@ impl Inner {
             path: path.clone(),
             source: io::Error::other("overwritten again and again"),
         })
+    }
+
+    /// Opens a file whose content is in pools, if this is one: the placeholder itself need not be opened.
+    fn open_pooled(
+        &self,
+        path: &ResourcePath,
+        io: IoContext,
+    ) -> Result<Option<(Found, ContentReader)>, VolumeError> {
+        self.cache
+            .while_looking(|| match self.tree.find(path).at("open", path)? {
+                Entry::Found(found) if found.meta.kind == Kind::File && found.pooled() => {
+                    let reader = self
+                        .cache
+                        .pooled_reader(found.meta.file_id, found.meta.len, io);
+                    Ok(Some((*found, reader)))
+                }
+                Entry::Found(_) | Entry::Absent | Entry::Other => Ok(None),
+            })
     }
 
     fn still(&self, path: &ResourcePath, id: FileId) -> Result<bool, VolumeError> {

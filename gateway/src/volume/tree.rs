@@ -40,6 +40,9 @@ pub(crate) struct Tree {
     root: OwnedFd,
     symlinks: Symlinks,
     hidden_real: PathBuf,
+    /// Syncing a directory makes the inodes that its entries name durable, too: the file system writes both, in order, to one
+    /// journal (ext4, XFS). Others, CephFS among them, want each file synced.
+    pub journals_inodes: bool,
     /// `.tierdav`.
     pub hidden: OwnedFd,
     /// `.tierdav/tmp`: prepared and discarded things.
@@ -47,6 +50,9 @@ pub(crate) struct Tree {
     /// `.tierdav/dirty`: a second name for each file with dirty objects.
     pub dirty: OwnedFd,
 }
+
+/// `f_type` of ext4 and XFS (statfs(2)).
+const JOURNALS_INODES: [u32; 2] = [0xef53, 0x5846_5342];
 
 const DIR: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -75,7 +81,9 @@ impl Tree {
         let hidden = sub(&root, HIDDEN)?;
         let (tmp, dirty) = (sub(&hidden, "tmp")?, sub(&hidden, "dirty")?);
         let hidden_real = std::fs::read_link(proc_path(&hidden, None))?;
+        let kind = rustix::fs::fstatfs(&root)?.f_type;
         Ok(Tree {
+            journals_inodes: JOURNALS_INODES.contains(&(kind as u32)),
             root,
             symlinks,
             hidden_real,

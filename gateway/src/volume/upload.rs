@@ -361,7 +361,7 @@ impl Inner {
         let identity =
             apply::dress(&prepared.tree, &identity, mode, &props, dirty).at("prepare", path)?;
         let stat = tree::statx(&prepared.tree, "", AtFlags::EMPTY_PATH).at("stat", path)?;
-        self.settle_before_commit(path, &prepared, staged.tree_written)?;
+        self.settle_before_commit(path, &prepared, &staged)?;
 
         let record = || Record::Put {
             path: path.clone(),
@@ -425,8 +425,9 @@ impl Inner {
         &self,
         path: &ResourcePath,
         prepared: &Prepared,
-        in_tree: bool,
+        staged: &Staged,
     ) -> Result<(), VolumeError> {
+        let in_tree = staged.tree_written;
         match (self.durability, self.log.is_some()) {
             (Durability::Relaxed, _) => Ok(()),
             // Staging synced the bytes; replay restores attributes, but must find the file.
@@ -435,6 +436,8 @@ impl Inner {
                 .sync(&self.tree.tmp)
                 .map_err(|e| unavailable("sync", path, e)),
             (Durability::Commit, true) => Ok(()),
+            // A placeholder has no bytes, only an inode: the journal has that before the name.
+            (Durability::Commit, false) if staged.pooled && self.tree.journals_inodes => Ok(()),
             (Durability::Commit, false) => {
                 rustix::fs::fsync(&prepared.tree).map_err(|e| unavailable("sync", path, e.into()))
             }
