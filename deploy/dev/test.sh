@@ -54,7 +54,7 @@ cluster() {
 unit() {
     local log status passes fails
     log=$(mktemp)
-    cargo test --workspace --features gateway/rados --no-fail-fast 2>&1 | tee "$log"
+    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} cargo test --workspace --features gateway/rados --no-fail-fast 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     read -r passes fails < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
     rm -f "$log"

@@ -586,3 +586,42 @@ fn plain_files_are_taken_into_pools_and_out_again_and_stay_the_same_resources() 
         "the same resources, from plain files again"
     );
 }
+
+/// Mixed load with promotions, flushes and evictions at full tilt, for `TIERDAV_MIXED_SECONDS` (the suite: 300).
+#[test]
+fn after_a_mixed_load_with_moves_at_full_tilt_a_deep_scrub_finds_nothing() {
+    let _whole = CLUSTER.read();
+    let seconds = std::env::var("TIERDAV_MIXED_SECONDS");
+    let seconds = seconds.ok().and_then(|s| s.parse().ok()).unwrap_or(10);
+    let mut p = Pools::start(&[
+        "--object-size",
+        "64KiB",
+        "--max-dirty-age",
+        "100ms",
+        "--cache-capacity",
+        "2MiB",
+        "--migrate-in-flight",
+        "16",
+        "--policy",
+        "lru",
+    ]);
+    let (done, refused) = under_load(&p.gateway, || {
+        std::thread::sleep(Duration::from_secs(seconds));
+    });
+    let tiers = p.status()["tiers"].clone();
+    println!(
+        "{done} operations in {seconds} s; promoted {}, flushed {}, evicted {}",
+        tiers["promoted"], tiers["flushed"], tiers["evicted"]
+    );
+    assert_eq!(refused, 0);
+    for moved in ["promoted", "flushed", "evicted"] {
+        assert!(
+            tiers[moved]["objects"].as_u64() > Some(20),
+            "{moved}: {tiers}"
+        );
+    }
+    assert_eq!(p.gateway.terminate(), Some(0));
+    let (code, report) = p.scrub(&["--deep"]);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report["checked_objects"].as_u64() > Some(20));
+}

@@ -73,6 +73,8 @@ pub(super) struct Core {
     pub pins: HashMap<FileId, Pin>,
     pub queue: Queue,
     pub history: History,
+    /// Versions whose objects are being removed from the pools: nothing of them is promoted any more.
+    pub purging: HashSet<FileId>,
     /// Dirty objects whose bytes are lost; never retried, never forgotten.
     pub damaged: HashSet<ObjectId>,
     scratch: Vec<Action>,
@@ -171,6 +173,7 @@ impl ObjectCache {
                 pins: HashMap::new(),
                 queue: Queue::default(),
                 history: History::default(),
+                purging: HashSet::new(),
                 damaged: HashSet::new(),
                 scratch: Vec::new(),
             }),
@@ -608,6 +611,7 @@ impl ObjectCache {
             };
             if let (Some(side), Some(purge)) = (&self.pool_side, purge) {
                 // The purge removes the objects.
+                core.purging.insert(file);
                 let _ = side.purges.send(purge);
                 return;
             }
@@ -644,7 +648,7 @@ impl ObjectCache {
 
     /// Asks the policy where a new object goes, and reserves its room.
     pub(super) fn place(&self, id: ObjectId, len: u32) -> Tier {
-        if !self.has_cache() || self.write_around.load(Ordering::Relaxed) {
+        if !self.has_cache() || self.write_around.load(Ordering::Relaxed) || self.is_cache_away() {
             return Tier::Backing;
         }
         let mut core = self.core.lock();
@@ -738,7 +742,8 @@ impl Core {
 
     /// Objects that a move may be started on.
     pub fn may_move(&self, id: ObjectId, kind: ActionKind) -> bool {
-        if self.is_doomed(id.file) || self.damaged.contains(&id) {
+        if self.is_doomed(id.file) || self.purging.contains(&id.file) || self.damaged.contains(&id)
+        {
             return false;
         }
         let state = self.residency.get(id).map(|e| e.state);

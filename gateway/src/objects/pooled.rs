@@ -11,12 +11,12 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tiering::{ActionKind, Event, FileId, ObjectId, Reason, Tier};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -43,6 +43,8 @@ const REMOVED_AT_ONCE: usize = 16;
 const PURGES_AT_ONCE: usize = 4;
 /// After so many absent objects in a row, a version of unknown length has no more: more than one upload has under way.
 const ABSENT_ENDS: u32 = 64;
+/// How long a cache pool that did not answer gets no new objects.
+const CACHE_AWAY: Duration = Duration::from_secs(10);
 /// Until a failed removal is tried again.
 const PURGE_RETRY: Duration = Duration::from_secs(5);
 
@@ -57,10 +59,11 @@ pub(super) struct Purge {
 pub(super) struct PoolSide {
     writes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    away_until: Mutex<Option<Instant>>,
     /// Held by readers from the look at a name to the pin of its version.
     looking: RwLock<()>,
     pub purges: mpsc::UnboundedSender<Purge>,
-    pub queue: parking_lot::Mutex<Option<mpsc::UnboundedReceiver<Purge>>>,
+    pub queue: Mutex<Option<mpsc::UnboundedReceiver<Purge>>>,
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -71,9 +74,10 @@ impl PoolSide {
         PoolSide {
             writes: room(),
             reads: room(),
+            away_until: Mutex::new(None),
             looking: RwLock::new(()),
             purges,
-            queue: parking_lot::Mutex::new(Some(queue)),
+            queue: Mutex::new(Some(queue)),
             runtime,
         }
     }
@@ -89,6 +93,19 @@ impl ObjectCache {
     pub fn while_looking<T>(&self, look: impl FnOnce() -> T) -> T {
         let _looking = self.pool_side.as_ref().map(|side| side.looking.read());
         look()
+    }
+
+    /// The cache pool did not answer: for a while, nobody else needs to wait for it.
+    pub(super) fn leave_cache_alone(&self) {
+        if let Some(side) = &self.pool_side {
+            *side.away_until.lock() = Some(Instant::now() + CACHE_AWAY);
+        }
+    }
+
+    /// Whether the cache pool did not answer a moment ago.
+    pub(super) fn is_cache_away(&self) -> bool {
+        let until = self.pool_side.as_ref().and_then(|s| *s.away_until.lock());
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Runs `work` behind the requests.
@@ -394,6 +411,7 @@ impl ObjectCache {
             }
             None => {
                 core.take_version(file);
+                core.purging.insert(file);
                 let _ = side.purges.send(purge);
             }
         }
@@ -475,7 +493,10 @@ impl ObjectCache {
             Err(e) => Err(CacheError::pool("remove", ObjectId::new(file, 0), e)),
         };
         match done {
-            Ok(()) => ControlFlow::Continue(()),
+            Ok(()) => {
+                self.core.lock().purging.remove(&file);
+                ControlFlow::Continue(())
+            }
             Err(error) => {
                 tracing::warn!(%file, %error, "cannot remove a version's objects; tried again");
                 ControlFlow::Break(purge)

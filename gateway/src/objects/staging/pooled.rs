@@ -438,6 +438,9 @@ impl Shared {
         if let Some(Err(error)) = in_cache {
             self.cache.release(u64::from(info.len));
             self.cache.note_cache_error(id, &error);
+            if !matches!(error, PoolError::Full) {
+                self.cache.leave_cache_alone();
+            }
             if in_data.is_none() {
                 in_data = Some(
                     self.pools
