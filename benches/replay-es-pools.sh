@@ -4,10 +4,10 @@
 # in the SSD pool. The HDD pool's OSD is on a loop device that the kernel throttles to 120 operations and 160 MB per second.
 # Every byte read back is checked. Needs root and Debian's Ceph.
 #
-#   benches/replay-es-pools.sh [ROUNDS]
+#   benches/replay-es-pools.sh [ROUNDS [WHICH]]     WHICH: a word in the name of the runs wanted: HDD, tiered or SSD
 set -euo pipefail
 . "$(dirname "$0")/../deploy/dev/lib.sh"
-ROUNDS=${1:-1}
+ROUNDS=${1:-1} WHICH=${2:-}
 CEPH=$REPO/deploy/dev/ceph.sh
 cargo build --release --quiet --manifest-path "$REPO/Cargo.toml" --package gateway --package trace-replay --features gateway/rados
 BIN="${CARGO_TARGET_DIR:-$REPO/target}/release" TIERDAV="$BIN/tierdav"
@@ -20,6 +20,7 @@ for round in $(seq "$ROUNDS"); do
     for run in "HDD pool only:tierdav-data:none:none" "tiered, 143 MiB cache:tierdav-data:tierdav-cache:cost-benefit" \
         "SSD pool only:tierdav-cache:none:none"; do
         IFS=: read -r name data cache policy <<< "$run"
+        [[ "$name" = *"$WHICH"* ]] || continue
         : > "$WORK/out"
         "$TIERDAV" serve --root "$WORK/root" --ceph-conf "$TIERDAV_CEPH_DIR/ceph.conf" --data-pool "$data" --cache-pool "$cache" \
             --ceph-namespace "replay-$round-${data#tierdav-}-$policy" --policy "$policy" --cache-capacity 143MiB \

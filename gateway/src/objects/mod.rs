@@ -42,6 +42,8 @@ mod throttle;
 mod tree;
 
 #[cfg(test)]
+mod contract;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod test_pools;

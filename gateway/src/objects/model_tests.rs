@@ -531,29 +531,13 @@ proptest! {
 #[cfg(feature = "rados")]
 #[test]
 fn over_rados_pools_any_sequence_agrees_with_memory() {
-    use crate::rados::{RadosOptions, RadosPools};
-    let dir = std::env::var("TIERDAV_CEPH_DIR")
-        .expect("needs a cluster: deploy/dev/ceph.sh up, then eval \"$(deploy/dev/ceph.sh env)\"");
-    let case = AtomicU64::new(0);
-    let began = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos();
     let config = ProptestConfig {
         cases: 24,
         ..ProptestConfig::default()
     };
     proptest!(config, |(ops in ops())| {
-        let pools = RadosPools::connect(RadosOptions {
-            conf: std::path::Path::new(&dir).join("ceph.conf"),
-            user: "client.tierdav".into(),
-            cache_pool: Some("tierdav-cache".into()),
-            data_pool: "tierdav-data".into(),
-            namespace: format!("model-{began}-{}", case.fetch_add(1, Ordering::Relaxed)),
-            op_timeout: std::time::Duration::from_secs(30),
-        })
-        .unwrap();
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(run(ops, Some(Arc::new(pools))));
+        let pools = super::test_pools::rados("model");
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(run(ops, Some(pools)));
     });
 }
 

@@ -28,7 +28,7 @@ pub enum Mark {
 
 /// A pool of objects, blocking: callers are on blocking threads.
 ///
-/// Every implementation passes `contract::suite`, bare and with faults injected.
+/// Every implementation passes the tests in `contract.rs`, bare and with faults injected.
 ///
 /// The caller guarantees: an `id` is written by one thread at a time; the bytes of an `id` never change
 /// (a repeated `put` carries the same bytes); `data.len() == object.len`.
