@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod content;
+pub mod convert;
 pub mod exchange;
 pub mod info;
 pub mod plan;
@@ -14,3 +15,4 @@ pub mod replay;
 pub mod report;
 pub mod simulate;
 pub mod trace;
+pub mod write;

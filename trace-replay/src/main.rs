@@ -9,7 +9,7 @@ use trace_replay::client::Target;
 use trace_replay::exchange::Verify;
 use trace_replay::plan::{self, Writes};
 use trace_replay::replay::{self, Speed};
-use trace_replay::{info, read, simulate};
+use trace_replay::{convert, info, read, simulate};
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
 #[derive(Parser)]
@@ -28,12 +28,18 @@ struct Cli {
 enum Command {
     /// Counts, sizes, working set and reuse of a trace.
     Info {
-        /// A CSV trace (plain, .xz or .zst).
+        /// A trace of any format that `convert` reads.
         trace: PathBuf,
         /// Prints JSON instead of text.
         #[arg(long)]
         json: bool,
     },
+    /// Translates a trace from one format to another.
+    ///
+    /// Streams: memory does not grow with the trace, except for one number per object when oracleGeneral is
+    /// written. What cannot be read or expressed is counted by reason and shown on standard error.
+    #[command(after_help = convert::EXAMPLES)]
+    Convert(convert::Args),
     /// What each policy would have done with the recorded load: hits, bytes moved, disk time, response times.
     Simulate(Box<simulate::Args>),
     /// Sends the recorded operations as WebDAV requests and checks every byte that comes back.
@@ -52,7 +58,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct ReplayArgs {
-    /// A CSV trace (plain, .xz or .zst).
+    /// A trace of any format that `convert` reads.
     trace: PathBuf,
     /// Address of the server, http:// only.
     #[arg(long, value_name = "URL")]
@@ -109,6 +115,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             } else {
                 print!("{}", info.text());
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Convert(args) => {
+            let summary = convert::convert(&args)?;
+            eprint!("{}", summary.text());
             Ok(ExitCode::SUCCESS)
         }
         Command::Simulate(args) => {

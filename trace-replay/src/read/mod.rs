@@ -1,14 +1,22 @@
 //! Lazy trace readers behind one trait, and the detection of which one a path needs.
 
 mod csv;
+mod fio;
+mod lines;
+mod msr;
+mod oracle;
 mod segments;
 
 pub use self::csv::CsvReader;
+use self::lines::LineReader;
+use self::oracle::OracleReader;
+pub use self::oracle::RECORD_BYTES as ORACLE_RECORD_BYTES;
 pub use self::segments::SegmentReader;
 
 use crate::trace::{Entry, Level};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -33,23 +41,32 @@ pub enum ReadError {
     },
 }
 
-/// Lines that could not be used, and the first one of each reason.
+/// Lines that could not be used, counted by reason, and the first ones.
 #[derive(Debug, Default, Clone, serde::Serialize)]
 pub struct Unusable {
     /// How many lines were left out.
     pub lines: u64,
-    /// Examples, each with file, line and column: at most [`Unusable::EXAMPLES`].
+    /// How many for which kind of reason.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// Examples, each with file, line and column: at most [`Unusable::EXAMPLES`] of a kind.
     pub examples: Vec<String>,
 }
 
 impl Unusable {
-    /// How many examples are kept.
+    /// How many examples of one kind of reason are kept.
     pub const EXAMPLES: usize = 8;
 
     /// Counts one more line.
     pub fn add(&mut self, example: impl FnOnce() -> String) {
+        self.add_as("unusable row", example);
+    }
+
+    /// Counts one more line that was left out for a `reason` of this kind.
+    pub fn add_as(&mut self, reason: &'static str, example: impl FnOnce() -> String) {
         self.lines += 1;
-        if self.examples.len() < Self::EXAMPLES {
+        let count = self.reasons.entry(reason).or_default();
+        *count += 1;
+        if *count <= Self::EXAMPLES as u64 {
             self.examples.push(example());
         }
     }
@@ -65,9 +82,33 @@ pub trait Reader {
     fn unusable(&self) -> &Unusable;
 }
 
-/// Opens a trace: a segment of the gateway (`.parquet`, `.live`), a directory of them, or a CSV file (plain, `.xz`, `.zst`).
+/// A kind of trace that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Segments of the gateway: `.parquet`, `.live`, or a directory of them.
+    Segments,
+    /// This tool's CSV, with a header line.
+    Csv,
+    /// fio's I/O log, version 2 or 3.
+    Fio,
+    /// MSR Cambridge block trace (CSV without header).
+    Msr,
+    /// libCacheSim's oracleGeneral (binary records of 24 bytes).
+    OracleGeneral,
+}
+
+/// Bytes that are looked at to tell the format.
+const HEAD_BYTES: u64 = 4096;
+
+/// Opens a trace of any known format (plain, `.xz` or `.zst`) and finds out which one it is.
 pub fn open(path: &Path) -> Result<Box<dyn Reader>, ReadError> {
-    if path.is_dir() || segments::is_segment(path) {
+    open_as(path, None)
+}
+
+/// Opens a trace; without a `format` it is told by the content.
+pub fn open_as(path: &Path, format: Option<Format>) -> Result<Box<dyn Reader>, ReadError> {
+    let by_name = path.is_dir() || segments::is_segment(path);
+    if format == Some(Format::Segments) || (format.is_none() && by_name) {
         return Ok(Box::new(SegmentReader::new(path)?));
     }
     let io = |source| ReadError::Io {
@@ -75,10 +116,64 @@ pub fn open(path: &Path) -> Result<Box<dyn Reader>, ReadError> {
         source,
     };
     let file = File::open(path).map_err(io)?;
-    Ok(Box::new(CsvReader::new(
-        decompress(path, file).map_err(io)?,
-        path,
-    )?))
+    let mut input = decompress(path, file).map_err(io)?;
+    let mut head = Vec::new();
+    (&mut input)
+        .take(HEAD_BYTES)
+        .read_to_end(&mut head)
+        .map_err(io)?;
+    let format = match format {
+        Some(format) => format,
+        None => detect(&head).ok_or_else(|| ReadError::Format {
+            path: path.to_path_buf(),
+            reason: "neither text nor records of a known kind; name the format with --from".into(),
+        })?,
+    };
+    let input: Box<dyn Read> = Box::new(Cursor::new(head).chain(input));
+    Ok(match format {
+        Format::Csv | Format::Segments => Box::new(CsvReader::new(input, path)?),
+        Format::Fio => Box::new(LineReader::new(input, path, fio::Fio::default())),
+        Format::Msr => Box::new(LineReader::new(input, path, msr::Msr::default())),
+        Format::OracleGeneral => Box::new(OracleReader::new(input, path)),
+    })
+}
+
+/// Tells the format by the first bytes. Text that is nothing else is taken for our CSV, whose reader says what is missing.
+fn detect(head: &[u8]) -> Option<Format> {
+    if head.contains(&0) {
+        // Object numbers and sizes are far below the ends of their ranges: any text encoding would look different.
+        let later = |r: &[u8]| {
+            r[..4]
+                .iter()
+                .rev()
+                .fold(0_u32, |t, b| t << 8 | u32::from(*b))
+        };
+        let times: Vec<u32> = head.chunks_exact(oracle::RECORD_BYTES).map(later).collect();
+        return (!times.is_empty() && times.is_sorted()).then_some(Format::OracleGeneral);
+    }
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    if line.starts_with("fio version ") {
+        return Some(Format::Fio);
+    }
+    let fields: Vec<&str> = line.trim().split(',').collect();
+    let number = |i: usize| {
+        fields
+            .get(i)
+            .is_some_and(|f: &&str| f.parse::<u64>().is_ok())
+    };
+    if fields.len() == 7 && number(0) && number(4) && number(5) {
+        return Some(Format::Msr);
+    }
+    Some(Format::Csv)
+}
+
+/// Refuses what no file can hold: larger offsets are garbage.
+fn check_end(offset: u64, length: u64) -> Result<(), ()> {
+    match offset.checked_add(length) {
+        Some(end) if end <= 1 << 50 => Ok(()),
+        _ => Err(()),
+    }
 }
 
 /// Wraps `file` in the decompressor that its name asks for.

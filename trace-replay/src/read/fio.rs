@@ -1,0 +1,74 @@
+//! fio's I/O logs, versions 2 and 3.
+//!
+//! Version 3, real lines: `163 /tmp/j.0.0 open`, `168 /tmp/j.0.0 read 0 4096` (microseconds since the job began).
+//! Version 2 has no time in front; `FILE wait MICROSECONDS 0` moves the clock, each relative to the one before.
+
+use super::lines::{Bad, LineFormat, field, number};
+use crate::trace::{Entry, Level, Op, Outcome, normal_path};
+use std::sync::Arc;
+
+/// Reads what `fio --write_iolog` wrote.
+#[derive(Default)]
+pub struct Fio {
+    version: u32,
+    clock_us: i64,
+}
+
+impl LineFormat for Fio {
+    fn level(&self) -> Level {
+        Level::FileOperations
+    }
+
+    fn line(&mut self, line: &str) -> Result<Option<Entry>, Bad> {
+        if self.version == 0 {
+            self.version = match line.trim() {
+                "fio version 2 iolog" => 2,
+                "fio version 3 iolog" => 3,
+                other => return Err(Bad::at(line, other, "no `fio version 2|3 iolog` above it")),
+            };
+            return Ok(None);
+        }
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let first = usize::from(self.version == 3);
+        if first == 1 {
+            self.clock_us = number(line, field(line, &fields, 0)?)?;
+        }
+        let name = field(line, &fields, first)?;
+        let action = field(line, &fields, first + 1)?;
+        let op = match action {
+            "add" => return Ok(None),
+            "wait" if first == 0 => {
+                let wait: u32 = number(line, field(line, &fields, 2)?)?;
+                self.clock_us = self.clock_us.saturating_add(i64::from(wait));
+                return Ok(None);
+            }
+            "open" => Op::FileOpen,
+            "close" => Op::FileClose,
+            "read" => Op::FileRead,
+            "write" => Op::FileWrite,
+            "sync" | "datasync" => Op::FileSync,
+            other => return Err(Bad::at(line, other, "an action without counterpart")),
+        };
+        let (mut offset, mut length) = (0, 0);
+        if op.reads() || op.writes() {
+            offset = number(line, field(line, &fields, first + 2)?)?;
+            let size = field(line, &fields, first + 3)?;
+            length = number(line, size)?;
+            super::check_end(offset, length)
+                .map_err(|()| Bad::at(line, size, "past 2^50 bytes"))?;
+        }
+        Ok(Some(Entry {
+            at_us: self.clock_us,
+            client: Arc::from("fio"),
+            thread: Arc::from(""),
+            op,
+            path: normal_path(name),
+            path2: None,
+            offset,
+            length,
+            latency_us: 0,
+            outcome: Outcome::Ok,
+            ranged: false,
+        }))
+    }
+}

@@ -1,0 +1,54 @@
+//! Block traces of MSR Cambridge: `Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime`, without header.
+//!
+//! Times are Windows file times, in steps of 100 ns; a disk becomes one file `HOST.DISK`. Real row:
+//! `128166372003061629,usr,0,Read,7014609920,24576,41286`.
+
+use super::lines::{Bad, LineFormat, field, number};
+use crate::trace::{Entry, Level, Op, Outcome};
+use std::sync::Arc;
+
+/// Reads one volume's trace.
+#[derive(Default)]
+pub struct Msr {
+    first: Option<i64>,
+}
+
+impl LineFormat for Msr {
+    fn level(&self) -> Level {
+        Level::FileOperations
+    }
+
+    fn line(&mut self, line: &str) -> Result<Option<Entry>, Bad> {
+        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+        let time: i64 = number(line, field(line, &fields, 0)?)?;
+        let host = field(line, &fields, 1)?;
+        let disk: u32 = number(line, field(line, &fields, 2)?)?;
+        let kind = field(line, &fields, 3)?;
+        let op = if kind.eq_ignore_ascii_case("read") {
+            Op::FileRead
+        } else if kind.eq_ignore_ascii_case("write") {
+            Op::FileWrite
+        } else {
+            return Err(Bad::at(line, kind, "neither Read nor Write"));
+        };
+        let offset = number(line, field(line, &fields, 4)?)?;
+        let size = field(line, &fields, 5)?;
+        let length = number(line, size)?;
+        super::check_end(offset, length).map_err(|()| Bad::at(line, size, "past 2^50 bytes"))?;
+        let response: u64 = number(line, field(line, &fields, 6)?)?;
+        let first = *self.first.get_or_insert(time);
+        Ok(Some(Entry {
+            at_us: time.saturating_sub(first) / 10,
+            client: Arc::from(host),
+            thread: Arc::from(""),
+            op,
+            path: format!("{host}.{disk}").into(),
+            path2: None,
+            offset,
+            length,
+            latency_us: response / 10,
+            outcome: Outcome::Ok,
+            ranged: false,
+        }))
+    }
+}
