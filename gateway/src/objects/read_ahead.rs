@@ -104,7 +104,13 @@ impl ReadAhead {
         if self.flights.front().is_none_or(|f| f.offset != offset) {
             // A jump: what is on its way is of no use.
             self.flights.clear();
-            self.launch(offset, max_len as u64, true);
+            let (len, read) = self.read(offset, max_len as u64);
+            if offset + u64::from(len) >= self.until {
+                // Nothing to read beside it: no task of its own.
+                return read.await;
+            }
+            let task = tokio::spawn(read);
+            self.flights.push_back(Flight { offset, len, task });
         }
         self.top_up();
         let Some(mut flight) = self.flights.pop_front() else {
@@ -123,30 +129,63 @@ impl ReadAhead {
                 return;
             };
             let next = last.offset + u64::from(last.len);
-            if next >= self.until || flying >= AHEAD_BYTES || !self.launch(next, 0, false) {
+            if next >= self.until || flying >= AHEAD_BYTES || !self.launch(next) {
                 return;
             }
         }
     }
 
-    /// Begins to read from `offset`: to the object's end where that was announced, else `max_len`.
-    fn launch(&mut self, offset: u64, max_len: u64, needed: bool) -> bool {
+    /// Begins to read ahead, if there is room.
+    fn launch(&mut self, offset: u64) -> bool {
+        let (index, within, object_len, len) = self.stretch(offset, 0);
+        let Some(room) = self.cache.try_flight(len) else {
+            return false;
+        };
+        let task = self.task(index, within, object_len, len, Some(room));
+        let task = tokio::spawn(task);
+        self.flights.push_back(Flight { offset, len, task });
+        true
+    }
+
+    /// What is read from `offset`: to the object's end where that was announced, else `max_len`. Index, offset in the
+    /// object, the object's length, and the length.
+    fn stretch(&self, offset: u64, max_len: u64) -> (u32, u32, u32, u32) {
         let object_bytes = u64::from(self.cache.opts.object_bytes);
         let index = (offset / object_bytes) as u32;
         let within = (offset % object_bytes) as u32;
         let object_len = self.cache.object_len(self.len, index);
-        let left = object_len - within;
         let end = self.until.max(offset + max_len) - offset;
-        let mut len = u64::from(left).min(end) as u32;
+        let len = u64::from(object_len - within).min(end) as u32;
+        (index, within, object_len, len)
+    }
+
+    /// The read of what is needed now: less of it where there is no room for whole objects.
+    fn read(
+        &self,
+        offset: u64,
+        max_len: u64,
+    ) -> (
+        u32,
+        impl Future<Output = Result<Piece, CacheError>> + Send + use<>,
+    ) {
+        let (index, within, object_len, mut len) = self.stretch(offset, max_len);
         let room = self.cache.try_flight(len);
         if room.is_none() {
-            if !needed {
-                return false;
-            }
             len = len.min(SMALL_BYTES);
         }
+        (len, self.task(index, within, object_len, len, room))
+    }
+
+    fn task(
+        &self,
+        index: u32,
+        within: u32,
+        object_len: u32,
+        len: u32,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> impl Future<Output = Result<Piece, CacheError>> + Send + use<> {
         let (cache, file) = (Arc::clone(&self.cache), self.file);
-        let task = tokio::spawn(async move {
+        async move {
             let started = cache.recorder.now();
             let id = ObjectId::new(file, index);
             let (bytes, tier) = cache.read_pooled(id, object_len, within, len).await?;
@@ -162,8 +201,6 @@ impl ReadAhead {
                 bytes,
                 _room: room,
             })
-        });
-        self.flights.push_back(Flight { offset, len, task });
-        true
+        }
     }
 }
