@@ -6,6 +6,7 @@ mod lines;
 mod msr;
 mod oracle;
 mod segments;
+mod strace;
 
 pub use self::csv::CsvReader;
 use self::lines::LineReader;
@@ -91,6 +92,8 @@ pub enum Format {
     Csv,
     /// fio's I/O log, version 2 or 3.
     Fio,
+    /// Log of `strace -f -ttt -T -yy`.
+    Strace,
     /// MSR Cambridge block trace (CSV without header).
     Msr,
     /// libCacheSim's oracleGeneral (binary records of 24 bytes).
@@ -133,6 +136,7 @@ pub fn open_as(path: &Path, format: Option<Format>) -> Result<Box<dyn Reader>, R
     Ok(match format {
         Format::Csv | Format::Segments => Box::new(CsvReader::new(input, path)?),
         Format::Fio => Box::new(LineReader::new(input, path, fio::Fio::default())),
+        Format::Strace => Box::new(LineReader::new(input, path, strace::Strace::default())),
         Format::Msr => Box::new(LineReader::new(input, path, msr::Msr::default())),
         Format::OracleGeneral => Box::new(OracleReader::new(input, path)),
     })
@@ -155,6 +159,9 @@ fn detect(head: &[u8]) -> Option<Format> {
     let line = String::from_utf8_lossy(line);
     if line.starts_with("fio version ") {
         return Some(Format::Fio);
+    }
+    if strace::is_strace(&line) {
+        return Some(Format::Strace);
     }
     let fields: Vec<&str> = line.trim().split(',').collect();
     let number = |i: usize| {

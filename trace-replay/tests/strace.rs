@@ -1,0 +1,175 @@
+//! Logs of strace: lines as they are documented, and a log of a program that runs now.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::process::Command;
+use trace_replay::read::{Unusable, open};
+use trace_replay::trace::{Entry, Op, Outcome};
+
+fn read(path: &Path) -> (Vec<Entry>, Unusable) {
+    let mut reader = open(path).unwrap();
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.next_entry() {
+        entries.push(entry.unwrap());
+    }
+    (entries, reader.unusable().clone())
+}
+
+fn lines(text: &str) -> (Vec<(Op, String, u64, u64)>, Unusable) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let numbered: Vec<String> = text
+        .lines()
+        .enumerate()
+        .map(|(i, line)| {
+            let (pid, call) = line.trim().split_once(' ').unwrap();
+            format!("{pid} 1795451877.{i:06} {call}\n")
+        })
+        .collect();
+    std::fs::write(&path, numbered.concat()).unwrap();
+    let (entries, unusable) = read(&path);
+    let short = |e: &Entry| (e.op, e.path.to_string(), e.offset, e.length);
+    (entries.iter().map(short).collect(), unusable)
+}
+
+#[test]
+fn offsets_are_shared_by_duplicates_and_children() {
+    let (seen, unusable) = lines(
+        r#"1 openat(AT_FDCWD</d>, "a, b", O_RDWR|O_CREAT|O_TRUNC, 0644) = 3</d/a, b> <0.000010>
+        1 write(3</d/a, b>, "x)\", y"..., 100) = 100 <0.000010>
+        1 dup2(3</d/a, b>, 7) = 7</d/a, b> <0.000010>
+        1 clone(child_stack=NULL, flags=CLONE_CHILD_SETTID|SIGCHLD, child_tidptr=0x7f) = 2 <0.000100>
+        2 write(7</d/a, b>, "x", 10 <unfinished ...>
+        1 fcntl(3</d/a, b>, F_DUPFD_CLOEXEC, 10) = 10</d/a, b> <0.000010>
+        2 <... write resumed>) = 10 <0.000010>
+        1 write(10</d/a, b>, "x", 5) = 5 <0.000010>
+        1 lseek(3</d/a, b>, -15, SEEK_CUR) = 100 <0.000010>
+        2 read(7</d/a, b>, "x", 15) = 15 <0.000010>
+        1 pread64(3</d/a, b>, "x", 4, 50) = 4 <0.000010>
+        1 pwritev(3</d/a, b>, [{iov_base="x", iov_len=4}, {iov_base="y", iov_len=4}], 2, 60) = 8 <0.000010>
+        1 vfork( <unfinished ...>
+        3 write(3</d/a, b>, "x", 1) = 1 <0.000010>"#,
+    );
+    let at = |op, offset, length| (op, "d/a, b".to_string(), offset, length);
+    let expected = [
+        at(Op::FileCreate, 0, 0),
+        at(Op::FileWrite, 0, 100),
+        at(Op::FileWrite, 100, 10),
+        at(Op::FileWrite, 110, 5),
+        at(Op::FileRead, 100, 15),
+        at(Op::FileRead, 50, 4),
+        at(Op::FileWrite, 60, 8),
+        at(Op::FileWrite, 115, 1),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(unusable.reasons["call that never ended"], 1);
+    assert_eq!(unusable.lines, 1, "{:?}", unusable.examples);
+}
+
+#[test]
+fn names_are_resolved_and_what_is_unseen_is_counted() {
+    let (seen, unusable) = lines(
+        r#"1 openat(AT_FDCWD</d>, "e", O_RDONLY|O_DIRECTORY) = 3</d/e> <0.000010>
+        1 unlinkat(3</d/e>, "../f\303\274", 0) = 0 <0.000010>
+        1 rename("g", "/h") = 0 <0.000010>
+        1 mmap(NULL, 4096, PROT_READ, MAP_SHARED, 3</d/e>, 0) = 0x7f0000000000 <0.000010>
+        1 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000 <0.000010>
+        2 mkdir("unknown", 0755) = 0 <0.000010>
+        1 write(1</dev/pts/0<char 136:0>>, "x", 1) = 1 <0.000010>
+        1 write(4<TCP:[1.1.1.1:5->1.1.1.2:6]>, "x", 1) = 1 <0.000010>
+        1 mkdir("i"..., 0755) = 0 <0.000010>
+        1 <... read resumed>"", 1) = 0 <0.000010>
+        1 garbage
+        1 --- SIGCHLD {si_signo=SIGCHLD} ---
+        1 exit_group(0) = ?"#,
+    );
+    let paths: Vec<_> = seen.iter().map(|s| (s.0, s.1.as_str())).collect();
+    let expected = [
+        (Op::FileOpendir, "d/e"),
+        (Op::FileUnlink, "d/f\u{fc}"),
+        (Op::FileRename, "d/g"),
+    ];
+    assert_eq!(paths, expected);
+    assert_eq!(unusable.lines, 5, "{:?}", unusable.examples);
+    assert_eq!(
+        unusable.reasons["mmap (its reads and writes are unseen)"],
+        1
+    );
+    assert_eq!(unusable.reasons["neither a call nor the end of one"], 1);
+    let mmap = unusable
+        .examples
+        .iter()
+        .find(|e| e.contains("mmap"))
+        .unwrap();
+    assert!(mmap.contains("log:4: column 61: mmap"), "{mmap}");
+}
+
+/// The suite installs strace; where it is missing or may not trace, the test says so.
+#[test]
+fn a_program_that_runs_under_strace_is_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let work = dir.path().canonicalize().unwrap().join("work");
+    std::fs::create_dir(&work).unwrap();
+    let log = dir.path().join("log");
+    let script = "exec 3>out; echo one >&3; (echo two >&3); exec 4>&3; echo three >&4; exec 3>&- 4>&-; \
+        echo four >>out; dd if=out of=copy bs=5 status=none; mkdir sub; mv copy sub/moved; cat sub/moved >/dev/null; \
+        truncate -s 7 sub/moved; rm out; rmdir none 2>/dev/null; true";
+    let run = Command::new("strace")
+        .args(["-f", "-ttt", "-T", "-yy", "-s", "4096", "-o"])
+        .arg(&log)
+        .args(["sh", "-c", script])
+        .current_dir(&work)
+        .output();
+    match run {
+        Ok(out) if out.status.success() => {}
+        other => {
+            eprintln!("skipped: strace cannot run here: {other:?}");
+            return;
+        }
+    }
+    let (mut entries, _) = read(&log);
+    let prefix = format!("{}/", work.display())
+        .trim_start_matches('/')
+        .to_string();
+    entries.retain(|e| e.path.starts_with(&prefix));
+    let of = |op: Op, name: &str| -> Vec<(u64, u64)> {
+        let path = format!("{prefix}{name}");
+        let hit = |e: &&Entry| e.op == op && *e.path == *path && e.outcome.is_ok();
+        entries
+            .iter()
+            .filter(hit)
+            .map(|e| (e.offset, e.length))
+            .collect()
+    };
+    assert_eq!(of(Op::FileWrite, "out"), [(0, 4), (4, 4), (8, 6), (14, 5)]);
+    assert_eq!(
+        of(Op::FileWrite, "copy"),
+        [(0, 5), (5, 5), (10, 5), (15, 4)]
+    );
+    assert_eq!(
+        of(Op::FileRead, "out"),
+        [(0, 5), (5, 5), (10, 5), (15, 4), (19, 0)]
+    );
+    assert_eq!(of(Op::FileRead, "sub/moved")[0], (0, 19));
+    assert_eq!(of(Op::FileTruncate, "sub/moved"), [(0, 7)]);
+    assert_eq!(of(Op::FileMkdir, "sub").len(), 1);
+    assert_eq!(of(Op::FileUnlink, "out").len(), 1);
+    let moved = entries
+        .iter()
+        .find(|e| e.op == Op::FileRename && e.outcome.is_ok())
+        .unwrap();
+    assert_eq!(moved.path2.as_deref(), Some(&*format!("{prefix}sub/moved")));
+    let failed = entries.iter().find(|e| e.op == Op::FileRmdir).unwrap();
+    assert_eq!(failed.outcome, Outcome::Errno("ENOENT".into()));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_line_makes_the_reader_panic(calls in proptest::collection::vec("[a-z0-9<>(),\"\\\\/ =\\[\\]{}\u{fc}-]{0,60}", 0..8),
+                                      name in proptest::sample::select(vec!["read(3</a>", "openat(AT_FDCWD</d>, \"", "rename(", "dup2(", "clone(", "fallocate(3</a>, 0, "])) {
+        let text: Vec<String> = calls.iter().map(|c| format!("1 {name}{c}\n1 x{c}")).collect();
+        if !text.is_empty() {
+            let _ = lines(&text.join("\n"));
+        }
+    }
+}
