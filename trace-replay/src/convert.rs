@@ -21,7 +21,7 @@ pub const EXAMPLES: &str = "Examples:
 /// Arguments of `trace-replay convert`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The trace: a file (plain, .xz or .zst) or a directory of segments.
+    /// The trace: a file (plain, .gz, .xz or .zst) or a directory of segments.
     input: PathBuf,
     /// Where the result goes. It appears under this name when it is complete.
     #[arg(short, long, value_name = "FILE")]

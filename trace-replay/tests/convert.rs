@@ -216,6 +216,30 @@ fn msr_rows_become_reads_and_writes_of_one_file_per_disk() {
 }
 
 #[test]
+fn compressed_inputs_say_the_same_and_a_cut_one_is_an_error() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (_, plain, _) = read(&root.join("fixtures/es/smoke.csv.xz"));
+    let dir = tempfile::tempdir().unwrap();
+    let csv = dir.path().join("smoke.csv");
+    write_csv(&csv, Level::FileOperations, &plain);
+    let text = std::fs::read(&csv).unwrap();
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gz, &text).unwrap();
+    let gz = gz.finish().unwrap();
+    let zst = zstd::encode_all(&text[..], 1).unwrap();
+    for (name, bytes) in [("smoke.csv.gz", gz), ("smoke.csv.zst", zst)] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(read(&path).1, plain, "{name}");
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let out = dir.path().join("out.csv");
+        let error = convert(&Args::new(&path, &out)).unwrap_err();
+        assert!(format!("{error:#}").contains(name), "{error:#}");
+        assert!(!out.exists());
+    }
+}
+
+#[test]
 fn fio_version_2_waits() {
     let (_dir, path) = sample("log", b"fio version 2 iolog\n/f add\n/f open\n/f wait 500 0\n/f write 0 4096\n/f trim 0 4096\n/f close\n");
     let (_, entries, unusable) = read(&path);

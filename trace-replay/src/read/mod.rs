@@ -103,7 +103,7 @@ pub enum Format {
 /// Bytes that are looked at to tell the format.
 const HEAD_BYTES: u64 = 4096;
 
-/// Opens a trace of any known format (plain, `.xz` or `.zst`) and finds out which one it is.
+/// Opens a trace of any known format (plain, `.gz`, `.xz` or `.zst`) and finds out which one it is.
 pub fn open(path: &Path) -> Result<Box<dyn Reader>, ReadError> {
     open_as(path, None)
 }
@@ -189,6 +189,7 @@ fn decompress(path: &Path, file: File) -> std::io::Result<Box<dyn Read>> {
         Some("xz") => Box::new(xz2::read::XzDecoder::new_multi_decoder(BufReader::new(
             file,
         ))),
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
         Some("zst" | "zstd") => Box::new(zstd::stream::read::Decoder::new(file)?),
         _ => Box::new(file),
     })
