@@ -1,5 +1,6 @@
 //! Lazy trace readers behind one trait, and the detection of which one a path needs.
 
+mod access;
 mod csv;
 mod fio;
 mod lines;
@@ -94,6 +95,8 @@ pub enum Format {
     Fio,
     /// Log of `strace -f -ttt -T -yy`.
     Strace,
+    /// Access log of Apache or nginx, common or combined.
+    Access,
     /// MSR Cambridge block trace (CSV without header).
     Msr,
     /// libCacheSim's oracleGeneral (binary records of 24 bytes).
@@ -137,6 +140,7 @@ pub fn open_as(path: &Path, format: Option<Format>) -> Result<Box<dyn Reader>, R
         Format::Csv | Format::Segments => Box::new(CsvReader::new(input, path)?),
         Format::Fio => Box::new(LineReader::new(input, path, fio::Fio::default())),
         Format::Strace => Box::new(LineReader::new(input, path, strace::Strace::default())),
+        Format::Access => Box::new(LineReader::new(input, path, access::Access::default())),
         Format::Msr => Box::new(LineReader::new(input, path, msr::Msr::default())),
         Format::OracleGeneral => Box::new(OracleReader::new(input, path)),
     })
@@ -162,6 +166,9 @@ fn detect(head: &[u8]) -> Option<Format> {
     }
     if strace::is_strace(&line) {
         return Some(Format::Strace);
+    }
+    if access::is_access(&line) {
+        return Some(Format::Access);
     }
     let fields: Vec<&str> = line.trim().split(',').collect();
     let number = |i: usize| {
