@@ -24,6 +24,8 @@ use super::xml::{self, APACHE, DAV, Element};
 use super::{Call, Depth, Reply, mime, uri};
 use crate::volume::{DeadProp, Kind, Meta, Quota, ResourcePath, Volume, VolumeError};
 
+/// Members whose dead properties are read at a time.
+const MEMBERS_AT_ONCE: usize = 256;
 /// Bytes of XML sent at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -239,6 +241,7 @@ impl Call<'_> {
             first: Some((path.clone(), meta)),
             at: path,
             members: members.into_iter(),
+            ahead: Vec::new().into_iter(),
             todo: Vec::new(),
             started: false,
             finished: false,
@@ -272,6 +275,8 @@ struct Answer {
     first: Option<(ResourcePath, Meta)>,
     at: ResourcePath,
     members: std::vec::IntoIter<(String, Meta)>,
+    /// The dead properties of the next members, when they are asked for.
+    ahead: std::vec::IntoIter<Option<Vec<DeadProp>>>,
     todo: Vec<ResourcePath>,
     started: bool,
     finished: bool,
@@ -305,12 +310,35 @@ impl Answer {
         }
         while out.len() < PIECE_BYTES {
             if let Some((path, meta)) = self.first.take() {
-                self.response(&mut out, &path, &meta).await?;
+                let dead = match self.find.wants_dead() {
+                    false => Some(Vec::new()),
+                    true => match self.volume.props(&path).await {
+                        // Deleted since it was looked at: as if it had been before.
+                        Err(VolumeError::NotFound { .. }) => None,
+                        dead => Some(dead?),
+                    },
+                };
+                if let Some(dead) = dead {
+                    self.response(&mut out, &path, &meta, &dead);
+                }
                 continue;
+            }
+            if self.find.wants_dead() && self.ahead.len() == 0 && self.members.len() > 0 {
+                let next = self.members.as_slice().iter().take(MEMBERS_AT_ONCE);
+                let names = next.map(|(name, _)| name.clone()).collect();
+                self.ahead = self.volume.member_props(&self.at, names).await?.into_iter();
             }
             if let Some((name, meta)) = self.members.next() {
                 let path = self.at.join(&name)?;
-                self.response(&mut out, &path, &meta).await?;
+                let dead = match self.find.wants_dead() {
+                    false => Vec::new(),
+                    true => match self.ahead.next().flatten() {
+                        Some(dead) => dead,
+                        // Deleted since it was listed.
+                        None => continue,
+                    },
+                };
+                self.response(&mut out, &path, &meta, &dead);
                 if self.deep && meta.kind == Kind::Collection {
                     self.todo.push(path);
                 }
@@ -331,22 +359,7 @@ impl Answer {
         Ok(out)
     }
 
-    async fn response(
-        &self,
-        out: &mut String,
-        path: &ResourcePath,
-        meta: &Meta,
-    ) -> Result<(), VolumeError> {
-        let dead = if self.find.wants_dead() {
-            match self.volume.props(path).await {
-                Ok(dead) => dead,
-                // Deleted since it was listed: as if it had been before.
-                Err(VolumeError::NotFound { .. }) => return Ok(()),
-                Err(e) => return Err(e),
-            }
-        } else {
-            Vec::new()
-        };
+    fn response(&self, out: &mut String, path: &ResourcePath, meta: &Meta, dead: &[DeadProp]) {
         out.push_str("<D:response><D:href>");
         out.push_str(&uri::href(path, &self.root, meta.kind == Kind::Collection));
         out.push_str("</D:href><D:propstat><D:prop>");
@@ -411,7 +424,6 @@ impl Answer {
             out.push_str("</D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>");
         }
         out.push_str("</D:response>\n");
-        Ok(())
     }
 
     /// Writes one live property; false if the resource has none.

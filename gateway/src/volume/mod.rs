@@ -154,6 +154,16 @@ impl Volume {
         hop(move || inner.props(&path)).await
     }
 
+    /// The dead properties of members of a collection, in the order of `names`; `None` for one that is gone.
+    pub async fn member_props(
+        &self,
+        at: &ResourcePath,
+        names: Vec<String>,
+    ) -> Result<Vec<Option<Vec<DeadProp>>>, VolumeError> {
+        let (inner, at) = (Arc::clone(&self.inner), at.clone());
+        hop(move || inner.member_props(&at, &names)).await
+    }
+
     /// RFC 4331 figures: of the configured quota, else of the file system.
     pub async fn quota(&self) -> Result<Quota, VolumeError> {
         let inner = Arc::clone(&self.inner);
@@ -362,6 +372,35 @@ impl Inner {
     fn props(&self, path: &ResourcePath) -> Result<Vec<DeadProp>, VolumeError> {
         let (_, value) = self.stored_props(path)?;
         decode_props(path, &value)
+    }
+
+    fn member_props(
+        &self,
+        at: &ResourcePath,
+        names: &[String],
+    ) -> Result<Vec<Option<Vec<DeadProp>>>, VolumeError> {
+        let dir = match self.tree.dir(at) {
+            Err(e) if tree::is_absent(&e) => return Ok(vec![None; names.len()]),
+            other => other.at("open", at)?,
+        };
+        let mut value = Vec::new();
+        let mut out = Vec::with_capacity(names.len());
+        for name in names {
+            let path = at.join(name)?;
+            if self.tree.follows_links() {
+                out.push(match self.props(&path) {
+                    Err(VolumeError::NotFound { .. }) => None,
+                    found => Some(found?),
+                });
+                continue;
+            }
+            let found = tree::get_props_at(&dir, name, &mut value).at("read properties", &path)?;
+            out.push(match found {
+                Some(()) => Some(decode_props(&path, &value)?),
+                None => None,
+            });
+        }
+        Ok(out)
     }
 
     /// The resource, and its dead properties as stored.

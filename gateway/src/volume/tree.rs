@@ -102,6 +102,11 @@ impl Tree {
         &self.hidden_real
     }
 
+    /// Whether a name may be a link to a resource elsewhere.
+    pub fn follows_links(&self) -> bool {
+        self.symlinks == Symlinks::InsideRoot
+    }
+
     fn flags(&self) -> ResolveFlags {
         let base = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         match self.symlinks {
@@ -375,6 +380,28 @@ pub(crate) fn get_props(fd: &impl AsFd) -> io::Result<Vec<u8>> {
             Err(Errno::NODATA | Errno::NOTSUP) => return Ok(Vec::new()),
             Err(Errno::RANGE) if buf.len() < props::VALUE_BYTES_MAX => {
                 buf.resize(props::VALUE_BYTES_MAX, 0)
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// The encoded dead properties of a name in a directory, without opening it; `None` when it is gone. Links are not followed.
+pub(crate) fn get_props_at(dir: &OwnedFd, name: &str, buf: &mut Vec<u8>) -> io::Result<Option<()>> {
+    buf.resize(4096, 0);
+    loop {
+        match rustix::fs::lgetxattr(proc_path(dir, Some(name)), props::ATTRIBUTE, &mut buf[..]) {
+            Ok(n) => {
+                buf.truncate(n);
+                return Ok(Some(()));
+            }
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {
+                buf.clear();
+                return Ok(Some(()));
+            }
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::RANGE) if buf.len() < props::VALUE_BYTES_MAX => {
+                buf.resize(props::VALUE_BYTES_MAX, 0);
             }
             Err(e) => return Err(e.into()),
         }
