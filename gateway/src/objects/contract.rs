@@ -197,6 +197,10 @@ async fn pools_suite(pools: &dyn Pools) {
     );
     pools.mark_clean(id(0)).await.unwrap();
     assert!(pools.info(Tier::Cache, id(0)).await.unwrap().1);
+    for _ in 0..2 {
+        pools.mark_dirty(id(0)).await.unwrap();
+        assert!(!pools.info(Tier::Cache, id(0)).await.unwrap().1);
+    }
     assert!(
         matches!(pools.mark_clean(id(9)).await, Err(PoolError::NotFound)),
         "marks nothing that is not there"

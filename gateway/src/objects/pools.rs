@@ -141,6 +141,9 @@ pub trait Pools: Send + Sync + 'static {
     /// Marks a cached object as equal to the data pool's.
     fn mark_clean(&self, id: ObjectId) -> Pending<()>;
 
+    /// Takes the mark from a cached object. One that has none stays as it is.
+    fn mark_dirty(&self, id: ObjectId) -> Pending<()>;
+
     /// An object's information, and whether it carries the mark.
     fn info(&self, tier: Tier, id: ObjectId) -> Pending<(ObjectInfo, bool)>;
 

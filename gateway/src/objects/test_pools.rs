@@ -83,6 +83,15 @@ impl Pools for MemoryPools {
             }
         })
     }
+    fn mark_dirty(&self, id: ObjectId) -> Pending<()> {
+        now(match self.pool(Tier::Cache).lock().get_mut(&id) {
+            None => Err(PoolError::NotFound),
+            Some(kept) => {
+                kept.2 = false;
+                Ok(())
+            }
+        })
+    }
     fn info(&self, tier: Tier, id: ObjectId) -> Pending<(ObjectInfo, bool)> {
         let found = self.pool(tier).lock().get(&id).map(|k| (k.1, k.2));
         now(found.ok_or(PoolError::NotFound))
@@ -184,6 +193,9 @@ impl Pools for FaultyPools {
     }
     fn mark_clean(&self, id: ObjectId) -> Pending<()> {
         self.answer(Tier::Backing, self.inner.mark_clean(id))
+    }
+    fn mark_dirty(&self, id: ObjectId) -> Pending<()> {
+        self.inner.mark_dirty(id)
     }
     fn info(&self, tier: Tier, id: ObjectId) -> Pending<(ObjectInfo, bool)> {
         self.inner.info(tier, id)

@@ -313,6 +313,21 @@ impl Pools for RadosPools {
         self.begin(Tier::Cache, |io| io.set_mark(&name(id), CLEAN), |_| Ok(()))
     }
 
+    fn mark_dirty(&self, id: ObjectId) -> Pending<()> {
+        let unmarked = self.begin(
+            Tier::Cache,
+            |io| io.unset_mark(&name(id), CLEAN),
+            |_| Ok(()),
+        );
+        Box::pin(async move {
+            match unmarked.await {
+                // Here it means that there is no mark, not that there is no attribute of ours.
+                Err(PoolError::Damaged) => Ok(()),
+                done => done,
+            }
+        })
+    }
+
     fn info(&self, tier: Tier, id: ObjectId) -> Pending<(ObjectInfo, bool)> {
         self.begin(
             tier,

@@ -146,6 +146,16 @@ int tierdav_set_mark(rados_ioctx_t io, const char *oid, const char *mark, tierda
     });
 }
 
+int tierdav_unset_mark(rados_ioctx_t io, const char *oid, const char *mark, tierdav_done done,
+                       void *arg) {
+    return run(io, done, arg, [&](IoCtx &ctx, librados::AioCompletion *c, tierdav_reply &) {
+        ObjectWriteOperation op;
+        op.assert_exists();
+        op.rmxattr(mark);
+        return ctx.aio_operate(oid, c, &op, WRITE_FLAGS);
+    });
+}
+
 // The attribute `attr` in the reply's `attr`, and one byte in its `data` if the object carries `mark`.
 int tierdav_attributes(rados_ioctx_t io, const char *oid, const char *attr, const char *mark,
                        tierdav_done done, void *arg) {

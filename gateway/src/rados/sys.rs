@@ -79,6 +79,13 @@ unsafe extern "C" {
         done: Done,
         arg: *mut c_void,
     ) -> c_int;
+    fn tierdav_unset_mark(
+        io: c::rados_ioctx_t,
+        oid: *const c_char,
+        mark: *const c_char,
+        done: Done,
+        arg: *mut c_void,
+    ) -> c_int;
     fn tierdav_attributes(
         io: c::rados_ioctx_t,
         oid: *const c_char,
@@ -460,6 +467,14 @@ impl Context {
         // SAFETY: see `read`.
         self.begin(None, |io, done, arg| unsafe {
             tierdav_set_mark(io, oid.as_ptr(), mark.as_ptr(), done, arg)
+        })
+    }
+
+    /// Begins to take `mark` from an object that exists.
+    pub fn unset_mark(&self, oid: &CStr, mark: &CStr) -> Wait {
+        // SAFETY: see `read`.
+        self.begin(None, |io, done, arg| unsafe {
+            tierdav_unset_mark(io, oid.as_ptr(), mark.as_ptr(), done, arg)
         })
     }
 

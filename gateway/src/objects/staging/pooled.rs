@@ -464,60 +464,66 @@ impl Shared {
         })
     }
 
-    /// Copies an object of another version inside the pools. It stays on the tier that it is on, where there is room.
+    /// Copies an object of another version inside the pools, on the tier where it is: one that is on the SSD now should not
+    /// wait for the HDD. The copy is dirty then.
     async fn copy(self: Arc<Self>, old: ObjectId, id: ObjectId, len: u32) -> Outcome {
         /// Tries while the object moves between the tiers under us.
         const TRIES: usize = 4;
         let started = self.cache.recorder.now();
+        let back = self.cache.opts.write_policy == WritePolicy::Back;
         let mut last = PoolError::NotFound;
         for _ in 0..TRIES {
             let cached = self.cache.lookup_or_lost(old)?.map(|(object, _)| object);
-            let from = if cached.is_some() {
-                Tier::Cache
-            } else {
-                Tier::Backing
+            let stays = back && cached.is_some() && self.cache.reserve_now(len);
+            let (source, to) = match cached {
+                Some(_) if stays => (Tier::Cache, Tier::Cache),
+                Some(object) if object.mark == Mark::Dirty => (Tier::Cache, Tier::Backing),
+                _ => (Tier::Backing, Tier::Backing),
             };
-            // A dirty copy of a dirty object; a clean object is copied on the data pool alone.
-            let stays = cached.is_some_and(|o| o.mark == Mark::Dirty)
-                && self.cache.opts.write_policy == WritePolicy::Back
-                && self.cache.reserve_now(len);
-            let source = if cached.is_some_and(|o| o.mark == Mark::Clean) {
-                Tier::Backing
-            } else {
-                from
+            let copied = async {
+                self.pools.copy((source, old), (to, id)).await?;
+                if stays {
+                    // The mark was copied as well, but the data pool has no twin of the copy.
+                    self.pools.mark_dirty(id).await?;
+                }
+                self.pools.info(to, id).await
             };
-            let to = if stays { Tier::Cache } else { Tier::Backing };
-            let copied = self.pools.copy((source, old), (to, id)).await;
-            let info = match copied {
-                Ok(()) => self.pools.info(to, id).await,
-                Err(e) => Err(e),
-            };
-            let (info, marked) = match info {
-                Ok(found) => found,
+            match copied.await {
+                Ok((info, _)) => {
+                    return Ok(Written {
+                        len: info.len,
+                        crc: info.crc,
+                        cached: stays,
+                        in_data: !stays,
+                        io_ns: self.cache.recorder.now().since(started).0,
+                    });
+                }
                 Err(e) => {
                     if stays {
                         self.cache.release(u64::from(len));
                     }
+                    let gone = matches!(e, PoolError::NotFound);
                     last = e;
-                    if matches!(last, PoolError::NotFound) || stays {
-                        continue;
+                    if stays && !gone {
+                        // The cache pool is full or away: on the data pool, if that has it.
+                        let cold = self.pools.copy((Tier::Backing, old), (Tier::Backing, id));
+                        if cold.await.is_ok()
+                            && let Ok((info, _)) = self.pools.info(Tier::Backing, id).await
+                        {
+                            return Ok(Written {
+                                len: info.len,
+                                crc: info.crc,
+                                cached: false,
+                                in_data: true,
+                                io_ns: self.cache.recorder.now().since(started).0,
+                            });
+                        }
                     }
-                    break;
+                    if !gone && !stays {
+                        break;
+                    }
                 }
-            };
-            if stays && marked {
-                // Flushed between the look and the copy: the copy has the mark, but no twin in the data pool.
-                self.cache.release(u64::from(len));
-                last = PoolError::NotFound;
-                continue;
             }
-            return Ok(Written {
-                len: info.len,
-                crc: info.crc,
-                cached: stays,
-                in_data: !stays,
-                io_ns: self.cache.recorder.now().since(started).0,
-            });
         }
         Err(CacheError::pool("copy", old, last))
     }
