@@ -74,6 +74,11 @@ pub fn load(path: &Path) -> Result<Vec<Entry>, UsersError> {
         path: name.clone(),
         source,
     })?;
+    parse(name, &text)
+}
+
+/// Reads the lines; `name` is the file's, for messages.
+pub fn parse(name: String, text: &str) -> Result<Vec<Entry>, UsersError> {
     let mut entries = Vec::new();
     for (n, line) in text.lines().enumerate() {
         let line = line.trim();

@@ -220,6 +220,26 @@ pub(super) fn decode(mut bytes: &[u8]) -> Vec<Record> {
     records
 }
 
+/// For [`crate::fuzzing`]: as it is, and behind a head that is right; how many records were read.
+pub(super) fn fuzz(data: &[u8]) -> usize {
+    let check = |bytes: &[u8]| {
+        let records = decode(bytes);
+        assert_eq!(decode(&encode_all(&records)), records);
+        records.len()
+    };
+    let as_is = check(data);
+    let mut whole = (data.len() as u32).to_le_bytes().to_vec();
+    whole.extend_from_slice(&crc32c::crc32c(data).to_le_bytes());
+    whole.extend_from_slice(data);
+    as_is + check(&whole)
+}
+
+/// For [`crate::fuzzing`]: a journal, and what its records say.
+pub(super) fn fuzz_seeds() -> Vec<Vec<u8>> {
+    let json = br#"{"Drop":"urn:uuid:1"}"#.to_vec();
+    vec![encode(&Record::Drop("urn:uuid:1".into())), json]
+}
+
 pub(super) fn load(dir: &Path) -> io::Result<Vec<Record>> {
     let mut bytes = Vec::new();
     match File::open(dir.join(NAME)) {

@@ -574,5 +574,15 @@ fn open_one(locks: &[&Lock], claim: &Claim) -> Result<(), Blocked> {
     }
 }
 
+/// For [`crate::fuzzing`].
+pub(crate) fn fuzz_journal(data: &[u8]) -> usize {
+    journal::fuzz(data)
+}
+
+/// For [`crate::fuzzing`].
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
+    journal::fuzz_seeds()
+}
+
 #[cfg(test)]
 mod tests;

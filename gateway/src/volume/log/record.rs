@@ -362,6 +362,39 @@ fn parse_frame(r: &mut Reader) -> Option<(u64, Record)> {
     Some((number, Record::decode(payload)?))
 }
 
+/// For [`crate::fuzzing`]: a payload behind a checksum that is right.
+pub(crate) fn fuzz_payload(data: &[u8]) {
+    if let Some(record) = Record::decode(Bytes::copy_from_slice(data)) {
+        let again = Record::decode(record.encode().into());
+        assert_eq!(again, Some(record));
+    }
+}
+
+/// For [`crate::fuzzing`]: a segment, and payloads.
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
+    let Ok(path) = ResourcePath::parse("/a/b") else {
+        return Vec::new();
+    };
+    let records = [
+        Record::Delete {
+            path: path.clone(),
+            id: FileId(7),
+        },
+        Record::Install {
+            path,
+            id: FileId(8),
+            replaced: Some(FileId(9)),
+        },
+        Record::Abort { number: 3 },
+    ];
+    let mut segment = segment_header(1).to_vec();
+    for (record, number) in records.iter().zip(1..) {
+        frame(number, record, &mut segment);
+    }
+    let payloads = records.iter().map(Record::encode);
+    std::iter::once(segment).chain(payloads).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
