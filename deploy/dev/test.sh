@@ -3,7 +3,7 @@
 #
 #   deploy/dev/test.sh                 everything
 #   deploy/dev/test.sh --only litmus   one stage: install format clippy plain unit libcachesim litmus davfs2
-#                                      pools elasticsearch manifests device walkthrough; for unit and pools
+#                                      pools elasticsearch manifests device walkthrough page; for unit and pools
 #                                      a Ceph cluster is started, unless TIERDAV_CEPH_DIR names one
 #
 # Ends with one line "N passed, N failed"; exits non-zero when anything failed.
@@ -36,7 +36,7 @@ stage() { # NAME COMMAND...
 
 install() {
     local missing=() p
-    for p in litmus davfs2 strace fio curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip python3-venv unzip openssl prometheus python3-seccomp iproute2 g++ ceph-mon ceph-mgr ceph-osd ceph-common librados-dev libradospp-dev; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
+    for p in litmus davfs2 strace fio curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip python3-venv unzip openssl prometheus chromium python3-seccomp iproute2 g++ ceph-mon ceph-mgr ceph-osd ceph-common librados-dev libradospp-dev; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
     [ ${#missing[@]} = 0 ] && return 0
     $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
 }
@@ -77,6 +77,7 @@ stage elasticsearch deploy/dev/elasticsearch.sh
 stage manifests deploy/dev/manifests.sh
 stage device deploy/dev/device.sh
 stage walkthrough deploy/dev/walkthrough.sh
+stage page deploy/dev/page.sh
 
 [ $failed = 0 ] || echo "failed: ${failures[*]}"
 echo "$passed passed, $failed failed"

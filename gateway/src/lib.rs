@@ -7,6 +7,7 @@ pub mod config;
 pub mod dav;
 #[doc(hidden)]
 pub mod fuzzing;
+mod html;
 pub mod http;
 pub mod metrics;
 pub mod objects;

@@ -2,7 +2,13 @@
 //!
 //! Labels are closed enums, never paths. Knows nothing of who calls it.
 
+mod clients;
 mod process;
+mod window;
+
+pub use clients::{Client, Clients, Connected};
+pub use process::{open_descriptors, resident_bytes};
+pub use window::{STEP, Sample, Span, Window, sum};
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -332,6 +338,7 @@ pub struct Metrics {
     throttled_ns: AtomicU64,
     login_failures: Vec<AtomicU64>,
     gauges: RwLock<Vec<(Gauge, Source)>>,
+    clients: Clients,
 }
 
 impl Default for Metrics {
@@ -387,6 +394,7 @@ impl Metrics {
             throttled_ns: AtomicU64::new(0),
             login_failures: zeros(LoginFailure::ALL.len()),
             gauges: RwLock::default(),
+            clients: Clients::default(),
         }
     }
 
@@ -429,6 +437,18 @@ impl Metrics {
             metrics: self.clone(),
             gauge: |m| &m.connections,
         }
+    }
+
+    /// Who is connected.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// The value of a gauge now, if someone provides it.
+    pub fn gauge_value(&self, gauge: Gauge) -> Option<f64> {
+        let gauges = self.gauges.read();
+        let (_, source) = gauges.iter().find(|(known, _)| *known == gauge)?;
+        Some(source())
     }
 
     /// Connections open now.

@@ -11,12 +11,13 @@ use tiering::Tier;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
+use crate::admin::status::places_of;
 use crate::admin::{Admin, Door};
 use crate::auth::Users;
 use crate::config::{Config, ConfigError};
 use crate::dav::{Dav, DavOptions};
 use crate::http::{self, Front, Limits, tls};
-use crate::metrics::{Gauge, Metrics};
+use crate::metrics::{Gauge, Metrics, Window};
 use crate::objects::pools::Pools;
 use crate::objects::{Backing, CacheOptions, Durability, IoContext, MigratorHandle, ObjectCache};
 use crate::recorder::{Recorder, RecorderConfig};
@@ -333,6 +334,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         reload: Arc::clone(&reload),
         started: Instant::now(),
         serving: url.clone(),
+        window: Window::new(&tiers.metrics),
+        places: parking_lot::Mutex::new(places_of(&config)),
     });
     let expiry = tokio::spawn(async move {
         let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -379,7 +382,7 @@ fn announce(config: &Config, url: &str, admin: Option<std::net::SocketAddr>) {
     let mut text = format!("TierDAV serves {} on {url}\n", config.root.display());
     if let Some(admin) = admin {
         text += &format!(
-            "  status       tierdav status --admin {admin}   metrics http://{admin}/.tierdav/metrics\n"
+            "  status       tierdav status --admin {admin}   metrics http://{admin}/.tierdav/metrics\n  look at it   http://{admin}/.tierdav/\n"
         );
     }
     if let Some(pools) = &config.pools {

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::{Admin, Reply, later, text};
+use super::{Admin, Reply, guard, later, text};
 
 /// Admin connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -20,19 +20,23 @@ const CONNECTIONS_MAX: usize = 64;
 /// Answers for the server while there is no [`Admin`] yet.
 #[derive(Default)]
 pub struct Door {
-    admin: OnceLock<Admin>,
+    admin: OnceLock<Arc<Admin>>,
 }
 
 impl Door {
     /// From now on `admin` answers.
     pub fn open(&self, admin: Admin) {
+        let admin = Arc::new(admin);
         // Called once; a second one would find the first still right.
-        let _ = self.admin.set(admin);
+        if self.admin.set(Arc::clone(&admin)).is_ok() {
+            tokio::spawn(admin.watch());
+        }
     }
 
     /// Serves as long as the process lives.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let local = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -45,7 +49,7 @@ impl Door {
             tokio::spawn(async move {
                 let service = service_fn(move |request| {
                     let door = Arc::clone(&door);
-                    async move { Ok::<_, Infallible>(door.answer(request).await) }
+                    async move { Ok::<_, Infallible>(door.answer(request, local).await) }
                 });
                 let mut http = hyper::server::conn::http1::Builder::new();
                 http.timer(TokioTimer::new())
@@ -58,7 +62,10 @@ impl Door {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, local: bool) -> Reply {
+        if let Err(why) = guard(&request, local) {
+            return text(StatusCode::FORBIDDEN, why);
+        }
         match self.admin.get() {
             Some(admin) => admin.answer(request).await,
             None if request.uri().path().trim_end_matches('/') == "/.tierdav/health" => {

@@ -1,7 +1,14 @@
-//! The second listener: health, readiness, metrics, status, locks, drain. Never under the WebDAV root.
+//! The second listener: health, readiness, metrics, status, locks, drain, and a page to look at. Never under the WebDAV root.
+//!
+//! It has no login: whoever reaches it may do all that it does. A browser reaches it for every site that it shows, so what
+//! other sites ask for is refused: changes by `Origin` and `Sec-Fetch-Site`, and on loopback names that are not its own.
 
+mod chart;
 pub mod client;
 mod door;
+mod page;
+pub mod status;
+mod words;
 
 pub use door::Door;
 
@@ -13,13 +20,16 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
+use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::dav::Dav;
-use crate::metrics::Metrics;
-use crate::objects::{CacheStatus, ObjectCache};
+use crate::metrics::{self, Metrics, Window};
+use crate::objects::ObjectCache;
 use crate::volume::Volume;
+
+pub use status::{Place, Status};
 
 /// What the admin listener can see and do.
 pub struct Admin {
@@ -39,27 +49,10 @@ pub struct Admin {
     pub started: Instant,
     /// Where WebDAV is served.
     pub serving: String,
-}
-
-/// What `tierdav status` shows.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
-    /// The gateway's version.
-    pub version: String,
-    /// Where WebDAV is served.
-    pub serving: String,
-    /// Seconds since the start.
-    pub uptime_s: u64,
-    /// Whether requests are served.
-    pub ready: bool,
-    /// Requests under way.
-    pub in_flight: u64,
-    /// Connections open.
-    pub connections: u64,
-    /// Locks held.
-    pub locks: usize,
-    /// The tiers.
-    pub tiers: CacheStatus,
+    /// The last hour.
+    pub window: Window,
+    /// Where the tiers are.
+    pub places: Mutex<Vec<Place>>,
 }
 
 type Reply = Response<Full<Bytes>>;
@@ -95,20 +88,81 @@ fn json(value: &impl Serialize) -> Reply {
     }
 }
 
+fn see_other(location: &'static str) -> Reply {
+    let mut response = text(StatusCode::SEE_OTHER, format!("see {location}\n"));
+    response
+        .headers_mut()
+        .insert(header::LOCATION, HeaderValue::from_static(location));
+    response
+}
+
+/// Refuses what a browser sends for another site. `local`: we listen on loopback, where a name that leads here is a trick
+/// (DNS rebinding) unless it is loopback's own.
+fn guard<B>(request: &Request<B>, local: bool) -> Result<(), &'static str> {
+    let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
+    let host = header("host").unwrap_or_default();
+    if !matches!(request.method(), &Method::GET | &Method::HEAD) {
+        let foreign = |origin: &str| origin.split_once("://").is_none_or(|(_, at)| at != host);
+        let site = header("sec-fetch-site");
+        if header("origin").is_some_and(foreign)
+            || site.is_some_and(|s| s != "same-origin" && s != "none")
+        {
+            return Err("another web site asks for this: refused\n");
+        }
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let literal = name.trim_start_matches('[').trim_end_matches(']');
+    let own = name.is_empty()
+        || name.eq_ignore_ascii_case("localhost")
+        || literal.parse::<std::net::IpAddr>().is_ok();
+    if local && !own {
+        return Err("this listener is on loopback: ask for it as localhost or by its address\n");
+    }
+    Ok(())
+}
+
 impl Admin {
+    /// Keeps the last hour, and asks the pools how they are, until the server stops.
+    async fn watch(self: Arc<Self>) {
+        let mut step = tokio::time::interval(metrics::STEP);
+        step.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.ask_pools().await;
+        step.reset();
+        while !self.stopping.load(Ordering::Relaxed) {
+            step.tick().await;
+            self.window.step(&self.metrics);
+            tokio::spawn({
+                let admin = Arc::clone(&self);
+                async move { admin.ask_pools().await }
+            });
+        }
+    }
+
     fn ready(&self) -> bool {
         self.volume.ready() && !self.stopping.load(Ordering::Relaxed)
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
-        let path = request.uri().path().trim_end_matches('/').to_string();
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Reply {
+        let path = request.uri().path();
+        if matches!(path, "/" | "/.tierdav") {
+            return see_other("/.tierdav/");
+        }
         let Some(name) = path.strip_prefix("/.tierdav/") else {
             return text(
                 StatusCode::NOT_FOUND,
-                "try /.tierdav/health, ready, metrics, status or locks\n",
+                "try /.tierdav/ for a page, or /.tierdav/health, ready, metrics, status, history or locks\n",
             );
         };
-        match (request.method(), name) {
+        match (request.method(), name.trim_end_matches('/')) {
+            (&Method::GET | &Method::HEAD, "") => {
+                let steps = self.window.steps(&self.metrics);
+                page::reply(&self.status().await, &steps)
+            }
+            (&Method::GET | &Method::HEAD, "page.css") => page::style(),
+            (&Method::GET | &Method::HEAD, "page.js") => page::script(),
             (&Method::GET | &Method::HEAD, "health") => text(StatusCode::OK, "ok\n"),
             (&Method::GET | &Method::HEAD, "ready") if self.ready() => {
                 text(StatusCode::OK, "ready\n")
@@ -123,7 +177,8 @@ impl Admin {
                 "text/plain; version=0.0.4; charset=utf-8",
                 self.metrics.render(),
             ),
-            (&Method::GET, "status") => json(&self.status()),
+            (&Method::GET, "status") => json(&self.status().await),
+            (&Method::GET, "history") => json(&self.window.steps(&self.metrics)),
             (&Method::GET, "locks") => json(&self.dav.locks()),
             (&Method::DELETE, "locks") => self.break_lock(&request).await,
             (&Method::POST, "drain") => self.drain().await,
@@ -134,23 +189,12 @@ impl Admin {
                     "certificates and users are being read again\n",
                 )
             }
-            (_, "health" | "ready" | "metrics" | "status" | "locks" | "drain" | "reload") => {
-                text(StatusCode::METHOD_NOT_ALLOWED, "not this method\n")
-            }
+            (
+                _,
+                "" | "page.css" | "page.js" | "health" | "ready" | "metrics" | "status" | "history"
+                | "locks" | "drain" | "reload",
+            ) => text(StatusCode::METHOD_NOT_ALLOWED, "not this method\n"),
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
-        }
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            serving: self.serving.clone(),
-            uptime_s: self.started.elapsed().as_secs(),
-            ready: self.ready(),
-            in_flight: self.metrics.in_flight(),
-            connections: self.metrics.connections(),
-            locks: self.dav.locks().len(),
-            tiers: self.cache.status(),
         }
     }
 
@@ -180,6 +224,48 @@ impl Admin {
             }
             Ok(report) => json(&report),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn asked(method: &str, headers: &[(&str, &str)], local: bool) -> bool {
+        let mut request = Request::builder().method(method).uri("/.tierdav/drain");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        guard(&request.body(()).unwrap(), local).is_ok()
+    }
+
+    #[test]
+    fn other_web_sites_can_neither_change_nor_read_anything() {
+        let host = ("host", "127.0.0.1:4919");
+        assert!(asked("POST", &[host], true));
+        assert!(asked("POST", &[], true));
+        assert!(asked(
+            "POST",
+            &[host, ("origin", "http://127.0.0.1:4919")],
+            true
+        ));
+        assert!(!asked(
+            "POST",
+            &[host, ("origin", "http://evil.example")],
+            true
+        ));
+        assert!(!asked("POST", &[host, ("origin", "null")], false));
+        assert!(!asked(
+            "DELETE",
+            &[host, ("sec-fetch-site", "cross-site")],
+            false
+        ));
+        assert!(!asked("GET", &[("host", "rebound.example:4919")], true));
+        assert!(asked("GET", &[("host", "tierdav.tierdav.svc:4919")], false));
+        for own in ["localhost", "LOCALHOST:4919", "[::1]:4919", "127.0.0.1"] {
+            assert!(asked("GET", &[("host", own)], true), "{own}");
         }
     }
 }

@@ -50,6 +50,21 @@ pub fn human_size(bytes: u64) -> String {
     format!("{value:.1} PiB")
 }
 
+/// A span for people: `850 us`, `11.0 ms`, `2.5 s`, `3 min 20 s`, `4 h 10 min`, `3 d 2 h`.
+pub fn human_micros(micros: u64) -> String {
+    let seconds = micros / 1_000_000;
+    match micros {
+        0..1_000 => format!("{micros} us"),
+        1_000..1_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        1_000_000..60_000_000 => format!("{:.1} s", micros as f64 / 1e6),
+        60_000_000..3_600_000_000 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600_000_000..86_400_000_000 => {
+            format!("{} h {} min", seconds / 3600, seconds / 60 % 60)
+        }
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text
@@ -99,5 +114,21 @@ mod tests {
         assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
         assert_eq!(duration("1.5h"), Some(Duration::from_secs(5400)));
         assert_eq!(duration("10"), None);
+    }
+
+    #[test]
+    fn spans_for_people_carry_their_unit() {
+        let spans = [
+            (0, "0 us"),
+            (999, "999 us"),
+            (11_000, "11.0 ms"),
+            (2_500_000, "2.5 s"),
+            (200_000_000, "3 min 20 s"),
+            (15_000_000_000, "4 h 10 min"),
+            (266_400_000_000, "3 d 2 h"),
+        ];
+        for (micros, text) in spans {
+            assert_eq!(human_micros(micros), text);
+        }
     }
 }

@@ -11,15 +11,17 @@ use http::{Response, StatusCode};
 use super::body::{self, Body};
 use super::{bare, last_modified, uri};
 use crate::config::human_size;
+use crate::html::escape;
 use crate::volume::{Kind, Meta};
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--line:#8884;--dim:#777}\
+:root{color-scheme:light dark;--line:#8884;--dim:light-dark(#5f6368,#a0a6ac)}\
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
 h1{font-size:1.15rem;overflow-wrap:anywhere}table{border-collapse:collapse;width:100%}\
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line)}\
 td:first-child{overflow-wrap:anywhere;white-space:pre-wrap}\
-.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}th a{color:inherit}p{color:var(--dim)}";
+.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}th a{color:inherit}p{color:var(--dim)}\
+@media(max-width:40rem){td.n:last-child{white-space:normal}}";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
@@ -40,23 +42,6 @@ fn order(query: &str) -> (Column, bool) {
         _ => Column::Name,
     };
     (column, get("order") == Some("desc"))
-}
-
-/// Text escaped for HTML; control characters, which HTML cannot show, as U+FFFD.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() => out.push('\u{FFFD}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 /// The reply to HEAD of a collection.
@@ -180,11 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_escaped_and_sizes_are_readable() {
-        assert_eq!(
-            escape("<a href='x'>\u{1}&\""),
-            "&lt;a href=&#39;x&#39;&gt;\u{FFFD}&amp;&quot;"
-        );
+    fn sizes_are_readable_and_orders_are_known() {
         assert_eq!(
             [
                 human_size(0),

@@ -194,6 +194,7 @@ impl Front {
             .max_send_buf_size(WRITE_BUFFER_MAX)
             .keep_alive_interval(self.limits.header_timeout)
             .keep_alive_timeout(self.limits.stall_timeout);
+        let _connected = self.metrics.clients().connected(peer.ip().to_canonical());
         let io_client = self.recorder.client_id(&peer.ip().to_string());
         let front = Arc::clone(&self);
         let stream = Guarded::new(stream, activity.clone());

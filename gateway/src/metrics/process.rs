@@ -14,14 +14,13 @@ pub(super) fn render(o: &mut String) {
         }
     };
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let ticks = ticks_per_second();
     let page = rustix::param::page_size() as f64;
-    let cpu = stat_field(&stat, 14).zip(stat_field(&stat, 15));
     value(
         "process_cpu_seconds_total",
         "counter",
         "CPU time, user and system.",
-        cpu.map(|(user, system)| (user + system) / ticks),
+        cpu(&stat),
     );
     value(
         "process_resident_memory_bytes",
@@ -49,7 +48,7 @@ pub(super) fn render(o: &mut String) {
             .zip(stat_field(&stat, 22))
             .map(|(boot, t)| boot + t / ticks),
     );
-    let open = fs::read_dir("/proc/self/fd").ok().map(|d| d.count() as f64);
+    let open = open_descriptors().map(|n| n as f64);
     value("process_open_fds", "gauge", "Open file descriptors.", open);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     value(
@@ -79,6 +78,30 @@ pub(super) fn render(o: &mut String) {
         "Tasks that wait in the tokio runtime's global queue.",
         runtime.as_ref().map(|r| r.global_queue_depth() as f64),
     );
+}
+
+fn ticks_per_second() -> f64 {
+    rustix::param::clock_ticks_per_second() as f64
+}
+
+fn cpu(stat: &str) -> Option<f64> {
+    Some((stat_field(stat, 14)? + stat_field(stat, 15)?) / ticks_per_second())
+}
+
+/// CPU time so far, user and system, seconds.
+pub(super) fn cpu_seconds() -> Option<f64> {
+    cpu(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// Resident memory, bytes.
+pub fn resident_bytes() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    Some(stat_field(&stat, 24)? as u64 * rustix::param::page_size() as u64)
+}
+
+/// Open file descriptors.
+pub fn open_descriptors() -> Option<u64> {
+    fs::read_dir("/proc/self/fd").ok().map(|d| d.count() as u64)
 }
 
 /// Field `number` of /proc/PID/stat, counted from 1 as in proc(5). The name in field 2 may hold spaces and brackets.

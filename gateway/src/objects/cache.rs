@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::dir::DirStore;
 use super::error::CacheError;
+use super::heat::Heat;
 use super::io::Faults;
 use super::migrator::Queue;
 use super::options::{Backing, CacheOptions, IoContext};
@@ -49,6 +50,8 @@ pub struct ObjectCache {
     /// New content goes to the backing tier (draining).
     pub(super) write_around: AtomicBool,
     pub(super) counts: Counts,
+    /// What clients use most. Locked briefly, with or without `core`, and nothing is locked while it is held.
+    pub(super) heat: Mutex<Heat>,
     /// Files that were flushed, in part at least, and are not settled yet; tried again each second.
     pub(super) unsettled: Mutex<HashSet<FileId>>,
 }
@@ -186,6 +189,7 @@ impl ObjectCache {
             foreground: AtomicUsize::new(0),
             write_around: AtomicBool::new(false),
             counts: Counts::default(),
+            heat: Mutex::default(),
             unsettled: Mutex::new(HashSet::new()),
             opts,
         });
@@ -328,6 +332,7 @@ impl ObjectCache {
     /// A version is gone (deleted or overwritten): cancels its flushes and drops its objects, once no reader
     /// and no move uses them.
     pub fn forget(&self, file: FileId, len: u64) {
+        self.heat.lock().forget(file);
         let event = Event::Deleted {
             file,
             objects: self.objects_in(len),
@@ -703,6 +708,14 @@ impl ObjectCache {
         latency_ns: u64,
         io: IoContext,
     ) {
+        match op {
+            Op::ObjectRead => self
+                .heat
+                .lock()
+                .read(self.recorder.now(), id, tier, latency_ns),
+            Op::ObjectWrite => self.heat.lock().write(self.recorder.now(), id),
+            _ => {}
+        }
         super::telemetry::record(
             &self.recorder,
             op,

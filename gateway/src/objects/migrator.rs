@@ -20,6 +20,7 @@ use super::cache::{Core, ObjectCache, blocking};
 use super::error::CacheError;
 use super::options::IoContext;
 use super::residency::{Entry, State};
+use super::status::Moved;
 use super::store::{Mark, ObjectStore, StoreError, Stored, read_verified};
 use super::tree::TreeStore;
 
@@ -44,6 +45,8 @@ pub(super) struct Queue {
     queued: HashSet<(ObjectId, ActionKind)>,
     flushes: BTreeMap<FileId, BTreeMap<u32, Reason>>,
     flush_order: VecDeque<FileId>,
+    /// Objects in `flushes`.
+    flushes_queued: u64,
 }
 
 /// One unit of work for the mover.
@@ -64,7 +67,7 @@ impl Queue {
                 if run.is_empty() {
                     self.flush_order.push_back(id.file);
                 }
-                run.insert(id.index, reason);
+                self.flushes_queued += u64::from(run.insert(id.index, reason).is_none());
                 return true;
             }
             ActionKind::Promote if self.promotions.len() >= PROMOTIONS_QUEUED_MAX => return false,
@@ -81,7 +84,8 @@ impl Queue {
 
     /// Forgets what is queued for a version.
     pub fn cancel(&mut self, file: FileId) {
-        if self.flushes.remove(&file).is_some() {
+        if let Some(run) = self.flushes.remove(&file) {
+            self.flushes_queued -= run.len() as u64;
             self.flush_order.retain(|f| *f != file);
         }
         let stays = |a: &Action| a.id.file != file;
@@ -98,6 +102,7 @@ impl Queue {
         }
         if let Some(file) = self.flush_order.pop_front() {
             let run = self.flushes.remove(&file).unwrap_or_default();
+            self.flushes_queued -= run.len() as u64;
             return Some(Job::Flush(file, run.into_iter().collect()));
         }
         let action = self.promotions.pop_front()?;
@@ -107,10 +112,9 @@ impl Queue {
 
     /// Queued promotions, flushes, evictions.
     pub fn lengths(&self) -> [u64; 3] {
-        let flushes: usize = self.flushes.values().map(BTreeMap::len).sum();
         [
             self.promotions.len() as u64,
-            flushes as u64,
+            self.flushes_queued,
             self.evictions.len() as u64,
         ]
     }
@@ -410,9 +414,17 @@ impl ObjectCache {
                 IoContext::default(),
             );
         }
+        let moved = Moved {
+            at: now,
+            action,
+            bytes,
+            took: now.since(at),
+            evidence: self.heat.lock().evidence(now, action.id.file),
+            ok,
+        };
         let mut core = self.core.lock();
         self.metrics.moved(action.kind, bytes, ok);
-        core.history.add(now, action, bytes, ok);
+        core.history.add(moved);
         if !core.is_doomed(action.id.file) {
             self.event(&mut core, &event);
         }

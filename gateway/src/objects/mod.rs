@@ -24,6 +24,7 @@
 mod cache;
 mod dir;
 mod error;
+mod heat;
 mod io;
 mod migrator;
 mod options;
@@ -52,6 +53,7 @@ mod tests;
 
 pub use cache::ObjectCache;
 pub use error::CacheError;
+pub use heat::{CELLS, Evidence};
 pub use migrator::{FlushReport, MigratorHandle, StepReport};
 pub use options::{Backing, CacheOptions, Durability, IoContext, WritePolicy};
 pub use pool_scrub::{PoolScrub, PooledFile};
@@ -59,6 +61,6 @@ pub use reader::ContentReader;
 pub use residency::Amount;
 pub use scrub::{Finding, Problem, ScrubReport};
 pub use staging::{INLINE_BYTES_MAX, Staged, StagedObject, Staging};
-pub use status::{CacheStatus, RecentAction};
+pub use status::{CacheStatus, Cell, HotFile, HotObjects, RecentAction};
 pub use store::{Mark, ObjectStore, StoreError, Stored};
 pub use tiering::{FileId, ObjectId, Tier};

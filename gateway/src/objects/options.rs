@@ -73,6 +73,16 @@ pub enum WritePolicy {
     Through,
 }
 
+impl WritePolicy {
+    /// Its name in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            WritePolicy::Back => "back",
+            WritePolicy::Through => "through",
+        }
+    }
+}
+
 /// What a 2xx promises about a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

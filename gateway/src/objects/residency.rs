@@ -3,9 +3,10 @@
 //! Memory: 16 bytes per object in a version's list, plus 33 bytes per version over the hash table's load
 //! (0.44 to 0.88). Versions of one object (most files) are held without a list: 38 to 75 bytes each, 50 on
 //! average; a 1 GiB file of 256 objects costs 17 bytes per object. `bytes_per_object_stay_bounded` measures it.
-//! A version with dirty objects has a row of 32 bytes more, for the age of the oldest.
+//! A version with dirty objects has a row of 32 bytes and an entry of 24 more, for the age of the oldest.
+//! What status pages ask for (amounts, the oldest, memory) is kept, not searched for: asking costs the same at any size.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use tiering::{FileId, ObjectId};
@@ -92,6 +93,13 @@ impl Rows {
             Rows::Many(v) => v,
         }
     }
+    /// Bytes outside the table.
+    fn list_bytes(&self) -> usize {
+        match self {
+            Rows::One(_) => 0,
+            Rows::Many(v) => v.capacity() * size_of::<Entry>(),
+        }
+    }
     fn as_mut_slice(&mut self) -> &mut [Entry] {
         match self {
             Rows::One(e) => std::slice::from_mut(e),
@@ -133,6 +141,10 @@ pub struct Residency {
     /// Versions with dirty objects, and since when each has had some; after a restart since the start. The clock is for
     /// the metric alone: nothing is decided by it.
     dirty_files: HashMap<FileId, DirtyFile>,
+    /// The same by age.
+    dirty_since: BTreeSet<(Instant, FileId)>,
+    /// Bytes of the lists in `files`.
+    list_bytes: usize,
     clean: Amount,
     dirty: Amount,
     moving: Amount,
@@ -150,9 +162,10 @@ impl Residency {
     fn count(&mut self, file: FileId, state: State, len: u32) {
         self.amount(state).add(len);
         if state.is_dirty() {
-            let dirty = self.dirty_files.entry(file).or_insert_with(|| DirtyFile {
-                objects: 0,
-                since: Instant::now(),
+            let dirty = self.dirty_files.entry(file).or_insert_with(|| {
+                let since = Instant::now();
+                self.dirty_since.insert((since, file));
+                DirtyFile { objects: 0, since }
             });
             dirty.objects += 1;
         }
@@ -166,6 +179,7 @@ impl Residency {
         if let Some(dirty) = self.dirty_files.get_mut(&file) {
             dirty.objects -= 1;
             if dirty.objects == 0 {
+                self.dirty_since.remove(&(dirty.since, file));
                 self.dirty_files.remove(&file);
             }
         }
@@ -173,8 +187,8 @@ impl Residency {
 
     /// How long the version that has waited longest has had objects only in the cache tier.
     pub fn oldest_dirty(&self) -> Duration {
-        let oldest = self.dirty_files.values().map(|d| d.since).min();
-        oldest.map_or(Duration::ZERO, |since| since.elapsed())
+        let oldest = self.dirty_since.first();
+        oldest.map_or(Duration::ZERO, |(since, _)| since.elapsed())
     }
 
     /// Objects in both tiers.
@@ -215,6 +229,7 @@ impl Residency {
                 self.files.insert(file, Rows::One(entry));
             }
             Some(rows) => {
+                self.list_bytes -= rows.list_bytes();
                 let mut list = match rows {
                     Rows::One(e) => vec![*e],
                     Rows::Many(v) => std::mem::take(v),
@@ -222,6 +237,7 @@ impl Residency {
                 let at = list.partition_point(|e| e.index < entry.index);
                 list.insert(at, entry);
                 *rows = Rows::Many(list);
+                self.list_bytes += rows.list_bytes();
             }
         }
     }
@@ -269,6 +285,7 @@ impl Residency {
                 removed
             }
         };
+        self.list_bytes -= rows.list_bytes();
         self.files.remove(&id.file);
         self.uncount(id.file, removed.state, removed.len);
         Some(removed)
@@ -279,6 +296,7 @@ impl Residency {
         let Some(rows) = self.files.remove(&file) else {
             return Vec::new();
         };
+        self.list_bytes -= rows.list_bytes();
         let rows = rows.as_slice().to_vec();
         for e in &rows {
             self.uncount(file, e.state, e.len);
@@ -311,17 +329,9 @@ impl Residency {
 
     /// Bytes of memory that the map holds.
     pub fn memory_bytes(&self) -> usize {
-        let lists: usize = self
-            .files
-            .values()
-            .map(|rows| match rows {
-                Rows::One(_) => 0,
-                Rows::Many(v) => v.capacity() * size_of::<Entry>(),
-            })
-            .sum();
         // hashbrown: one control byte per slot; capacity() is 7/8 of the slots.
         let slots = self.files.capacity() * 8 / 7;
-        slots * (size_of::<(FileId, Rows)>() + 1) + lists
+        slots * (size_of::<(FileId, Rows)>() + 1) + self.list_bytes
     }
 }
 
@@ -352,6 +362,7 @@ mod tests {
         map.insert(file, entry(1, State::Flushing));
         map.remove_file(file);
         assert_eq!(map.oldest_dirty(), Duration::ZERO);
+        assert!(map.dirty_since.is_empty());
     }
 
     fn entry(index: u32, state: State) -> Entry {
@@ -421,6 +432,11 @@ mod tests {
                 }
                 let all: Vec<_> = model.iter().map(|(k, e)| (FileId(k.0), *e)).collect();
                 prop_assert_eq!(map.all(), all);
+                let lists: usize = map.files.values().map(Rows::list_bytes).sum();
+                prop_assert_eq!(map.list_bytes, lists);
+                let mut ages: Vec<_> = map.dirty_files.iter().map(|(f, d)| (d.since, *f)).collect();
+                ages.sort_unstable();
+                prop_assert!(map.dirty_since.iter().eq(&ages));
                 prop_assert_eq!(map.bytes(), model.values().map(|e| u64::from(e.len)).sum::<u64>());
                 prop_assert_eq!(map.dirty().objects as usize, model.values().filter(|e| e.is_dirty()).count());
             }

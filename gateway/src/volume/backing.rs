@@ -7,8 +7,19 @@ use std::sync::Arc;
 use tiering::FileId;
 
 use super::tree::{self, Entry};
-use super::{Volume, apply};
+use super::{ResourcePath, Volume, apply};
 use crate::objects::Backing;
+
+impl Volume {
+    /// Path and length of a version, if it still is where it was last opened or written. Blocks for one look at the tree.
+    pub fn locate(&self, file: FileId) -> Option<(ResourcePath, u64)> {
+        let path = self.inner.recent.lock().peek(&file).cloned()?;
+        match self.inner.tree.find(&path).ok()? {
+            Entry::Found(found) if found.meta.file_id == file => Some((path, found.meta.len)),
+            Entry::Found(_) | Entry::Absent | Entry::Other => None,
+        }
+    }
+}
 
 impl Backing for Volume {
     fn open_dirty(&self, file: FileId) -> io::Result<Arc<File>> {
