@@ -1,19 +1,28 @@
 #!/usr/bin/env bash
 # Runs the whole suite. Installs what the tests need (apt, as root or through sudo); skips what is there.
 #
-#   deploy/dev/test.sh                 everything
-#   deploy/dev/test.sh --only litmus   one stage: install format clippy plain unit libcachesim litmus davfs2
-#                                      pools elasticsearch manifests device walkthrough page; for unit and pools
-#                                      a Ceph cluster is started, unless TIERDAV_CEPH_DIR names one
+#   deploy/dev/test.sh                     everything
+#   deploy/dev/test.sh --quick             smaller loads, and no Elasticsearch node, browser or walk-through: for a first look
+#   deploy/dev/test.sh --long              200 kills of the gateway under load instead of 10
+#   deploy/dev/test.sh --only litmus       one stage: install format clippy plain unit libcachesim litmus davfs2 pools
+#                                          elasticsearch manifests device walkthrough page; for unit and pools a Ceph
+#                                          cluster is started, unless TIERDAV_CEPH_DIR names one
+#   deploy/dev/test.sh --without pools     all but this stage; may be repeated
 #
 # Ends with one line "N passed, N failed"; exits non-zero when anything failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-only=""
+only="" without=" "
 while [ $# -gt 0 ]; do
     case "$1" in
+        --quick)
+            without+="elasticsearch page walkthrough "
+            export TIERDAV_MIXED_SECONDS=10 FILES=100 LARGE_MIB=64
+            shift ;;
+        --long) export TIERDAV_KILLS=200; shift ;;
+        --without) without+="${2:?--without needs a stage} "; shift 2 ;;
         --only) only="${2:?--only needs a stage}"; shift 2 ;;
-        -h|--help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h|--help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "$0"; exit 0 ;;
         *) echo "unknown option $1 (try --help)" >&2; exit 2 ;;
     esac
 done
@@ -28,6 +37,7 @@ stage() { # NAME COMMAND...
         unit|pools) [ "$name" = cluster ] || return 0 ;;
         *) return 0 ;;
     esac
+    [[ "$without" != *" $name "* ]] || { echo "== $name: left out"; return 0; }
     echo "== $name"
     if "$@"; then echo "== $name: ok ($((SECONDS - start)) s)"
     else echo "== $name: FAILED ($((SECONDS - start)) s)"; failed=$((failed + 1)); failures+=("$name"); return 1; fi
