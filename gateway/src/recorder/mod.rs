@@ -156,7 +156,7 @@ impl Recorder {
         let writer =
             writer::Writer::new(cfg.clone(), anchor_wall_us, Arc::clone(&counters)).map_err(io)?;
         let thread = std::thread::Builder::new().name("trace".into());
-        thread.spawn(move || writer.run(&messages)).map_err(io)?;
+        thread.spawn(move || writer.run(messages)).map_err(io)?;
         Ok(Self::with(
             anchor,
             counters,

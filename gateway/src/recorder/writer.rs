@@ -83,7 +83,7 @@ impl Writer {
         })
     }
 
-    pub fn run(mut self, messages: &Receiver<Message>) {
+    pub fn run(mut self, messages: Receiver<Message>) {
         let mut flush_at = Instant::now() + FLUSH_EVERY;
         let done: Option<SyncSender<()>> = loop {
             let wait = flush_at.saturating_duration_since(Instant::now());
@@ -110,6 +110,14 @@ impl Writer {
             drop(queue);
             let _ = thread.join();
         }
+        // Later records find the queue closed, and are counted as dropped, before anybody is told that this is the end.
+        for message in messages.try_iter() {
+            if let Message::Record(_) = message {
+                self.counters.records.fetch_sub(1, Relaxed);
+                self.counters.dropped.fetch_add(1, Relaxed);
+            }
+        }
+        drop(messages);
         drop(done);
     }
 
