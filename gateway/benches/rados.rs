@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use gateway::config::PoolSettings;
 use gateway::metrics::Metrics;
 use gateway::objects::pools::{ObjectInfo, Pools};
 use gateway::objects::{CacheOptions, ObjectCache};
-use gateway::rados::{RadosOptions, RadosPools};
+use gateway::rados::RadosPools;
 use gateway::recorder::Recorder;
 use tiering::{FileId, ObjectId, Tier};
 
@@ -21,7 +22,7 @@ const CACHED: u64 = 100_000;
 fn pools(namespace: &str) -> Arc<RadosPools> {
     let dir = std::env::var("TIERDAV_CEPH_DIR").expect("TIERDAV_CEPH_DIR");
     Arc::new(
-        RadosPools::connect(RadosOptions {
+        RadosPools::connect(PoolSettings {
             conf: Path::new(&dir).join("ceph.conf"),
             user: "client.tierdav".into(),
             cache_pool: Some("tierdav-cache".into()),

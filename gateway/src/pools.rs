@@ -13,7 +13,7 @@ use crate::objects::pools::Pools;
 pub async fn open(config: &Config, online: bool) -> anyhow::Result<Option<Arc<dyn Pools>>> {
     use std::time::Duration;
 
-    use crate::rados::{RadosOptions, RadosPools};
+    use crate::rados::RadosPools;
 
     /// Longest wait between two tries.
     const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -21,18 +21,10 @@ pub async fn open(config: &Config, online: bool) -> anyhow::Result<Option<Arc<dy
     let Some(settings) = &config.pools else {
         return Ok(None);
     };
-    let options = RadosOptions {
-        conf: settings.conf.clone(),
-        user: settings.user.clone(),
-        cache_pool: settings.cache_pool.clone(),
-        data_pool: settings.data_pool.clone(),
-        namespace: settings.namespace.clone(),
-        op_timeout: settings.op_timeout,
-    };
     let mut wait = Duration::from_secs(1);
     loop {
-        let options = options.clone();
-        match tokio::task::spawn_blocking(move || RadosPools::connect(options)).await? {
+        let settings = settings.clone();
+        match tokio::task::spawn_blocking(move || RadosPools::connect(settings)).await? {
             Ok(pools) => return Ok(Some(Arc::new(pools))),
             Err(error) if online && error.may_pass() => {
                 tracing::error!(%error, "tried again in {} s", wait.as_secs());

@@ -244,13 +244,13 @@ pub struct Config {
 pub struct PoolSettings {
     /// The cluster's configuration file.
     pub conf: PathBuf,
-    /// The client's name.
+    /// The client's name, such as `client.tierdav`.
     pub user: String,
-    /// Pool of the cache tier.
+    /// Pool of the cache tier, if there is one.
     pub cache_pool: Option<String>,
     /// Pool of the backing tier.
     pub data_pool: String,
-    /// Namespace in both.
+    /// Namespace in both pools.
     pub namespace: String,
     /// Longest wait for an operation.
     pub op_timeout: Duration,

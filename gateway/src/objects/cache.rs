@@ -18,7 +18,6 @@ use super::io::Faults;
 use super::migrator::Queue;
 use super::options::{Backing, CacheOptions, IoContext};
 use super::pooled::{PoolSide, Purge};
-use super::pools::Pools;
 use super::reader::ContentReader;
 use super::residency::{Entry, Residency, State};
 use super::staging::Staging;
@@ -33,8 +32,7 @@ pub struct ObjectCache {
     pub(super) opts: CacheOptions,
     pub(super) dir: Option<DirStore>,
     /// Content lives in pools instead of directories.
-    pub(super) pools: Option<Arc<dyn Pools>>,
-    pub(super) pool_side: Option<PoolSide>,
+    pub(super) pools: Option<PoolSide>,
     pub(super) tree_faults: Faults,
     pub(super) core: Mutex<Core>,
     pub(super) recorder: Recorder,
@@ -160,13 +158,11 @@ impl ObjectCache {
             }
         };
         let pools = opts.pools.clone();
+        let pools = pools.map(|p| PoolSide::new(p, tokio::runtime::Handle::current()));
         let policy = tiering::build(&opts.policy);
         let throttle = Throttle::new(opts.migrate_bytes_per_s, opts.migrate_ops_per_s);
         let cache = Arc::new(ObjectCache {
             dir,
-            pool_side: pools
-                .as_ref()
-                .map(|_| PoolSide::new(tokio::runtime::Handle::current())),
             pools,
             tree_faults,
             core: Mutex::new(Core {
@@ -614,7 +610,7 @@ impl ObjectCache {
             } else {
                 Vec::new()
             };
-            if let (Some(side), Some(purge)) = (&self.pool_side, purge) {
+            if let (Some(side), Some(purge)) = (&self.pools, purge) {
                 // The purge removes the objects.
                 core.purging.insert(file);
                 let _ = side.purges.send(purge);

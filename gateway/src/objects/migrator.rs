@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use tiering::{Action, ActionKind, Event, FileId, ObjectId, Reason, Tier};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::cache::{Core, ObjectCache, blocking};
+use super::cache::{Core, ObjectCache, blocking, entry_of};
 use super::error::CacheError;
 use super::options::IoContext;
 use super::residency::{Entry, State};
@@ -147,6 +148,13 @@ pub struct StepReport {
     pub failed: u64,
 }
 
+impl AddAssign for StepReport {
+    fn add_assign(&mut self, other: StepReport) {
+        self.moved += other.moved;
+        self.failed += other.failed;
+    }
+}
+
 /// What a complete flush did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FlushReport {
@@ -177,7 +185,7 @@ impl ObjectCache {
     pub fn start_migrator(self: &Arc<Self>, backing: Arc<dyn super::Backing>) -> MigratorHandle {
         self.attach_backing(backing);
         let (stop, mut stopped) = watch::channel(false);
-        let purges = self.pool_side.as_ref().and_then(|s| s.queue.lock().take());
+        let purges = self.pools.as_ref().and_then(|p| p.queue.lock().take());
         let purges =
             purges.map(|queue| tokio::spawn(self.clone().purge_all(queue, stop.subscribe())));
         let cache = self.clone();
@@ -229,9 +237,7 @@ impl ObjectCache {
         self.tick_policy();
         let mut report = StepReport::default();
         while let Some(job) = self.next_job() {
-            let done = self.run(job).await;
-            report.moved += done.moved;
-            report.failed += done.failed;
+            report += self.run(job).await;
         }
         report
     }
@@ -375,7 +381,7 @@ impl ObjectCache {
             let mut report = StepReport::default();
             for action in proposed {
                 let at = self.recorder.now();
-                report.failed += self.confirm(action, 0, Err(error.to_string()), at).failed;
+                report += self.confirm(action, 0, Err(error.to_string()), at);
             }
             report
         })
@@ -573,6 +579,31 @@ impl ObjectCache {
         Ok(())
     }
 
+    /// Enters what was copied, unless its version was dropped meanwhile; returns its bytes.
+    pub(super) fn end_promotion(
+        &self,
+        id: ObjectId,
+        copied: Result<Stored, String>,
+    ) -> Result<u64, String> {
+        let mut core = self.core.lock();
+        let still = core
+            .residency
+            .get(id)
+            .is_some_and(|e| e.state == State::Promoting);
+        if still {
+            core.residency.remove(id);
+        }
+        let object = copied?;
+        let entry = entry_of(&object, true);
+        if !still {
+            drop(core);
+            self.unlink(id.file, &[entry]);
+            return Err("dropped meanwhile".into());
+        }
+        core.residency.insert(id.file, entry);
+        Ok(u64::from(object.len))
+    }
+
     fn copy_up(&self, id: ObjectId) -> Result<u64, String> {
         let Some(dir) = &self.dir else {
             return Err("no cache tier".into());
@@ -607,27 +638,7 @@ impl ObjectCache {
             dir.put(&object, &data, false)?;
             Ok(object)
         });
-        let mut core = self.core.lock();
-        let still = core
-            .residency
-            .get(id)
-            .is_some_and(|e| e.state == State::Promoting);
-        if still {
-            core.residency.remove(id);
-        }
-        match copied {
-            Ok(object) if still => {
-                core.residency
-                    .insert(id.file, super::cache::entry_of(&object, true));
-                Ok(u64::from(len))
-            }
-            Ok(object) => {
-                drop(core);
-                self.unlink(id.file, &[super::cache::entry_of(&object, true)]);
-                Err("dropped meanwhile".into())
-            }
-            Err(e) => Err(e.to_string()),
-        }
+        self.end_promotion(id, copied.map_err(|e| e.to_string()))
     }
 
     /// Flushes objects of one file in order, syncs once per run, then makes them clean.
@@ -639,10 +650,6 @@ impl ObjectCache {
         self.pin(file, None);
         self.unsettled.lock().insert(file);
         let mut report = StepReport::default();
-        let mut add = |r: StepReport| {
-            report.moved += r.moved;
-            report.failed += r.failed;
-        };
         let tree = self
             .backing
             .get()
@@ -653,7 +660,7 @@ impl ObjectCache {
             Err(error) => {
                 tracing::warn!(%file, %error, "cannot open a file to flush");
                 for what in run {
-                    add(self.confirm(action(what), 0, Err(error.to_string()), at));
+                    report += self.confirm(action(what), 0, Err(error.to_string()), at);
                 }
             }
             Ok(tree) => {
@@ -667,22 +674,19 @@ impl ObjectCache {
                             bytes += u64::from(object.len);
                             written.push((action, object));
                         }
-                        Err(why) => add(self.confirm(action, 0, Err(why), at)),
+                        Err(why) => report += self.confirm(action, 0, Err(why), at),
                     }
                     if bytes >= RUN_BYTES_MAX || i + 1 == run.len() {
                         bytes = 0;
                         let synced = store.sync().map_err(|e| e.to_string());
                         for (action, object) in written.drain(..) {
-                            let event = match &synced {
-                                Ok(()) => self.make_clean(&object),
-                                Err(why) => {
-                                    // What the kernel kept of the writes is unknown: all of it again, later.
-                                    let mut core = self.core.lock();
-                                    core.residency.set_state(object.id, State::Dirty);
-                                    Err(why.clone())
-                                }
+                            let marked = match &synced {
+                                Ok(()) => self.mark_clean(&object),
+                                // What the kernel kept of the writes is unknown: all of it again, later.
+                                Err(why) => Err(why.clone()),
                             };
-                            add(self.confirm(action, u64::from(object.len), event, at));
+                            let event = self.end_flush(object.id, marked, false);
+                            report += self.confirm(action, u64::from(object.len), event, at);
                         }
                     }
                 }
@@ -693,47 +697,57 @@ impl ObjectCache {
         report
     }
 
+    /// Marks a dirty object as being flushed.
+    pub(super) fn begin_flush(&self, id: ObjectId) -> Result<Stored, String> {
+        let mut core = self.core.lock();
+        if !core.may_move(id, ActionKind::Flush) {
+            return Err("not dirty".into());
+        }
+        let object = core.residency.get(id).and_then(|e| e.stored(id.file));
+        core.residency.set_state(id, State::Flushing);
+        object.ok_or_else(|| "not dirty".into())
+    }
+
+    /// The object is clean, or dirty again. `lost`: its bytes are gone.
+    pub(super) fn end_flush(
+        &self,
+        id: ObjectId,
+        flushed: Result<(), String>,
+        lost: bool,
+    ) -> Result<Event, String> {
+        let state = match flushed {
+            Ok(()) => State::Clean,
+            Err(_) => State::Dirty,
+        };
+        let mut core = self.core.lock();
+        core.residency.set_state(id, state);
+        if lost {
+            tracing::error!(object = %id, "a dirty object is damaged: its bytes are lost");
+            core.damaged.insert(id);
+        }
+        flushed.map(|()| Event::Flushed { id })
+    }
+
     fn copy_down(&self, store: &TreeStore, id: ObjectId) -> Result<Stored, String> {
         let Some(dir) = &self.dir else {
             return Err("no cache tier".into());
         };
-        let object = {
-            let mut core = self.core.lock();
-            if !core.may_move(id, ActionKind::Flush) {
-                return Err("not dirty".into());
-            }
-            let object = core.residency.get(id).and_then(|e| e.stored(id.file));
-            core.residency.set_state(id, State::Flushing);
-            object.ok_or("not dirty")?
-        };
+        let object = self.begin_flush(id)?;
         let copied = read_verified(dir, &object).and_then(|data| store.put(&object, &data, false));
         copied.map(|()| object).map_err(|e| {
-            let mut core = self.core.lock();
-            core.residency.set_state(id, State::Dirty);
-            if let StoreError::Damaged { .. } | StoreError::NotFound { .. } = e {
-                tracing::error!(object = %id, "a dirty object is damaged: its bytes are lost");
-                core.damaged.insert(id);
-            }
-            e.to_string()
+            let lost = matches!(e, StoreError::Damaged { .. } | StoreError::NotFound { .. });
+            let why = e.to_string();
+            // The answer to the policy is the caller's.
+            let _ = self.end_flush(id, Err(why.clone()), lost);
+            why
         })
     }
 
-    fn make_clean(&self, object: &Stored) -> Result<Event, String> {
+    fn mark_clean(&self, object: &Stored) -> Result<(), String> {
         let Some(dir) = &self.dir else {
             return Err("no cache tier".into());
         };
-        let renamed = dir.mark_clean(object);
-        let mut core = self.core.lock();
-        match renamed {
-            Ok(()) => {
-                core.residency.set_state(object.id, State::Clean);
-                Ok(Event::Flushed { id: object.id })
-            }
-            Err(e) => {
-                core.residency.set_state(object.id, State::Dirty);
-                Err(e.to_string())
-            }
-        }
+        dir.mark_clean(object).map_err(|e| e.to_string())
     }
 
     /// Ends a version's dirty time when nothing of it is dirty, or lost, any more.

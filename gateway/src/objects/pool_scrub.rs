@@ -59,7 +59,7 @@ impl ObjectCache {
         mut done: impl FnMut(FileId),
     ) -> Result<ScrubReport, CacheError> {
         let mut report = ScrubReport::default();
-        let Some(pools) = self.pools.clone() else {
+        let Some(pools) = self.pools().cloned() else {
             return Ok(report);
         };
         files.sort_unstable_by_key(|f| f.file);

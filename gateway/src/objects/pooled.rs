@@ -9,7 +9,7 @@
 //! writers, only against the version being removed, which waits for those who have it pinned.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::{Mutex, RwLock};
-use tiering::{ActionKind, Event, FileId, ObjectId, Reason, Tier};
+use tiering::{Event, FileId, ObjectId, Reason, Tier};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::cache::{ObjectCache, entry_of};
+use super::cache::ObjectCache;
 use super::error::CacheError;
 use super::migrator::{StepReport, flush_action};
 use super::pools::{ObjectInfo, Pending, PoolError, Pools};
-use super::residency::{Entry, State};
+use super::residency::Entry;
 use super::store::{Mark, Stored};
 
 /// Bytes of objects in memory on their way to the pools, and as many read ahead, all requests together.
@@ -55,8 +55,9 @@ pub(super) struct Purge {
     pub len: Option<u64>,
 }
 
-/// What a cache over pools has besides.
+/// The pools, and what a cache over them has besides.
 pub(super) struct PoolSide {
+    pub store: Arc<dyn Pools>,
     writes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     away_until: Mutex<Option<Instant>>,
@@ -68,10 +69,11 @@ pub(super) struct PoolSide {
 }
 
 impl PoolSide {
-    pub fn new(runtime: tokio::runtime::Handle) -> PoolSide {
+    pub fn new(store: Arc<dyn Pools>, runtime: tokio::runtime::Handle) -> PoolSide {
         let (purges, queue) = mpsc::unbounded_channel();
         let room = || Arc::new(Semaphore::new(FLIGHT_BYTES / FLIGHT_UNIT as usize));
         PoolSide {
+            store,
             writes: room(),
             reads: room(),
             away_until: Mutex::new(None),
@@ -81,51 +83,56 @@ impl PoolSide {
             runtime,
         }
     }
+
+    /// Waits for an operation, on a blocking thread.
+    fn wait<T>(&self, operation: impl Future<Output = T>) -> T {
+        self.runtime.block_on(operation)
+    }
+}
+
+impl Deref for PoolSide {
+    type Target = dyn Pools;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.store
+    }
 }
 
 impl ObjectCache {
     /// The pools, when content lives there.
     pub fn pools(&self) -> Option<&Arc<dyn Pools>> {
-        self.pools.as_ref()
+        self.pools.as_ref().map(|side| &side.store)
     }
 
     /// Looks a version up and pins it: as long as `look` runs, no version that it may find is removed.
     pub fn while_looking<T>(&self, look: impl FnOnce() -> T) -> T {
-        let _looking = self.pool_side.as_ref().map(|side| side.looking.read());
+        let _looking = self.pools.as_ref().map(|side| side.looking.read());
         look()
     }
 
     /// The cache pool did not answer: for a while, nobody else needs to wait for it.
     pub(super) fn leave_cache_alone(&self) {
-        if let Some(side) = &self.pool_side {
+        if let Some(side) = &self.pools {
             *side.away_until.lock() = Some(Instant::now() + CACHE_AWAY);
         }
     }
 
     /// Whether the cache pool did not answer a moment ago.
     pub(super) fn is_cache_away(&self) -> bool {
-        let until = self.pool_side.as_ref().and_then(|s| *s.away_until.lock());
+        let until = self.pools.as_ref().and_then(|s| *s.away_until.lock());
         until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Runs `work` behind the requests.
     pub(super) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
-        if let Some(side) = &self.pool_side {
+        if let Some(side) = &self.pools {
             side.runtime.spawn(work);
-        }
-    }
-
-    /// Waits for an operation on a blocking thread.
-    fn wait<T>(&self, operation: impl Future<Output = T>) -> Result<T, CacheError> {
-        match &self.pool_side {
-            Some(side) => Ok(side.runtime.block_on(operation)),
-            None => Err(CacheError::NoBacking),
         }
     }
 
     /// Room for `len` bytes on their way to the pools; waits while there is none.
     pub(super) async fn flight(&self, len: u32) -> Option<OwnedSemaphorePermit> {
-        let side = self.pool_side.as_ref()?;
+        let side = self.pools.as_ref()?;
         let units = len.div_ceil(FLIGHT_UNIT);
         Arc::clone(&side.writes)
             .acquire_many_owned(units)
@@ -135,14 +142,14 @@ impl ObjectCache {
 
     /// Room for `len` bytes read ahead, if there is some now.
     pub(super) fn try_flight(&self, len: u32) -> Option<OwnedSemaphorePermit> {
-        let side = self.pool_side.as_ref()?;
+        let side = self.pools.as_ref()?;
         let units = len.div_ceil(FLIGHT_UNIT);
         Arc::clone(&side.reads).try_acquire_many_owned(units).ok()
     }
 
     /// Fills the residency map from the cache pool. Blocking; before anything else.
     pub fn load_pools(&self) -> Result<(), CacheError> {
-        let Some(pools) = self.pools.clone().filter(|p| p.has_cache()) else {
+        let Some(pools) = self.pools.as_ref().filter(|p| p.has_cache()) else {
             return Ok(());
         };
         let failed = |e: PoolError| CacheError::Io {
@@ -154,7 +161,7 @@ impl ObjectCache {
             tracing::warn!(%name, "foreign name in the cache pool, left alone");
         }
         let mut found: Vec<Stored> = Vec::with_capacity(listing.objects.len());
-        let asked = self.wait(async {
+        pools.wait(async {
             let ask = |id| {
                 let wait = pools.info(Tier::Cache, id);
                 async move { (id, wait.await) }
@@ -179,7 +186,6 @@ impl ObjectCache {
             }
             Ok(())
         })?;
-        asked?;
         self.restore_all(found);
         Ok(())
     }
@@ -199,7 +205,7 @@ impl ObjectCache {
             let cached = self.lookup_or_lost(id)?.map(|(object, _)| object);
             let mut lost = None;
             if let Some(object) = cached {
-                match read_checked(&**pools, Tier::Cache, id, object_len, within, want).await {
+                match read_checked(&*pools.store, Tier::Cache, id, object_len, within, want).await {
                     Ok(bytes) => return Ok((bytes, Tier::Cache)),
                     Err(error) => {
                         self.note_unreadable(&object, &error);
@@ -209,7 +215,7 @@ impl ObjectCache {
             }
             // An object's bytes never change: the data pool's copy is right, whatever the map says of it.
             match (
-                read_checked(&**pools, Tier::Backing, id, object_len, within, want).await,
+                read_checked(&*pools.store, Tier::Backing, id, object_len, within, want).await,
                 lost,
             ) {
                 (Ok(bytes), _) => return Ok((bytes, Tier::Backing)),
@@ -279,52 +285,23 @@ impl ObjectCache {
             return Err("no pools".into());
         };
         let text = |e: PoolError| e.to_string();
-        let wait = |e: CacheError| e.to_string();
-        let (info, _) = self
-            .wait(pools.info(Tier::Backing, id))
-            .map_err(wait)?
-            .map_err(text)?;
+        let (info, _) = pools.wait(pools.info(Tier::Backing, id)).map_err(text)?;
         self.begin_promotion(id, info.len)?;
-        let copied = self
-            .wait(copy_up(pools, id, info))
-            .unwrap_or_else(|e| Err(PoolError::Io(std::io::Error::other(e))));
+        let copied = pools.wait(copy_up(&pools.store, id, info)).map_err(text);
         let object = Stored {
             id,
             len: info.len,
             crc: info.crc,
             mark: Mark::Clean,
         };
-        let mut core = self.core.lock();
-        let still = core
-            .residency
-            .get(id)
-            .is_some_and(|e| e.state == State::Promoting);
-        if still {
-            core.residency.remove(id);
-        }
-        match copied {
-            Ok(()) if still => {
-                core.residency.insert(id.file, entry_of(&object, true));
-                Ok(u64::from(info.len))
-            }
-            Ok(()) => {
-                drop(core);
-                self.unlink_pooled(id.file, &[entry_of(&object, true)]);
-                Err("dropped meanwhile".into())
-            }
-            Err(e) => Err(e.to_string()),
-        }
+        self.end_promotion(id, copied.map(|()| object))
     }
 
     /// Flushes objects of one version, a few at a time, each confirmed by itself.
     pub(super) fn flush_pooled(&self, file: FileId, run: &[(u32, Reason)]) -> StepReport {
         let at = self.recorder.now();
         let mut report = StepReport::default();
-        let mut add = |r: StepReport| {
-            report.moved += r.moved;
-            report.failed += r.failed;
-        };
-        let Some(pools) = self.pools.clone() else {
+        let Some(pools) = &self.pools else {
             return report;
         };
         self.pin(file, None);
@@ -334,58 +311,30 @@ impl ObjectCache {
                 let action = flush_action(file, *what);
                 match self.begin_flush(action.id) {
                     Ok(object) => begun.push((action, object)),
-                    Err(why) => add(self.confirm(action, 0, Err(why), at)),
+                    Err(why) => report += self.confirm(action, 0, Err(why), at),
                 }
             }
-            let copies = begun.iter().map(|(_, object)| copy_down(&pools, *object));
-            let copied = self
-                .wait(futures_util::future::join_all(copies))
-                .unwrap_or_default();
+            let copies = begun
+                .iter()
+                .map(|(_, object)| copy_down(&pools.store, *object));
+            let copied = pools.wait(futures_util::future::join_all(copies));
             for ((action, object), outcome) in begun.into_iter().zip(copied) {
-                let event = self.end_flush(&object, outcome);
-                add(self.confirm(action, u64::from(object.len), event, at));
+                let lost = matches!(outcome, Err(PoolError::Damaged | PoolError::NotFound));
+                let flushed = outcome.map_err(|e| e.to_string());
+                let event = self.end_flush(object.id, flushed, lost);
+                report += self.confirm(action, u64::from(object.len), event, at);
             }
         }
         self.unpin(file);
         report
     }
 
-    fn begin_flush(&self, id: ObjectId) -> Result<Stored, String> {
-        let mut core = self.core.lock();
-        if !core.may_move(id, ActionKind::Flush) {
-            return Err("not dirty".into());
-        }
-        let object = core.residency.get(id).and_then(|e| e.stored(id.file));
-        core.residency.set_state(id, State::Flushing);
-        object.ok_or_else(|| "not dirty".into())
-    }
-
-    fn end_flush(&self, object: &Stored, outcome: Result<(), PoolError>) -> Result<Event, String> {
-        let mut core = self.core.lock();
-        match outcome {
-            Ok(()) => {
-                core.residency.set_state(object.id, State::Clean);
-                Ok(Event::Flushed { id: object.id })
-            }
-            Err(e) => {
-                core.residency.set_state(object.id, State::Dirty);
-                if matches!(e, PoolError::Damaged | PoolError::NotFound) {
-                    tracing::error!(object = %object.id, "a dirty object is damaged: its bytes are lost");
-                    core.damaged.insert(object.id);
-                }
-                Err(e.to_string())
-            }
-        }
-    }
-
     pub(super) fn remove_cached_pooled(&self, id: ObjectId) -> Result<(), String> {
         let Some(pools) = &self.pools else {
             return Err("no pools".into());
         };
-        self.wait(pools.remove(Tier::Cache, id))
-            .map_err(|e| e.to_string())?
-            .map(|_| ())
-            .map_err(|e| e.to_string())
+        let removed = pools.wait(pools.remove(Tier::Cache, id));
+        removed.map(|_| ()).map_err(|e| e.to_string())
     }
 
     // --- removal of versions ---
@@ -393,7 +342,7 @@ impl ObjectCache {
     /// A version's name is gone: its objects go as soon as nobody uses them, and then its placeholder
     /// ([`Backing::purged`](super::Backing::purged)). `None`: an upload of unknown length.
     pub fn purge(&self, file: FileId, len: Option<u64>) {
-        let Some(side) = &self.pool_side else { return };
+        let Some(side) = &self.pools else { return };
         let purge = Purge { file, len };
         // Who found the name before it went has pinned the version after this.
         drop(side.looking.write());
@@ -419,7 +368,7 @@ impl ObjectCache {
 
     /// Removes all versions that are waiting to be. For a gateway that does not serve.
     pub async fn purge_queued(&self) -> Result<(), CacheError> {
-        let taken = self.pool_side.as_ref().and_then(|s| s.queue.lock().take());
+        let taken = self.pools.as_ref().and_then(|s| s.queue.lock().take());
         let Some(mut queue) = taken else {
             return Ok(());
         };
@@ -431,7 +380,7 @@ impl ObjectCache {
                 });
             }
         }
-        if let Some(side) = &self.pool_side {
+        if let Some(side) = &self.pools {
             *side.queue.lock() = Some(queue);
         }
         Ok(())

@@ -314,7 +314,7 @@ impl ObjectCache {
         &self,
         tier: Tier,
     ) -> Option<impl Future<Output = Result<PoolSpace, String>> + use<>> {
-        let pools = self.pools.clone()?;
+        let pools = self.pools().cloned()?;
         (tier == Tier::Backing || pools.has_cache()).then_some(async move {
             match tokio::task::spawn_blocking(move || pools.space(tier)).await {
                 Ok(asked) => asked.map_err(|e| e.to_string()),

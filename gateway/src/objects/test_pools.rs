@@ -220,14 +220,15 @@ pub fn rados(name: &str) -> Arc<crate::rados::RadosPools> {
     use std::sync::atomic::AtomicU64;
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-    use crate::rados::{RadosOptions, RadosPools};
+    use crate::config::PoolSettings;
+    use crate::rados::RadosPools;
 
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let dir = std::env::var("TIERDAV_CEPH_DIR")
         .expect("needs a cluster: deploy/dev/ceph.sh up, then eval \"$(deploy/dev/ceph.sh env)\"");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let pools = RadosPools::connect(RadosOptions {
+    let pools = RadosPools::connect(PoolSettings {
         conf: std::path::Path::new(&dir).join("ceph.conf"),
         user: "client.tierdav".into(),
         cache_pool: Some("tierdav-cache".into()),

@@ -14,7 +14,7 @@ mod sys;
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tiering::{ObjectId, Tier};
 
+use crate::config::PoolSettings;
 use crate::objects::pools::{
     ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools, object_name, parse_object_name,
 };
@@ -36,23 +37,6 @@ const CLEAN: &CStr = c"tierdav.clean";
 const SPACE_AGE: Duration = Duration::from_secs(5);
 /// The object that carries the owner's lock; no name of an object of ours.
 const OWNER: &CStr = c"tierdav.owner";
-
-/// How to reach the pools.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RadosOptions {
-    /// The cluster's configuration file.
-    pub conf: PathBuf,
-    /// The client's name, such as `client.tierdav`.
-    pub user: String,
-    /// Pool of the cache tier, if there is one.
-    pub cache_pool: Option<String>,
-    /// Pool of the backing tier.
-    pub data_pool: String,
-    /// Namespace in both pools.
-    pub namespace: String,
-    /// Longest wait for an operation.
-    pub op_timeout: Duration,
-}
 
 /// Why the pools cannot be used. The message says what to look at.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +63,7 @@ impl RadosError {
 /// The two pools of one cluster. The connection is replaced when the cluster has shut it out.
 pub struct RadosPools {
     live: ArcSwap<Live>,
-    options: RadosOptions,
+    options: PoolSettings,
     /// Set while the owner's lock is not held: every operation is refused.
     fenced: AtomicBool,
     space: Mutex<Option<(Instant, Vec<u8>)>>,
@@ -98,7 +82,7 @@ impl RadosPools {
     ///
     /// # Errors
     /// Names the monitors, the user, the keyring and what librados said.
-    pub fn connect(options: RadosOptions) -> Result<RadosPools, RadosError> {
+    pub fn connect(options: PoolSettings) -> Result<RadosPools, RadosError> {
         Ok(RadosPools {
             live: ArcSwap::from_pointee(Live::connect(&options)?),
             options,
@@ -133,7 +117,7 @@ impl RadosPools {
 }
 
 impl Live {
-    fn connect(options: &RadosOptions) -> Result<Live, RadosError> {
+    fn connect(options: &PoolSettings) -> Result<Live, RadosError> {
         if !options.conf.is_file() {
             return Err(RadosError::new(format!(
                 "ceph_conf {}: no such file",
@@ -447,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_missing_configuration_file_is_named() {
-        let options = RadosOptions {
+        let options = PoolSettings {
             conf: "/nonexistent/ceph.conf".into(),
             user: "client.tierdav".into(),
             cache_pool: None,

@@ -83,7 +83,7 @@ impl Staging {
         tree: Arc<File>,
         io: IoContext,
     ) -> Self {
-        let to = match cache.pools.clone() {
+        let to = match cache.pools().cloned() {
             Some(pools) => To::Pools(PooledStaging::new(cache, pools, file, io)),
             None => To::Local(LocalStaging::new(cache, file, tree, io)),
         };
@@ -97,7 +97,7 @@ impl Staging {
         tree: Arc<File>,
         io: IoContext,
     ) -> Result<Staging, CacheError> {
-        let (to, len) = match cache.pools.clone() {
+        let (to, len) = match cache.pools().cloned() {
             None => {
                 let local = LocalStaging::from_old(cache, old, file, tree, io).await?;
                 (To::Local(local), old.len())
