@@ -62,7 +62,7 @@ pub(crate) fn keep_replaced(tree: &Tree, at: &Place<'_>, old: &Found) -> io::Res
 }
 
 /// Takes [`keep_replaced`] back: the version stays.
-pub(crate) fn unkeep(tree: &Tree, old: &Found) {
+fn unkeep(tree: &Tree, old: &Found) {
     if old.pooled() && old.links == 1 {
         // What stays is a second name of a live file: the next start only removes that.
         let _ = unlink_tmp(tree, old.identity.file_id);
@@ -93,16 +93,17 @@ pub(crate) fn take_out(tree: &Tree, at: &Place<'_>, found: &Found) -> io::Result
 /// Renames `from` to `to`, replacing what `replaced` says is there.
 ///
 /// What cannot be replaced by a plain rename (a collection on either side) is exchanged and then
-/// moved aside, so that the destination exists at every instant.
+/// moved aside, so that the destination exists at every instant. The objects of a replaced version
+/// are the caller's to [`forget`].
 pub(crate) fn rename_in(
     tree: &Tree,
     cleaner: &Cleaner,
     from: &Place<'_>,
     kind: Kind,
     to: &Place<'_>,
-    replaced: Option<Kind>,
+    replaced: Option<&Found>,
 ) -> io::Result<()> {
-    match (kind, replaced) {
+    match (kind, replaced.map(|old| (old, old.meta.kind))) {
         (_, None) => {
             rustix::fs::renameat_with(
                 from.dir,
@@ -112,8 +113,10 @@ pub(crate) fn rename_in(
                 RenameFlags::NOREPLACE,
             )?;
         }
-        (Kind::File, Some(Kind::File)) => {
-            rustix::fs::renameat(from.dir, from.name, to.dir, to.name)?;
+        (Kind::File, Some((old, Kind::File))) => {
+            keep_replaced(tree, to, old)?;
+            rustix::fs::renameat(from.dir, from.name, to.dir, to.name)
+                .inspect_err(|_| unkeep(tree, old))?;
         }
         (_, Some(_)) => {
             rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, RenameFlags::EXCHANGE)?;

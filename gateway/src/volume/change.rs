@@ -187,7 +187,6 @@ impl Inner {
             return Err(VolumeError::PreconditionFailed { path: to.clone() });
         }
         let id = found.meta.file_id;
-        let old_kind = old.as_ref().map(|f| f.meta.kind);
         let record = || Record::Move {
             from: from.clone(),
             to: to.clone(),
@@ -203,23 +202,14 @@ impl Inner {
                 dir: &to_dir,
                 name: to_name,
             };
-            let replaced = old.as_ref().filter(|_| found.meta.kind == Kind::File);
-            if let Some(old) = replaced {
-                apply::keep_replaced(&self.tree, &target, old).at("keep", to)?;
-            }
             apply::rename_in(
                 &self.tree,
                 &self.cleaner,
                 &source,
                 found.meta.kind,
                 &target,
-                old_kind,
+                old.as_ref(),
             )
-            .inspect_err(|_| {
-                if let Some(old) = replaced {
-                    apply::unkeep(&self.tree, old);
-                }
-            })
             .at("rename", to)
         })?;
         // What was exchanged and set aside is the cleaner's; a file renamed over is ours.

@@ -293,14 +293,13 @@ impl Built {
                 name: &tmp,
             };
             let place = Place { dir: &dir, name };
-            let old_kind = old.as_ref().map(|f| f.meta.kind);
             apply::rename_in(
                 &inner.tree,
                 &inner.cleaner,
                 &from,
                 Kind::Collection,
                 &place,
-                old_kind,
+                old.as_ref(),
             )
             .at("rename", to)
         })?;

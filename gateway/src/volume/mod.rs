@@ -53,6 +53,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tiering::FileId;
 
+use crate::objects::pools::PoolSpace;
 use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFile};
 
 pub use crate::objects::Durability;
@@ -395,10 +396,7 @@ impl Inner {
                 continue;
             }
             let found = tree::get_props_at(&dir, name, &mut value).at("read properties", &path)?;
-            out.push(match found {
-                Some(()) => Some(decode_props(&path, &value)?),
-                None => None,
-            });
+            out.push(found.then(|| decode_props(&path, &value)).transpose()?);
         }
         Ok(out)
     }
@@ -415,37 +413,34 @@ impl Inner {
     }
 
     fn quota(&self) -> Result<Quota, VolumeError> {
-        let root = ResourcePath::root();
-        let s = rustix::fs::fstatvfs(self.tree.root()).at("statvfs", &root)?;
-        let mut free = s.f_bavail.saturating_mul(s.f_frsize);
-        let pools = self
-            .cache
-            .pools()
-            .map(|p| p.space(tiering::Tier::Backing))
-            .transpose();
-        let pools = pools.map_err(|e| unavailable("ask the data pool for", &root, e.into()))?;
-        if let Some(space) = pools {
-            free = space.available;
-        }
+        let space = self.space(&ResourcePath::root())?;
         Ok(match self.usage.quota {
             Some(quota) => {
                 let used = self.usage.used();
                 Quota {
                     used,
-                    available: quota.saturating_sub(used).min(free),
+                    available: quota.saturating_sub(used).min(space.available),
                 }
             }
-            None if pools.is_some() => Quota {
-                used: pools.unwrap_or_default().used,
-                available: free,
-            },
             None => Quota {
-                used: s
-                    .f_blocks
-                    .saturating_sub(s.f_bfree)
-                    .saturating_mul(s.f_frsize),
-                available: free,
+                used: space.used,
+                available: space.available,
             },
+        })
+    }
+
+    /// Bytes used and free where content goes: the data pool, or the root's file system.
+    fn space(&self, path: &ResourcePath) -> Result<PoolSpace, VolumeError> {
+        if let Some(pools) = self.cache.pools() {
+            return pools
+                .space(tiering::Tier::Backing)
+                .map_err(|e| unavailable("ask the data pool for", path, e.into()));
+        }
+        let s = rustix::fs::fstatvfs(self.tree.root()).at("statvfs", path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(s.f_frsize);
+        Ok(PoolSpace {
+            used: bytes(s.f_blocks.saturating_sub(s.f_bfree)),
+            available: bytes(s.f_bavail),
         })
     }
 

@@ -192,13 +192,12 @@ impl Replay<'_> {
                 apply::link_dirty(self.tree, id)?;
             }
             let old = match &entry {
-                Entry::Found(found) => Some(found),
+                Entry::Found(found) => Some(&**found),
                 Entry::Absent | Entry::Other => None,
             };
             let tmp = id_name(id);
             let from = Place { dir: &self.tree.tmp, name: &tmp };
-            let old_kind = old.map(|f| f.meta.kind);
-            apply::rename_in(self.tree, self.cleaner, &from, Kind::File, place, old_kind)?;
+            apply::rename_in(self.tree, self.cleaner, &from, Kind::File, place, old)?;
             if let Some(old) = old.filter(|f| f.meta.kind == Kind::File) {
                 cleaner::forget(self.tree, self.cache, old);
             }
@@ -217,10 +216,8 @@ impl Replay<'_> {
                 &tree::look_at(from.dir, from.name)?.unwrap_or(Entry::Absent),
                 id,
             );
-            let old_kind = match &entry {
-                Entry::Found(found) if Some(found.meta.file_id) == replaced => {
-                    Some(found.meta.kind)
-                }
+            let old = match &entry {
+                Entry::Found(found) if Some(found.meta.file_id) == replaced => Some(&**found),
                 Entry::Absent => None,
                 // Already there (what it replaced is swept up with the temporary names), or foreign.
                 Entry::Found(_) | Entry::Other => return Ok(()),
@@ -229,14 +226,7 @@ impl Replay<'_> {
                 tracing::warn!(%path, %id, "intent log: the prepared copy is gone, change skipped");
                 return Ok(());
             }
-            apply::rename_in(
-                self.tree,
-                self.cleaner,
-                &from,
-                Kind::Collection,
-                place,
-                old_kind,
-            )
+            apply::rename_in(self.tree, self.cleaner, &from, Kind::Collection, place, old)
         })
     }
 
@@ -263,17 +253,16 @@ impl Replay<'_> {
                     return Ok(());
                 }
                 let old = match &entry {
-                    Entry::Found(old) => Some(old),
+                    Entry::Found(old) => Some(&**old),
                     Entry::Absent | Entry::Other => None,
                 };
-                let old_kind = old.map(|f| f.meta.kind);
                 apply::rename_in(
                     self.tree,
                     self.cleaner,
                     source,
                     found.meta.kind,
                     target,
-                    old_kind,
+                    old,
                 )?;
                 if let (Kind::File, Some(old)) = (found.meta.kind, old)
                     && old.meta.kind == Kind::File

@@ -41,10 +41,7 @@ struct Job {
 impl Volume {
     /// Moves the content of a plain file into the pools, verified, and leaves a placeholder. A crash leaves the plain file.
     pub async fn import(&self, path: &ResourcePath) -> Result<Transfer, VolumeError> {
-        let Some(job) = self.begin_transfer(path, State::Pooled).await? else {
-            return Ok(Transfer::Already);
-        };
-        let job = match job {
+        let job = match self.begin_transfer(path, State::Pooled).await? {
             Ok(job) => job,
             Err(skipped) => return Ok(skipped),
         };
@@ -77,10 +74,7 @@ impl Volume {
 
     /// Moves the content of a file out of the pools into a plain file, verified. A crash leaves it in the pools.
     pub async fn export(&self, path: &ResourcePath) -> Result<Transfer, VolumeError> {
-        let Some(job) = self.begin_transfer(path, State::Inline).await? else {
-            return Ok(Transfer::Already);
-        };
-        let job = match job {
+        let job = match self.begin_transfer(path, State::Inline).await? {
             Ok(job) => job,
             Err(skipped) => return Ok(skipped),
         };
@@ -124,20 +118,20 @@ impl Volume {
         .await
     }
 
-    /// Opens a file and makes its new form; `None` when it has it already.
+    /// Opens a file and makes its new form; `Err`: there is nothing to do.
     async fn begin_transfer(
         &self,
         path: &ResourcePath,
         want: State,
-    ) -> Result<Option<Result<Job, Transfer>>, VolumeError> {
+    ) -> Result<Result<Job, Transfer>, VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         hop(move || {
             let (found, reader) = inner.open_read(&path, IoContext::default())?;
             if found.pooled() == (want == State::Pooled) {
-                return Ok(None);
+                return Ok(Err(Transfer::Already));
             }
             if found.links > 1 {
-                return Ok(Some(Err(Transfer::Linked)));
+                return Ok(Err(Transfer::Linked));
             }
             let (_, props) = inner.stored_props(&path)?;
             // Objects that came to nothing are found by the name of the file beside them, which must never be that of a
@@ -147,13 +141,13 @@ impl Volume {
                 State::Inline | State::Dirty => identity::fresh().at("draw an id for", &path)?,
             };
             let to = Arc::new(apply::create_tmp(&inner.tree, id).at("create", &path)?);
-            Ok(Some(Ok(Job {
+            Ok(Ok(Job {
                 found,
                 reader,
                 props,
                 to,
                 name: id_name(id),
-            })))
+            }))
         })
         .await
     }
@@ -203,8 +197,19 @@ impl Inner {
             .at("prepare", path)?;
         rustix::fs::fsync(&job.to).map_err(|e| unavailable("sync", path, e.into()))?;
         let to = Place { dir: &dir, name };
-        apply::keep_replaced(&self.tree, &to, &old).at("keep", path)?;
-        rustix::fs::renameat(&self.tree.tmp, job.name.as_str(), &dir, name).at("rename", path)?;
+        let from = Place {
+            dir: &self.tree.tmp,
+            name: &job.name,
+        };
+        apply::rename_in(
+            &self.tree,
+            &self.cleaner,
+            &from,
+            Kind::File,
+            &to,
+            Some(&old),
+        )
+        .at("rename", path)?;
         self.sync
             .sync(&dir)
             .map_err(|e| unavailable("sync", path, e))

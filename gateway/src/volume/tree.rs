@@ -370,41 +370,43 @@ pub(crate) fn set_identity(fd: &impl AsFd, id: &Identity) -> io::Result<()> {
 
 /// The encoded dead properties of an open file or directory; empty for none.
 pub(crate) fn get_props(fd: &impl AsFd) -> io::Result<Vec<u8>> {
-    let mut buf = vec![0u8; 4096];
-    loop {
-        match rustix::fs::fgetxattr(fd, props::ATTRIBUTE, &mut buf[..]) {
-            Ok(n) => {
-                buf.truncate(n);
-                return Ok(buf);
-            }
-            Err(Errno::NODATA | Errno::NOTSUP) => return Ok(Vec::new()),
-            Err(Errno::RANGE) if buf.len() < props::VALUE_BYTES_MAX => {
-                buf.resize(props::VALUE_BYTES_MAX, 0)
-            }
-            Err(e) => return Err(e.into()),
-        }
+    let mut value = Vec::new();
+    read_props(&mut value, |buf| {
+        rustix::fs::fgetxattr(fd, props::ATTRIBUTE, buf)
+    })?;
+    Ok(value)
+}
+
+/// The encoded dead properties of a name in a directory, without opening it, into `value`; `false` when it is gone. Links are
+/// not followed.
+pub(crate) fn get_props_at(dir: &OwnedFd, name: &str, value: &mut Vec<u8>) -> io::Result<bool> {
+    match read_props(value, |buf| {
+        rustix::fs::lgetxattr(proc_path(dir, Some(name)), props::ATTRIBUTE, buf)
+    }) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 
-/// The encoded dead properties of a name in a directory, without opening it; `None` when it is gone. Links are not followed.
-pub(crate) fn get_props_at(dir: &OwnedFd, name: &str, buf: &mut Vec<u8>) -> io::Result<Option<()>> {
-    buf.resize(4096, 0);
+fn read_props(
+    value: &mut Vec<u8>,
+    get: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+) -> Result<(), Errno> {
+    value.resize(4096, 0);
     loop {
-        match rustix::fs::lgetxattr(proc_path(dir, Some(name)), props::ATTRIBUTE, &mut buf[..]) {
-            Ok(n) => {
-                buf.truncate(n);
-                return Ok(Some(()));
+        let len = match get(value) {
+            Ok(n) => n,
+            // A symbolic link cannot have any: PERM.
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => 0,
+            Err(Errno::RANGE) if value.len() < props::VALUE_BYTES_MAX => {
+                value.resize(props::VALUE_BYTES_MAX, 0);
+                continue;
             }
-            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {
-                buf.clear();
-                return Ok(Some(()));
-            }
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::RANGE) if buf.len() < props::VALUE_BYTES_MAX => {
-                buf.resize(props::VALUE_BYTES_MAX, 0);
-            }
-            Err(e) => return Err(e.into()),
-        }
+            Err(e) => return Err(e),
+        };
+        value.truncate(len);
+        return Ok(());
     }
 }
 

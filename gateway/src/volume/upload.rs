@@ -258,31 +258,21 @@ impl Inner {
         if !reserved.grow(len) {
             return Err(quota_exceeded(path));
         }
-        if len > 0
-            && let Some(pools) = self.cache.pools()
-        {
+        if len == 0 {
+            return Ok(());
+        }
+        let free = match self.space(path) {
+            Ok(space) => space.available,
             // A cluster that does not answer is found out by the write itself.
-            if pools
-                .space(tiering::Tier::Backing)
-                .is_ok_and(|s| s.available < len)
-            {
-                let why = format!("{len} bytes announced, fewer free in the data pool");
-                return Err(VolumeError::NoSpace {
-                    op: "write",
-                    path: path.clone(),
-                    why,
-                });
-            }
-        } else if len > 0 {
-            let s = rustix::fs::fstatvfs(self.tree.root()).at("statvfs", path)?;
-            if s.f_bavail.saturating_mul(s.f_frsize) < len {
-                let why = format!("{len} bytes announced, fewer free");
-                return Err(VolumeError::NoSpace {
-                    op: "write",
-                    path: path.clone(),
-                    why,
-                });
-            }
+            Err(VolumeError::Unavailable { .. }) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        if free < len {
+            return Err(VolumeError::NoSpace {
+                op: "write",
+                path: path.clone(),
+                why: format!("{len} bytes announced, {free} free"),
+            });
         }
         Ok(())
     }
@@ -391,14 +381,9 @@ impl Inner {
             let tmp = id_name(id);
             let from = Place { dir: &self.tree.tmp, name: &tmp };
             let to = Place { dir: &dir, name };
-            if let Some(old) = &old {
-                apply::keep_replaced(&self.tree, &to, old).at("keep", path)?;
-            }
-            let renamed = apply::rename_in(&self.tree, &self.cleaner, &from, Kind::File, &to, old_kind);
+            let renamed =
+                apply::rename_in(&self.tree, &self.cleaner, &from, Kind::File, &to, old.as_ref());
             if let Err(e) = renamed {
-                if let Some(old) = &old {
-                    apply::unkeep(&self.tree, old);
-                }
                 self.cache.forget(id, len);
                 if let Err(error) = apply::unlink_dirty(&self.tree, id) {
                     tracing::warn!(%error, %id, "could not remove a dirty name; the next start tries again");
