@@ -16,12 +16,7 @@ while [ $# -gt 0 ]; do
 done
 . "$(dirname "$0")/../deploy/dev/lib.sh"
 CEPH=$REPO/deploy/dev/ceph.sh
-if [ -z "${TIERDAV_CEPH_DIR:-}" ]; then
-    TIERDAV_CEPH_DIR=$(mktemp -d /tmp/tierdav-ceph.XXXXXX)
-    export TIERDAV_CEPH_DIR
-    trap '"$CEPH" down; cleanup' EXIT
-    "$CEPH" up > /dev/null
-fi
+own_cluster
 cargo build --quiet --release --manifest-path "$REPO/Cargo.toml" --package gateway --features rados --bin tierdav
 TIERDAV="${CARGO_TARGET_DIR:-$REPO/target}/release/tierdav"
 POOLS="bench-$$"

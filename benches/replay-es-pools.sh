@@ -8,29 +8,18 @@
 set -euo pipefail
 . "$(dirname "$0")/../deploy/dev/lib.sh"
 ROUNDS=${1:-1} WHICH=${2:-}
-CEPH=$REPO/deploy/dev/ceph.sh
 cargo build --release --quiet --manifest-path "$REPO/Cargo.toml" --package gateway --package trace-replay --features gateway/rados
 BIN="${CARGO_TARGET_DIR:-$REPO/target}/release" TIERDAV="$BIN/tierdav"
-TIERDAV_CEPH_DIR=$(mktemp -d /tmp/tierdav-ceph.XXXXXX)
-export TIERDAV_CEPH_DIR
-trap 'status=$?; "$CEPH" down; (exit $status); cleanup' EXIT
-"$CEPH" up --hdd-iops 120 --hdd-mbps 160 > /dev/null
+unset TIERDAV_CEPH_DIR # its HDD is not throttled
+own_cluster --hdd-iops 120 --hdd-mbps 160
 
 for round in $(seq "$ROUNDS"); do
     for run in "HDD pool only:tierdav-data:none:none" "tiered, 143 MiB cache:tierdav-data:tierdav-cache:cost-benefit" \
         "SSD pool only:tierdav-cache:none:none"; do
-        IFS=: read -r name data cache policy <<< "$run"
+        IFS=: read -r name DATA_POOL CACHE_POOL policy <<< "$run"
         [[ "$name" = *"$WHICH"* ]] || continue
-        : > "$WORK/out"
-        "$TIERDAV" serve --root "$WORK/root" --ceph-conf "$TIERDAV_CEPH_DIR/ceph.conf" --data-pool "$data" --cache-pool "$cache" \
-            --ceph-namespace "replay-$round-${data#tierdav-}-$policy" --policy "$policy" --cache-capacity 143MiB \
-            --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --log-level error > "$WORK/out" 2>> "$WORK/gateway.log" &
-        GATEWAY_PID=$! URL=""
-        until [ -n "$URL" ]; do
-            URL=$(sed -n 's/.* on \(http:[^ ]*\)$/\1/p' "$WORK/out")
-            ADMIN=$(sed -n 's/.*--admin \([^ ]*\) .*/\1/p' "$WORK/out")
-            kill -0 "$GATEWAY_PID"
-        done
+        POOLS="replay-$round-${DATA_POOL#tierdav-}-$policy"
+        gateway_start --policy "$policy" --cache-capacity 143MiB --log-level error
         echo "== round $round: $name"
         "$BIN/trace-replay" replay "$REPO/fixtures/es/local_256.csv.xz" --target "$URL" --prefix /es -q \
             | grep -E '^(operation|GET|PUT|DELETE|MOVE|replay|read back)'

@@ -8,7 +8,7 @@ GATEWAY_PID=""
 CHILDREN=()
 
 cleanup() {
-    local status=$? m
+    local status=${1:-$?} m
     for m in "${CHILDREN[@]}"; do kill -9 "$m" 2>/dev/null; done
     for m in "${MOUNTS[@]}"; do mountpoint -q "$m" && umount -l "$m"; done
     [ -z "$GATEWAY_PID" ] || kill -9 "$GATEWAY_PID" 2>/dev/null
@@ -27,11 +27,20 @@ build() {
 # Where content lives: a cache directory, or with POOLS set (to a namespace) Ceph pools of the cluster in TIERDAV_CEPH_DIR.
 tiers() {
     if [ -n "${POOLS:-}" ]; then
-        TIERS=(--cache-dir none --ceph-conf "$TIERDAV_CEPH_DIR/ceph.conf" --data-pool tierdav-data
-            --cache-pool tierdav-cache --ceph-namespace "$POOLS")
+        TIERS=(--cache-dir none --ceph-conf "$TIERDAV_CEPH_DIR/ceph.conf" --data-pool "${DATA_POOL:-tierdav-data}"
+            --cache-pool "${CACHE_POOL:-tierdav-cache}" --ceph-namespace "$POOLS")
     else
         TIERS=(--cache-dir "$WORK/cache")
     fi
+}
+
+# own_cluster [FLAGS OF ceph.sh up...]: a throwaway cluster that is gone at the end, unless TIERDAV_CEPH_DIR names one.
+own_cluster() {
+    [ -z "${TIERDAV_CEPH_DIR:-}" ] || { echo "using the cluster in $TIERDAV_CEPH_DIR"; return 0; }
+    TIERDAV_CEPH_DIR=$(mktemp -d /tmp/tierdav-ceph.XXXXXX)
+    export TIERDAV_CEPH_DIR
+    trap 'status=$?; "$REPO/deploy/dev/ceph.sh" down; cleanup $status' EXIT
+    "$REPO/deploy/dev/ceph.sh" up "$@" > /dev/null
 }
 
 # gateway_start [FLAGS...]: sets URL and ADMIN. Ports are the kernel's choice the first time and kept over restarts.

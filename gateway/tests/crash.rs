@@ -288,38 +288,29 @@ fn kills(normal: u64) -> u64 {
         .unwrap_or(normal)
 }
 
+/// Small objects and a short age, so that flushes, promotions and evictions run at the time of the kill.
+const MOVING: [&str; 8] = [
+    "--object-size",
+    "64KiB",
+    "--cache-capacity",
+    "16MiB",
+    "--max-dirty-age",
+    "300ms",
+    "--policy",
+    "lru",
+];
+
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9_with_a_cache_tier() {
-    // Small objects and a short age, so that flushes, promotions and evictions run at the time of the kill.
-    let flags = [
-        "--object-size",
-        "64KiB",
-        "--cache-capacity",
-        "16MiB",
-        "--max-dirty-age",
-        "300ms",
-        "--policy",
-        "lru",
-    ];
-    storm(&flags, kills(10));
+    storm(&MOVING, kills(10));
 }
 
 #[cfg(feature = "rados")]
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9_over_pools() {
-    let mut flags = common::pool_flags();
-    let more = [
-        "--object-size",
-        "64KiB",
-        "--cache-capacity",
-        "16MiB",
-        "--max-dirty-age",
-        "300ms",
-        "--policy",
-        "lru",
-    ];
-    flags.extend(more.map(str::to_owned));
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let pools = common::pool_flags();
+    let mut flags: Vec<&str> = pools.iter().map(String::as_str).collect();
+    flags.extend(MOVING);
     storm(&flags, kills(10));
 }
 

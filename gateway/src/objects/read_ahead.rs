@@ -34,6 +34,16 @@ struct Piece {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+/// What is to be read of one object.
+#[derive(Clone, Copy)]
+struct Part {
+    index: u32,
+    /// Offset in the object.
+    within: u32,
+    object_len: u32,
+    len: u32,
+}
+
 struct Flight {
     offset: u64,
     len: u32,
@@ -137,26 +147,30 @@ impl ReadAhead {
 
     /// Begins to read ahead, if there is room.
     fn launch(&mut self, offset: u64) -> bool {
-        let (index, within, object_len, len) = self.stretch(offset, 0);
+        let part = self.part(offset, 0);
+        let len = part.len;
         let Some(room) = self.cache.try_flight(len) else {
             return false;
         };
-        let task = self.task(index, within, object_len, len, Some(room));
-        let task = tokio::spawn(task);
+        let task = tokio::spawn(self.task(part, Some(room)));
         self.flights.push_back(Flight { offset, len, task });
         true
     }
 
-    /// What is read from `offset`: to the object's end where that was announced, else `max_len`. Index, offset in the
-    /// object, the object's length, and the length.
-    fn stretch(&self, offset: u64, max_len: u64) -> (u32, u32, u32, u32) {
+    /// What is read from `offset`: to the object's end where that was announced, else `max_len`.
+    fn part(&self, offset: u64, max_len: u64) -> Part {
         let object_bytes = u64::from(self.cache.opts.object_bytes);
         let index = (offset / object_bytes) as u32;
         let within = (offset % object_bytes) as u32;
         let object_len = self.cache.object_len(self.len, index);
         let end = self.until.max(offset + max_len) - offset;
         let len = u64::from(object_len - within).min(end) as u32;
-        (index, within, object_len, len)
+        Part {
+            index,
+            within,
+            object_len,
+            len,
+        }
     }
 
     /// The read of what is needed now: less of it where there is no room for whole objects.
@@ -168,23 +182,26 @@ impl ReadAhead {
         u32,
         impl Future<Output = Result<Piece, CacheError>> + Send + use<>,
     ) {
-        let (index, within, object_len, mut len) = self.stretch(offset, max_len);
-        let room = self.cache.try_flight(len);
+        let mut part = self.part(offset, max_len);
+        let room = self.cache.try_flight(part.len);
         if room.is_none() {
-            len = len.min(SMALL_BYTES);
+            part.len = part.len.min(SMALL_BYTES);
         }
-        (len, self.task(index, within, object_len, len, room))
+        (part.len, self.task(part, room))
     }
 
     fn task(
         &self,
-        index: u32,
-        within: u32,
-        object_len: u32,
-        len: u32,
+        part: Part,
         room: Option<OwnedSemaphorePermit>,
     ) -> impl Future<Output = Result<Piece, CacheError>> + Send + use<> {
         let (cache, file) = (Arc::clone(&self.cache), self.file);
+        let Part {
+            index,
+            within,
+            object_len,
+            len,
+        } = part;
         async move {
             let started = cache.recorder.now();
             let id = ObjectId::new(file, index);

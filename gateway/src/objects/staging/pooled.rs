@@ -490,13 +490,7 @@ impl Shared {
             };
             match copied.await {
                 Ok((info, _)) => {
-                    return Ok(Written {
-                        len: info.len,
-                        crc: info.crc,
-                        cached: stays,
-                        in_data: !stays,
-                        io_ns: self.cache.recorder.now().since(started).0,
-                    });
+                    return Ok(self.copied(info, started, stays));
                 }
                 Err(e) => {
                     if stays {
@@ -510,13 +504,7 @@ impl Shared {
                         if cold.await.is_ok()
                             && let Ok((info, _)) = self.pools.info(Tier::Backing, id).await
                         {
-                            return Ok(Written {
-                                len: info.len,
-                                crc: info.crc,
-                                cached: false,
-                                in_data: true,
-                                io_ns: self.cache.recorder.now().since(started).0,
-                            });
+                            return Ok(self.copied(info, started, false));
                         }
                     }
                     if !gone && !stays {
@@ -526,5 +514,16 @@ impl Shared {
             }
         }
         Err(CacheError::pool("copy", old, last))
+    }
+
+    /// An object that was copied, to one of the pools.
+    fn copied(&self, info: ObjectInfo, started: Nanos, cached: bool) -> Written {
+        Written {
+            len: info.len,
+            crc: info.crc,
+            cached,
+            in_data: !cached,
+            io_ns: self.cache.recorder.now().since(started).0,
+        }
     }
 }
