@@ -163,12 +163,12 @@ pub enum Reason {
         /// The watermark.
         high_bytes: u64,
     },
-    /// New writes fill more than their share of the cache.
-    NurseryFull {
-        /// Bytes of new writes.
-        nursery_bytes: u64,
-        /// Their share.
-        share_bytes: u64,
+    /// The policy evicts one by one, ahead of the high watermark.
+    Room {
+        /// Bytes planned to be in use.
+        used_bytes: u64,
+        /// Where the policy begins to evict.
+        most_bytes: u64,
     },
     /// The policy keeps nothing in the cache.
     NotWanted,
@@ -190,12 +190,13 @@ impl fmt::Display for Reason {
                 used_bytes,
                 high_bytes,
             } => write!(f, "{used_bytes} of {high_bytes} bytes used"),
-            Reason::NurseryFull {
-                nursery_bytes,
-                share_bytes,
-            } => {
-                write!(f, "new writes use {nursery_bytes} of {share_bytes} bytes")
-            }
+            Reason::Room {
+                used_bytes,
+                most_bytes,
+            } => write!(
+                f,
+                "{used_bytes} bytes used, begins to evict at {most_bytes}"
+            ),
             Reason::NotWanted => write!(f, "policy keeps nothing"),
             Reason::Drain => write!(f, "the cache is being drained"),
         }

@@ -200,13 +200,13 @@ fn words(reason: Reason) -> String {
             human_size(used_bytes),
             human_size(high_bytes)
         ),
-        Reason::NurseryFull {
-            nursery_bytes,
-            share_bytes,
+        Reason::Room {
+            used_bytes,
+            most_bytes,
         } => format!(
-            "new writes fill {}, their share is {}",
-            human_size(nursery_bytes),
-            human_size(share_bytes)
+            "cache filled to {}, room is made from {}",
+            human_size(used_bytes),
+            human_size(most_bytes)
         ),
         Reason::NotWanted => "this policy keeps nothing in the cache".into(),
         Reason::Drain => "the cache is being drained".into(),

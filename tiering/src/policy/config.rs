@@ -193,22 +193,28 @@ policies! {
         /// Promotion budget; 0 is no limit.
         promote_objects_per_s: u32 = 25, 0 => 1_000_000, "objects per second";
     }
-    /// Promotes what has already cost the backing device its price in head time.
+    /// Keeps what saves the backing device most head time per byte, as it and its class have shown.
     CostBenefit(CostBenefitConfig) = "cost-benefit" {
-        /// Time in which the memory of an access fades to a half.
+        /// Time in which the memory of an access fades to a half; what classes have shown fades 10 times slower.
         half_life_s: f64 = 600.0, 0.001 => 31_536_000.0, "seconds";
-        /// Promote when the head time spent exceeds this many times the price of the move.
+        /// Promote when the head time spent exceeds this many times the price of the move,
         theta: f64 = 1.0, 0.001 => 1000.0, "";
-        /// How much hotter than its victim an object must be, as a fraction.
-        stickiness: f64 = 0.2, 0.0 => 1000.0, "";
-        /// What a dirty victim's flush weighs, in head times of the object.
+        /// and when what its class promises, less the price of the room, exceeds this many times that of the move.
+        margin: f64 = 1.0, 0.0 => 1000.0, "";
+        /// The price of room: what the coldest resident saves there, and this share more.
+        stickiness: f64 = 1.0, 0.0 => 1000.0, "";
+        /// What an object's own accesses weigh beside what its class has shown, when it is decided who leaves.
+        own_weight: f64 = 30.0, 0.0 => 1_000_000.0, "";
+        /// Where eviction begins, one object at a time: 0 is the low watermark, 1 the high one.
+        evict_from: f64 = 0.8, 0.0 => 1.0, "";
+        /// What a flush that an early deletion may spare weighs.
         dirty_weight: f64 = 0.3, 0.0 => 1000.0, "";
-        /// What a 304 weighs, in head times of the object. It never promotes, but it keeps.
+        /// What a 304 weighs, in uses. It never promotes, but it keeps.
         revalidation_weight: f64 = 0.1, 0.0 => 1000.0, "";
-        /// Share of the capacity for new writes.
-        nursery_share: f64 = 0.4, 0.0 => 1.0, "";
         /// Promotion budget; 0 is no limit.
         promote_bytes_per_s: u64 = 20 << 20, 0 => 1_u64 << 40, "bytes per second";
+        /// Endurance budget: what writes and promotions may put on the cache device; 0 is no limit.
+        ssd_bytes_per_day: u64 = 0, 0 => 1_u64 << 50, "bytes per day";
         /// One seek of the backing device (Baleen, FAST '24: 11.5).
         seek_ms: f64 = 11.5, 0.0 => 10_000.0, "milliseconds";
         /// Its transfer rate (Baleen: 143).
@@ -302,15 +308,15 @@ mod tests {
     fn every_violation_is_named() {
         let config = PolicyConfig::CostBenefit(CostBenefitConfig {
             half_life_s: f64::NAN,
-            nursery_share: 1.1,
+            revalidation_weight: -1.0,
             samples: 0,
             ..Default::default()
         });
         let keys: Vec<_> = config.violations().iter().map(|v| v.key).collect();
-        assert_eq!(keys, ["half_life_s", "nursery_share", "samples"]);
+        assert_eq!(keys, ["half_life_s", "revalidation_weight", "samples"]);
         assert_eq!(
             config.violations()[1].to_string(),
-            "`nursery_share` is 1.1: allowed is 0 to 1"
+            "`revalidation_weight` is -1: allowed is 0 to 1000"
         );
     }
 }

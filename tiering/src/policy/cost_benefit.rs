@@ -1,34 +1,48 @@
-//! `cost-benefit`: the cache keeps what saves the backing device most head time (ski rental).
+//! `cost-benefit`: the cache keeps what will save the backing device most head time.
 //!
-//! Heat is the decayed head time that accesses cost, or would have cost, the backing device. A miss is
-//! promoted once it has paid more than its move would. New writes stay in a nursery first: what is
-//! deleted there never touches the backing device.
+//! Two judgements. A miss is promoted once it has already paid more than its move costs (ski rental), and
+//! only if what its class promises outweighs the move and the room ([`Outlook`]). Who leaves goes by the head
+//! time that a byte of the cache saves per second: reads that the outlook expects at this age, the object's own
+//! decayed accesses, and the flush that an early deletion spares. New objects always get in while they fit.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::CostBenefitConfig;
+use super::budget::Budget;
+use super::outlook::{Class, Outlook};
 use super::planner::{Access, Origin, Strategy, objects_of};
-use crate::event::{CacheView, Reason, fraction};
+use crate::event::{CacheView, Reason};
 use crate::types::{FileId, Nanos, ObjectId};
 
 /// Ghosts compared for the choice of one to forget.
 const GHOST_SAMPLES: usize = 8;
 /// So that the rounding of a sum of parts never exceeds the whole: one pass never promotes.
 const ROUNDING: f64 = 1.0 + 1e-6;
+/// What the outlook learned fades this much slower than an object's own heat.
+const MEMORY: f64 = 10.0;
+/// How often the outlook fades.
+const FADE_EVERY: Nanos = Nanos::from_secs(60);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Ghost,
-    Nursery,
     Main,
     /// A victim: out of all orders until it has left.
     Leaving,
 }
 
-/// What is remembered of an object: 48 bytes with its identity, some 110 with the tree and list around it.
+/// What is remembered of an object: 104 bytes with its identity, some 170 with the tree and list around it.
 struct Heat {
+    /// Decayed head time of its accesses, and decayed count of its uses, at `at`.
     seconds: f64,
+    count: f64,
     at: Nanos,
+    used: Nanos,
+    /// Up to here the outlook knows of it.
+    told: Nanos,
+    /// Seen when it was written; none for others.
+    made: Option<Nanos>,
     len: u32,
     /// Where a sequential reader goes on; `u32::MAX` when unknown.
     next_offset: u32,
@@ -36,20 +50,44 @@ struct Heat {
     slot: u32,
     place: Place,
     dirty: bool,
+    /// Whether it dies before it would have to be flushed is not known yet.
+    young: bool,
+}
+
+impl Heat {
+    fn new(now: Nanos, len: u32) -> Self {
+        Self {
+            seconds: 0.0,
+            count: 0.0,
+            at: now,
+            used: now,
+            told: now,
+            made: None,
+            len,
+            next_offset: u32::MAX,
+            slot: 0,
+            place: Place::Leaving,
+            dirty: false,
+            young: false,
+        }
+    }
+
+    fn class(&self) -> Class {
+        Class::new(self.len, self.made.is_some(), (self.count + 0.5) as u32)
+    }
 }
 
 pub(crate) struct CostBenefit {
     config: CostBenefitConfig,
+    outlook: Outlook,
+    faded: Nanos,
+    due: Nanos,
     heat: BTreeMap<ObjectId, Heat>,
     main: Vec<ObjectId>,
     ghosts: Vec<ObjectId>,
-    /// Oldest first; ids that have left are skipped.
-    nursery: VecDeque<ObjectId>,
-    nursery_objects: usize,
-    nursery_bytes: u64,
     draws: u64,
-    tokens: f64,
-    tokens_at: Nanos,
+    promotions: Budget,
+    wear: Budget,
 }
 
 /// `2^-x` for `x >= 0` by basic arithmetic alone: every machine gets the same bits. Error below 1e-7.
@@ -75,24 +113,18 @@ pub(crate) fn splitmix(x: u64) -> u64 {
 
 impl CostBenefit {
     pub(crate) fn new(config: CostBenefitConfig) -> Self {
-        let tokens = Self::burst(&config);
         Self {
             config,
+            outlook: Outlook::new(),
+            faded: Nanos(0),
+            due: Nanos::from_secs(120),
             heat: BTreeMap::new(),
             main: Vec::new(),
             ghosts: Vec::new(),
-            nursery: VecDeque::new(),
-            nursery_objects: 0,
-            nursery_bytes: 0,
             draws: 0,
-            tokens,
-            tokens_at: Nanos(0),
+            promotions: Budget::default(),
+            wear: Budget::default(),
         }
-    }
-
-    /// The budget that may be saved up: a second's, at least four default objects.
-    fn burst(config: &CostBenefitConfig) -> f64 {
-        (config.promote_bytes_per_s.max(16 << 20)) as f64
     }
 
     /// Head time of `seeks` and `bytes`, seconds (Baleen, FAST '24).
@@ -101,20 +133,93 @@ impl CostBenefit {
             + f64::from(bytes) / (self.config.transfer_mib_per_s * 1_048_576.0)
     }
 
-    fn decayed(&self, heat: &Heat, now: Nanos) -> f64 {
-        heat.seconds * halvings(now.since(heat.at).as_secs_f64() / self.config.half_life_s)
+    fn kept(&self, heat: &Heat, now: Nanos) -> f64 {
+        halvings(now.since(heat.at).as_secs_f64() / self.config.half_life_s)
     }
 
-    /// Head time that a byte of the cache saves here: small objects save a whole positioning each.
+    /// Head time that a byte of the cache saves per second here: small objects save a whole positioning each.
     fn score(&self, id: ObjectId, now: Nanos) -> f64 {
         self.heat.get(&id).map_or(0.0, |h| {
-            let flush = if h.dirty {
-                self.config.dirty_weight * self.head_time(1.0, h.len)
-            } else {
-                0.0
-            };
-            (self.decayed(h, now) + flush) / f64::from(h.len.max(1))
+            let class = h.class();
+            let made = h.made.filter(|_| h.dirty);
+            let flush = made.map_or(0.0, |made| self.spared(class, now.since(made), h.len));
+            let own = h.seconds * self.kept(h, now) / self.config.half_life_s;
+            let uses = self.outlook.rate(class, now.since(h.used)) + self.config.own_weight * own;
+            (uses + flush) / f64::from(h.len.max(1))
         })
+    }
+
+    fn spared(&self, class: Class, age: Nanos, len: u32) -> f64 {
+        self.config.dirty_weight * self.outlook.spared(class, age) * self.head_time(1.0, len)
+    }
+
+    /// Tells the outlook of the time in which nothing happened to an object.
+    fn tell(&mut self, id: ObjectId, now: Nanos) {
+        let Some(heat) = self.heat.get_mut(&id).filter(|h| h.told < now) else {
+            return;
+        };
+        let (from, to) = (heat.told.since(heat.used), now.since(heat.used));
+        heat.told = now;
+        let class = heat.class();
+        self.outlook.passed(class, from, to);
+        let made = heat.made.filter(|_| heat.young);
+        if made.is_some_and(|made| now.since(made) >= self.due) {
+            heat.young = false;
+            self.outlook.lived(class, self.due, false);
+        }
+    }
+
+    /// Tells of a few that nothing happens to, so that they count too; and lets what was learned fade.
+    fn tell_some(&mut self, now: Nanos) {
+        for in_cache in [true, false] {
+            let ids = if in_cache { &self.main } else { &self.ghosts };
+            self.draws += 1;
+            let draw = splitmix(self.config.seed.wrapping_add(self.draws));
+            let at = draw.checked_rem(ids.len() as u64);
+            if let Some(id) = at.and_then(|at| ids.get(at as usize)).copied() {
+                self.tell(id, now);
+            }
+        }
+        let since = now.since(self.faded);
+        if since >= FADE_EVERY {
+            let lives = since.as_secs_f64() / (self.config.half_life_s * MEMORY);
+            self.outlook.fade(halvings(lives));
+            self.faded = now;
+        }
+    }
+
+    /// The score that a resident must have to stay when room for one more is made.
+    fn marginal(&mut self, now: Nanos) -> f64 {
+        self.coldest_resident(now).map_or(0.0, |(score, _)| score)
+    }
+
+    /// Notes a use of `weight` uses and `spent` seconds of head time.
+    fn use_it(&mut self, id: ObjectId, now: Nanos, weight: f64, spent: f64) {
+        self.tell(id, now);
+        let Some(heat) = self.heat.get(&id) else {
+            return;
+        };
+        let kept = self.kept(heat, now);
+        if weight > 0.0 {
+            self.outlook.used(heat.class(), now.since(heat.used), spent);
+        }
+        if let Some(heat) = self.heat.get_mut(&id) {
+            heat.seconds = heat.seconds * kept + spent;
+            heat.count = heat.count * kept + weight;
+            heat.at = heat.at.max(now);
+            (heat.used, heat.told) = (heat.used.max(now), heat.told.max(now));
+        }
+    }
+
+    fn objects(&self, file: FileId) -> Vec<ObjectId> {
+        let objects = self.heat.range(objects_of(file));
+        objects.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether the cache device may be written so much more.
+    fn wear(&mut self, now: Nanos, len: u32) -> bool {
+        let rate = self.config.ssd_bytes_per_day as f64 / 86_400.0;
+        self.wear.pay(now, rate, rate * 3600.0, len)
     }
 
     /// The lowest score among `samples` of `ids`; all of them when there are no more. Ties go to the lower id.
@@ -156,15 +261,10 @@ impl CostBenefit {
         };
         let (place, slot) = (heat.place, heat.slot as usize);
         heat.place = Place::Leaving;
-        if place == Place::Nursery {
-            self.nursery_bytes -= u64::from(heat.len);
-            self.nursery_objects -= 1;
-            return;
-        }
         let list = match place {
             Place::Main => &mut self.main,
             Place::Ghost => &mut self.ghosts,
-            Place::Nursery | Place::Leaving => return,
+            Place::Leaving => return,
         };
         list.swap_remove(slot);
         let moved = list.get(slot).copied();
@@ -182,17 +282,6 @@ impl CostBenefit {
         let list = match place {
             Place::Main => &mut self.main,
             Place::Ghost => &mut self.ghosts,
-            Place::Nursery => {
-                self.nursery_bytes += u64::from(heat.len);
-                self.nursery_objects += 1;
-                self.nursery.push_back(id);
-                if self.nursery.len() > 2 * self.nursery_objects + 64 {
-                    let heat = &self.heat;
-                    self.nursery
-                        .retain(|id| heat.get(id).is_some_and(|h| h.place == Place::Nursery));
-                }
-                return;
-            }
             Place::Leaving => return,
         };
         heat.slot = list.len() as u32;
@@ -213,36 +302,6 @@ impl CostBenefit {
             self.forget(id);
         }
     }
-
-    fn oldest_of_nursery(&mut self) -> Option<ObjectId> {
-        while let Some(&id) = self.nursery.front() {
-            if self
-                .heat
-                .get(&id)
-                .is_some_and(|h| h.place == Place::Nursery)
-            {
-                return Some(id);
-            }
-            self.nursery.pop_front();
-        }
-        None
-    }
-
-    fn pay(&mut self, now: Nanos, bytes: u32) -> bool {
-        let rate = self.config.promote_bytes_per_s;
-        if rate == 0 {
-            return true;
-        }
-        let earned = now.since(self.tokens_at).as_secs_f64() * rate as f64;
-        self.tokens = (self.tokens + earned).min(Self::burst(&self.config));
-        self.tokens_at = self.tokens_at.max(now);
-        let enough = self.tokens > 0.0;
-        if enough {
-            // Into debt for an object larger than what is saved: the next ones wait.
-            self.tokens -= f64::from(bytes);
-        }
-        enough
-    }
 }
 
 impl Strategy for CostBenefit {
@@ -250,89 +309,82 @@ impl Strategy for CostBenefit {
         "cost-benefit"
     }
 
+    fn dirty_age(&mut self, most: Nanos) {
+        if self.due != most {
+            self.due = most;
+            self.outlook.due(most);
+        }
+    }
+
     fn read(&mut self, now: Nanos, access: &Access) -> Option<Reason> {
         let id = access.id;
-        let known = self.heat.get(&id);
-        let sequential =
-            access.offset != 0 && known.is_some_and(|h| h.next_offset == access.offset);
-        let spent = known.map_or(0.0, |h| self.decayed(h, now));
-        let spent = spent + self.head_time(if sequential { 0.0 } else { 1.0 }, access.len);
-        let new = known.is_none();
-        let heat = self.heat.entry(id).or_insert(Heat {
-            seconds: 0.0,
-            at: now,
-            len: access.object_len,
-            next_offset: u32::MAX,
-            slot: 0,
-            place: Place::Leaving,
-            dirty: false,
-        });
-        heat.seconds = spent;
-        heat.at = heat.at.max(now);
-        heat.next_offset = access.offset.saturating_add(access.len);
-        if new {
+        if let Entry::Vacant(unknown) = self.heat.entry(id) {
+            unknown.insert(Heat::new(now, access.object_len));
             self.place(id, Place::Ghost);
             self.bound_ghosts(now);
         }
+        self.tell_some(now);
+        let known = self.heat.get(&id);
+        let sequential =
+            access.offset != 0 && known.is_some_and(|h| h.next_offset == access.offset);
+        let uses = if sequential { 0.0 } else { 1.0 };
+        self.use_it(id, now, uses, self.head_time(uses, access.len));
         let cost = self.head_time(1.0, access.object_len);
+        let heat = self.heat.get_mut(&id)?;
+        heat.next_offset = access.offset.saturating_add(access.len);
+        let (spent, class) = (heat.seconds, heat.class());
         if access.resident || spent <= self.config.theta * cost * ROUNDING {
             return None;
         }
-        if !access.free_room {
-            let victim = self.coldest_resident(now).map_or(0.0, |(score, _)| score);
-            let per_byte = spent / f64::from(access.object_len.max(1));
-            if per_byte <= (1.0 + self.config.stickiness) * victim {
-                return None;
-            }
+        let marginal = if access.free_room {
+            0.0
+        } else {
+            (1.0 + self.config.stickiness) * self.marginal(now)
+        };
+        let price = marginal * f64::from(access.object_len.max(1));
+        if self.outlook.worth(class, price) < self.config.margin * cost {
+            return None;
         }
         let micros = |seconds: f64| (seconds * 1e6) as u64;
         let reason = Reason::HeadTime {
             spent_us: micros(spent),
             cost_us: micros(cost),
         };
-        self.pay(now, access.object_len).then_some(reason)
+        let rate = self.config.promote_bytes_per_s as f64;
+        // A second's budget may be saved up, at least four default objects.
+        let burst = rate.max((16 << 20) as f64);
+        let paid = self.promotions.pay(now, rate, burst, access.object_len);
+        (paid && self.wear(now, access.object_len)).then_some(reason)
+    }
+
+    fn admits(&mut self, now: Nanos, len: u32) -> bool {
+        self.wear(now, len)
+    }
+
+    fn passed_by(&mut self, now: Nanos, id: ObjectId, len: u32) {
+        let heat = self.heat.entry(id).or_insert(Heat::new(now, len));
+        (heat.made, heat.young) = (Some(now), true);
+        self.place(id, Place::Ghost);
+        self.bound_ghosts(now);
     }
 
     fn revalidated(&mut self, now: Nanos, file: FileId) {
-        let ids: Vec<ObjectId> = self
-            .heat
-            .range(objects_of(file))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            let Some(heat) = self.heat.get(&id) else {
-                continue;
-            };
-            let seconds = self.decayed(heat, now)
-                + self.config.revalidation_weight * self.head_time(1.0, heat.len);
-            if let Some(heat) = self.heat.get_mut(&id) {
-                heat.seconds = seconds;
-                heat.at = heat.at.max(now);
-            }
+        let weight = self.config.revalidation_weight;
+        for id in self.objects(file) {
+            let len = self.heat.get(&id).map_or(0, |h| h.len);
+            self.use_it(id, now, weight, weight * self.head_time(1.0, len));
         }
     }
 
     fn entered(&mut self, now: Nanos, id: ObjectId, len: u32, dirty: bool, origin: Origin) {
-        self.unplace(id);
-        let fresh = Heat {
-            seconds: 0.0,
-            at: now,
-            len,
-            next_offset: u32::MAX,
-            slot: 0,
-            place: Place::Leaving,
-            dirty,
-        };
-        let heat = self.heat.entry(id).or_insert(fresh);
+        let heat = self.heat.entry(id).or_insert(Heat::new(now, len));
         (heat.len, heat.dirty) = (len, dirty);
-        self.place(
-            id,
-            if origin == Origin::Written {
-                Place::Nursery
-            } else {
-                Place::Main
-            },
-        );
+        if origin == Origin::Written {
+            (heat.made, heat.young) = (Some(now), true);
+            (heat.used, heat.told) = (now, now);
+        }
+        self.place(id, Place::Main);
+        self.tell_some(now);
     }
 
     fn flushed(&mut self, id: ObjectId) {
@@ -350,26 +402,21 @@ impl Strategy for CostBenefit {
         }
     }
 
-    fn forgot(&mut self, file: FileId) {
-        let ids: Vec<ObjectId> = self
-            .heat
-            .range(objects_of(file))
-            .map(|(id, _)| *id)
-            .collect();
-        ids.into_iter().for_each(|id| self.forget(id));
+    fn forgot(&mut self, now: Nanos, file: FileId) {
+        for id in self.objects(file) {
+            self.tell(id, now);
+            if let Some(heat) = self.heat.get(&id) {
+                self.outlook.died(heat.class(), now.since(heat.used));
+                if let Some(made) = heat.made.filter(|_| heat.young) {
+                    self.outlook.lived(heat.class(), now.since(made), true);
+                }
+            }
+            self.forget(id);
+        }
     }
 
     fn remembered(&self) -> usize {
         self.heat.len()
-    }
-
-    fn pop_victim(&mut self, now: Nanos) -> Option<ObjectId> {
-        let id = self
-            .coldest_resident(now)
-            .map(|(_, id)| id)
-            .or_else(|| self.oldest_of_nursery())?;
-        self.unplace(id);
-        Some(id)
     }
 
     fn expel(
@@ -378,26 +425,23 @@ impl Strategy for CostBenefit {
         view: &CacheView,
         planned_bytes: u64,
     ) -> Option<(ObjectId, Reason)> {
-        let share_bytes = fraction(view.capacity_bytes, self.config.nursery_share);
-        while self.nursery_bytes > share_bytes && planned_bytes > view.low_bytes() {
-            let nursery_bytes = self.nursery_bytes;
-            let id = self.oldest_of_nursery()?;
-            let heat = self.score(id, now);
-            let worst = self.coldest_resident(now).map_or(0.0, |(score, _)| score);
-            if heat > worst {
-                self.place(id, Place::Main);
-                continue;
-            }
-            self.unplace(id);
-            return Some((
-                id,
-                Reason::NurseryFull {
-                    nursery_bytes,
-                    share_bytes,
-                },
-            ));
+        // One in, one out: room for a burst of writes, without emptying more than it takes.
+        let (low, high) = (view.low_bytes() as f64, view.high_bytes() as f64);
+        let most_bytes = (low + self.config.evict_from * (high - low)) as u64;
+        if planned_bytes <= most_bytes {
+            return None;
         }
-        None
+        let reason = Reason::Room {
+            used_bytes: planned_bytes,
+            most_bytes,
+        };
+        self.pop_victim(now).map(|id| (id, reason))
+    }
+
+    fn pop_victim(&mut self, now: Nanos) -> Option<ObjectId> {
+        let (_, id) = self.coldest_resident(now)?;
+        self.unplace(id);
+        Some(id)
     }
 }
 

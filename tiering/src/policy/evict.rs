@@ -59,7 +59,7 @@ impl Strategy for Classic {
     fn left(&mut self, id: ObjectId) {
         self.0.remove(id);
     }
-    fn forgot(&mut self, file: FileId) {
+    fn forgot(&mut self, _: Nanos, file: FileId) {
         self.0.forget(file);
     }
     fn remembered(&self) -> usize {

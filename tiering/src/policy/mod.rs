@@ -3,12 +3,14 @@
 mod adaptive;
 #[cfg(test)]
 mod answers;
+mod budget;
 mod config;
 mod cost_benefit;
 pub(crate) mod evict;
 mod lirs;
 mod lru;
 mod none;
+mod outlook;
 mod planner;
 mod queue;
 mod recency;

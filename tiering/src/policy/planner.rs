@@ -41,6 +41,14 @@ pub(crate) trait Strategy: Send {
     fn takes_writes(&self) -> bool {
         true
     }
+    /// Whether a new object that fits should go to the cache.
+    fn admits(&mut self, _now: Nanos, _len: u32) -> bool {
+        true
+    }
+    /// A new object went to the backing tier.
+    fn passed_by(&mut self, _now: Nanos, _id: ObjectId, _len: u32) {}
+    /// Told before every event: when dirty data is flushed at the latest.
+    fn dirty_age(&mut self, _most: Nanos) {}
     /// Told before every event.
     fn capacity(&mut self, _bytes: u64) {}
     /// Notes a read; for one that missed, says why it should be promoted, if it should.
@@ -50,7 +58,7 @@ pub(crate) trait Strategy: Send {
     fn flushed(&mut self, _id: ObjectId) {}
     fn left(&mut self, id: ObjectId);
     /// The version is gone: nothing of it need be remembered.
-    fn forgot(&mut self, _file: FileId) {}
+    fn forgot(&mut self, _now: Nanos, _file: FileId) {}
     /// Objects of which anything is held, ghosts included: what memory grows with.
     fn remembered(&self) -> usize;
     /// Takes the next victim out of the order.
@@ -177,7 +185,7 @@ impl<S: Strategy> Planner<S> {
         Some(len)
     }
 
-    fn deleted(&mut self, file: FileId) {
+    fn deleted(&mut self, now: Nanos, file: FileId) {
         let gone: Vec<ObjectId> = self
             .residents
             .range(objects_of(file))
@@ -190,7 +198,7 @@ impl<S: Strategy> Planner<S> {
             .map(|(id, _)| *id)
             .collect();
         gone.into_iter().for_each(|id| _ = self.promotion_over(id));
-        self.strategy.forgot(file);
+        self.strategy.forgot(now, file);
     }
 
     fn flushed(&mut self, id: ObjectId, out: &mut Vec<Action>) {
@@ -238,14 +246,14 @@ impl<S: Strategy> Planner<S> {
         }
     }
 
-    /// Proposes to flush `first` and what follows it in its file.
-    fn flush_run(&mut self, first: ObjectId, reason: Reason, out: &mut Vec<Action>) {
+    /// Proposes to flush `first` and what follows it in its file, at `most` so many.
+    fn flush_run(&mut self, first: ObjectId, most: usize, reason: Reason, out: &mut Vec<Action>) {
         let rest = first..=ObjectId::new(first.file, u32::MAX);
         for (&id, resident) in self
             .residents
             .range_mut(rest)
             .filter(|(_, r)| r.dirty && r.pending.is_none())
-            .take(RUN_MAX)
+            .take(most)
         {
             self.dirty.remove(&(resident.dirty_since, id));
             resident.pending = Some(ActionKind::Flush);
@@ -275,7 +283,8 @@ impl<S: Strategy> Planner<S> {
                     reason,
                 });
             }
-            (true, None) => self.flush_run(id, reason, out),
+            // It alone: what follows may be deleted before it is due.
+            (true, None) => self.flush_run(id, 1, reason, out),
             (_, Some(_)) => {}
         }
     }
@@ -317,6 +326,7 @@ impl<S: Strategy> Planner<S> {
             }
             self.flush_run(
                 id,
+                RUN_MAX,
                 Reason::DirtyAge {
                     age_ms: age.as_millis(),
                 },
@@ -332,12 +342,15 @@ impl<S: Strategy> Policy for Planner<S> {
         self.strategy.name()
     }
 
-    fn place_write(&mut self, _: Nanos, _: ObjectId, len: u32, view: &CacheView) -> Tier {
+    fn place_write(&mut self, now: Nanos, _: ObjectId, len: u32, view: &CacheView) -> Tier {
         let used = view
             .used_bytes
             .saturating_add(self.promoting_bytes)
             .saturating_add(u64::from(len));
-        if self.strategy.takes_writes() && used <= view.capacity_bytes {
+        if self.strategy.takes_writes()
+            && used <= view.capacity_bytes
+            && self.strategy.admits(now, len)
+        {
             Tier::Cache
         } else {
             Tier::Backing
@@ -346,6 +359,7 @@ impl<S: Strategy> Policy for Planner<S> {
 
     fn on_event(&mut self, now: Nanos, event: &Event, view: &CacheView, out: &mut Vec<Action>) {
         self.strategy.capacity(view.capacity_bytes);
+        self.strategy.dirty_age(view.max_dirty_age);
         match *event {
             Event::Read {
                 id,
@@ -371,10 +385,11 @@ impl<S: Strategy> Policy for Planner<S> {
                 placed: Tier::Cache,
             } => self.enter(now, id, len, true, Origin::Written),
             Event::Written {
+                id,
+                len,
                 placed: Tier::Backing,
-                ..
-            } => {}
-            Event::Deleted { file, .. } => self.deleted(file),
+            } => self.strategy.passed_by(now, id, len),
+            Event::Deleted { file, .. } => self.deleted(now, file),
             Event::Promoted { id, .. } => {
                 let len = self.promotion_over(id);
                 // Never over a resident: it may be dirty, and the cache's only copy is not forgotten.
