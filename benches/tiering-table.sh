@@ -3,21 +3,32 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "${1:-}" = -h ] || [ "${1:-}" = --help ] && {
-  echo "usage: benches/tiering-table.sh [TRACE...]   rewrites the numbers in docs/tiering.md"; exit 0; }
+  echo "usage: benches/tiering-table.sh [--parameters | TRACE...]   rewrites parameters and numbers in docs/tiering.md"
+  exit 0; }
 page=docs/tiering.md
-begin='<!-- numbers: benches/tiering-table.sh -->' end='<!-- end of numbers -->'
-grep -qxF "$begin" "$page" && grep -qxF "$end" "$page" || { echo "$page: markers are missing" >&2; exit 1; }
+table=$(mktemp); trap 'rm -f "$table" "$page.new"' EXIT
+
+# Puts $table between two lines of the page.
+put() {
+  grep -qxF "$1" "$page" && grep -qxF "$2" "$page" || { echo "$page: no line \"$1\" or \"$2\"" >&2; exit 1; }
+  awk -v begin="$1" -v end="$2" -v table="$table" '
+    $0 == end { skip = 0 }
+    !skip { print }
+    $0 == begin { print ""; while ((getline line < table) > 0) print line; print ""; skip = 1 }
+  ' "$page" > "$page.new"
+  mv "$page.new" "$page"
+}
+
+cargo run -q -p trace-replay -- policies > "$table"
+put '<!-- parameters: trace-replay policies -->' '<!-- end of parameters -->'
+[ "${1:-}" != --parameters ] || exit 0
 traces=("$@"); [ $# -gt 0 ] || traces=(fixtures/es/*.csv.xz)
 policies=none,lru,fifo,lfu,arc,lirs,2q,s3-fifo,sieve,w-tinylfu,gdsf,lru-2nd,recency,cost-benefit
-table=$(mktemp); trap 'rm -f "$table"' EXIT
+first=true
 for trace in "${traces[@]}"; do
-  printf '\n```\n'
+  $first || echo; first=false
+  echo '```'
   cargo run -q -p trace-replay -- simulate "$trace" --policy "$policies" --cache-size 1%,5%,10%,25%
-  printf '```\n'
+  echo '```'
 done > "$table"
-awk -v begin="$begin" -v end="$end" -v table="$table" '
-  $0 == end { skip = 0 }
-  !skip { print }
-  $0 == begin { while ((getline line < table) > 0) print line; print ""; skip = 1 }
-' "$page" > "$page.new"
-mv "$page.new" "$page"
+put '<!-- numbers: benches/tiering-table.sh -->' '<!-- end of numbers -->'

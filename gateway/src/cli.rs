@@ -90,7 +90,7 @@ fn settings(command: Command) -> Command {
         let default = if key.default.is_empty() {
             "unset"
         } else {
-            key.default
+            &key.default
         };
         let help = format!("{} [{}; default: {default}]", key.doc, key.allowed);
         let mut arg = Arg::new(key.name)
@@ -98,6 +98,10 @@ fn settings(command: Command) -> Command {
             .value_name("VALUE")
             .help(help)
             .action(ArgAction::Set);
+        if let Some(parameter) = key.parameter {
+            let heading = format!("Parameters of policy {}", parameter.policy);
+            arg = arg.help_heading(heading).hide_short_help(true);
+        }
         if key.allowed == "true or false" {
             arg = arg
                 .num_args(0..=1)
@@ -220,7 +224,7 @@ fn raw(matches: &ArgMatches) -> Raw {
         raw.read_file(file);
     }
     raw.environment(std::env::vars());
-    for key in KEYS {
+    for key in KEYS.iter() {
         if let Some(value) = matches.get_one::<String>(key.name) {
             raw.set(
                 key.name,

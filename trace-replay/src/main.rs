@@ -42,6 +42,12 @@ enum Command {
     Convert(convert::Args),
     /// What each policy would have done with the recorded load: hits, bytes moved, disk time, response times.
     Simulate(Box<simulate::Args>),
+    /// All policies with their parameters: names, defaults, units, ranges.
+    Policies {
+        /// Prints JSON instead of Markdown.
+        #[arg(long)]
+        json: bool,
+    },
     /// Sends the recorded operations as WebDAV requests and checks every byte that comes back.
     ///
     /// The exit status is 0 when everything went as recorded, 1 when anything failed or differed, 2 when
@@ -124,6 +130,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Simulate(args) => {
             print!("{}", simulate::simulate(&args)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Policies { json } => {
+            if json {
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(tiering::policy::PARAMETERS)?
+                );
+            } else {
+                print!("{}", tiering::policy::parameters_markdown());
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay(args) => run_replay(*args),

@@ -1,16 +1,24 @@
 //! The one table of settings: it feeds the TOML file, the environment, the flags, `--help` and `check-config`.
+//! The parameters of the policies join it from their own table, [`PARAMETERS`].
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use tiering::policy::{PARAMETERS, Parameter};
 
 /// One setting.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Key {
     /// Name in the TOML file. The flag is `--name` with dashes, the environment variable `TIERDAV_NAME`.
     pub name: &'static str,
     /// Value when nobody sets it; empty means unset.
-    pub default: &'static str,
+    pub default: Cow<'static, str>,
     /// What values are allowed, for messages.
-    pub allowed: &'static str,
+    pub allowed: Cow<'static, str>,
     /// What it does.
     pub doc: &'static str,
+    /// The parameter of a policy that it is, if it is one.
+    pub parameter: Option<&'static Parameter>,
 }
 
 const fn key(
@@ -21,9 +29,10 @@ const fn key(
 ) -> Key {
     Key {
         name,
-        default,
-        allowed,
+        default: Cow::Borrowed(default),
+        allowed: Cow::Borrowed(allowed),
         doc,
+        parameter: None,
     }
 }
 
@@ -33,8 +42,19 @@ const TIME_ABOVE_0: &str = "a number above 0 with ms, s, m, h or d";
 const TIME_FROM_1S: &str = "at least 1s: a number with ms, s, m, h or d";
 const ON_OFF: &str = "true or false";
 
-/// All settings, in the order in which they are shown.
-pub const KEYS: &[Key] = &[
+/// All settings, in the order in which they are shown; the parameters of the policies come last.
+pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let parameters = PARAMETERS.iter().map(|p| Key {
+        name: p.key,
+        default: Cow::Owned(p.text(p.default)),
+        allowed: Cow::Owned(p.allowed()),
+        doc: p.doc.trim().trim_end_matches('.'),
+        parameter: Some(p),
+    });
+    PLAIN.iter().cloned().chain(parameters).collect()
+});
+
+const PLAIN: &[Key] = &[
     key(
         "root",
         "data/root",

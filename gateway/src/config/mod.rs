@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use http::Uri;
 use tiering::PolicyConfig;
+use tiering::policy::PARAMETERS;
 
 use crate::objects::{Durability, WritePolicy};
 use crate::volume::Symlinks;
@@ -150,7 +151,7 @@ impl Raw {
     fn value(&self, key: &'static str) -> (&str, Source) {
         match self.values.get(key) {
             Some((v, s)) => (v.as_str(), s.clone()),
-            None => (find(key).map_or("", |k| k.default), Source::Default),
+            None => (find(key).map_or("", |k| &k.default), Source::Default),
         }
     }
 
@@ -159,11 +160,17 @@ impl Raw {
         &self.warnings
     }
 
-    /// The effective settings as TOML, each with its source.
+    /// The effective settings as TOML, each with its source. Of the policies' parameters there are those of the
+    /// chosen policy, and what was set of others.
     pub fn render(&self) -> String {
         let mut out = String::new();
-        for key in KEYS {
+        let policy = self.value("policy").0.trim();
+        for key in KEYS.iter() {
             let (value, source) = self.value(key.name);
+            let foreign = key.parameter.is_some_and(|p| p.policy != policy);
+            if foreign && source == Source::Default {
+                continue;
+            }
             let line = format!("{} = {}", key.name, toml::Value::String(value.to_string()));
             let line = if value.is_empty() {
                 format!("# {line}")
@@ -278,7 +285,7 @@ impl Checker<'_> {
         let (value, source) = self.raw.value(key);
         let parsed = parse(value.trim());
         if parsed.is_none() {
-            let allowed = find(key).map_or("", |k| k.allowed);
+            let allowed = find(key).map_or("", |k| &k.allowed);
             self.faults.push(format!(
                 "  {key} = \"{value}\" ({source}): must be {allowed}"
             ));
@@ -316,8 +323,28 @@ fn within<T: PartialOrd + Copy>(value: T, low: T, high: T) -> Option<T> {
     (low..=high).contains(&value).then_some(value)
 }
 
-fn policy(name: &str) -> Option<PolicyConfig> {
-    PolicyConfig::from_name(name)
+/// Which policy, with its parameters. Those of other policies are checked too: a file may keep them.
+fn policy(c: &mut Checker<'_>) -> Option<PolicyConfig> {
+    let mut policy = c.get("policy", PolicyConfig::from_name);
+    let before = c.faults.len();
+    for parameter in PARAMETERS {
+        let value = c.get(parameter.key, |t| parameter.parse(t).ok());
+        let own = policy.as_mut().filter(|p| p.name() == parameter.policy);
+        if let (Some(policy), Some(value)) = (own, value) {
+            policy.set(parameter.name, value);
+        }
+    }
+    if c.faults.len() == before {
+        // What is wrong only together.
+        for wrong in policy.iter().flat_map(PolicyConfig::violations) {
+            let name = policy.as_ref().map_or("", PolicyConfig::name);
+            let of_policy = PARAMETERS.iter().filter(|p| p.policy == name);
+            if let Some(p) = { of_policy }.find(|p| p.name == wrong.key) {
+                c.fault(p.key, &format!("must be {}", wrong.allowed));
+            }
+        }
+    }
+    policy
 }
 
 impl Config {
@@ -387,7 +414,7 @@ impl Config {
             "through" => Some(WritePolicy::Through),
             _ => None,
         });
-        let policy = c.get("policy", policy);
+        let policy = policy(c);
         let cache_capacity = c.get("cache_capacity", optional(units::size));
         let high_watermark = c.get("high_watermark", |t| within(t.parse().ok()?, 0.1, 1.0));
         let low_watermark = c.get("low_watermark", |t| within(t.parse().ok()?, 0.05, 1.0));
@@ -582,6 +609,52 @@ mod tests {
         let said: Vec<&str> = key.allowed.split([',', ' ']).collect();
         let missing = |name: &&&str| !said.contains(*name);
         assert_eq!(PolicyConfig::NAMES.iter().find(missing), None);
+    }
+
+    #[test]
+    fn parameters_of_the_policy_are_settings_like_all_others() {
+        let mut raw = Raw::default();
+        raw.file(
+            Path::new("t.toml"),
+            "policy = \"cost-benefit\"\ncost_benefit_theta = 2\ncost_benefit_promote_bytes_per_s = \"5MiB\"\n\
+             recency_periods = 3",
+        );
+        let theta = ("TIERDAV_COST_BENEFIT_THETA".to_string(), "1.5".to_string());
+        raw.environment([theta].into_iter());
+        let flag = Source::Flag("--cost-benefit-samples".into());
+        raw.set("cost_benefit_samples", "8".into(), flag);
+        let policy = Config::check(&raw).unwrap().policy;
+        let values = ["theta", "promote_bytes_per_s", "samples", "margin"].map(|p| policy.get(p));
+        assert_eq!(values, [Some(1.5), Some(5_242_880.0), Some(8.0), Some(1.0)]);
+        let shown = raw.render();
+        assert!(
+            shown
+                .contains("cost_benefit_theta = \"1.5\"  # environment TIERDAV_COST_BENEFIT_THETA")
+        );
+        assert!(shown.contains("recency_periods = \"3\"  # t.toml"));
+        assert!(!shown.contains("recency_needed"), "{shown}");
+    }
+
+    #[test]
+    fn a_bad_parameter_is_told_with_key_value_source_and_range() {
+        let text = faults(&[
+            ("cost_benefit_theta", "-1"),
+            ("lirs_hir_share", "2"),
+            ("cost_benefit_tehta", "1"),
+        ]);
+        for part in [
+            "cost_benefit_theta = \"-1\" (--cost_benefit_theta): must be 0.001 to 1000",
+            "lirs_hir_share = \"2\" (--lirs_hir_share): must be 0 to 0.9",
+            "did you mean cost_benefit_theta?",
+        ] {
+            assert!(text.contains(part), "{part} missing in:\n{text}");
+        }
+        let both = [("policy", "recency"), ("recency_needed", "5")];
+        let text = faults(&both);
+        assert!(
+            text.contains("must be at most `periods`, which is 4"),
+            "{text}"
+        );
     }
 
     #[test]

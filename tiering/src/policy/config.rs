@@ -2,41 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One parameter of one policy.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Parameter {
-    /// The policy's name in the configuration.
-    pub policy: &'static str,
-    /// Its name below `policy`.
-    pub name: &'static str,
-    /// What it counts; empty for a plain number.
-    pub unit: &'static str,
-    /// Smallest allowed value.
-    pub min: f64,
-    /// Largest allowed value.
-    pub max: f64,
-    /// Value when nothing is said.
-    pub default: f64,
-    /// What it does.
-    pub doc: &'static str,
-}
+use super::parameter::Parameter;
 
 /// A number that can be a parameter.
 trait Number: Copy {
+    const WHOLE: bool;
     fn to_f64(self) -> f64;
     fn from_f64(value: f64) -> Self;
 }
 
 macro_rules! numbers {
-    ($($t:ty),*) => { $(impl Number for $t {
+    ($($t:ty, $whole:literal);*) => { $(impl Number for $t {
+        const WHOLE: bool = $whole;
         fn to_f64(self) -> f64 { self as f64 }
         fn from_f64(value: f64) -> Self { value as $t }
     })* };
 }
-numbers!(u32, u64, f64);
+numbers!(u32, true; u64, true; f64, false);
 
 macro_rules! policies {
-    ($($(#[$vdoc:meta])* $variant:ident($config:ident) = $policy:literal {
+    ($($(#[$vdoc:meta])* $variant:ident($config:ident) = $policy:literal / $prefix:literal {
         $($(#[doc = $doc:literal])+ $field:ident: $t:ty = $default:expr, $min:expr => $max:expr, $unit:literal;)*
     })*) => {
         $(
@@ -59,9 +44,11 @@ macro_rules! policies {
         pub const PARAMETERS: &[Parameter] = &[$($(Parameter {
             policy: $policy,
             name: stringify!($field),
+            key: concat!($prefix, "_", stringify!($field)),
             unit: $unit,
             min: $min as f64,
             max: $max as f64,
+            whole: <$t as Number>::WHOLE,
             default: $default as f64,
             doc: concat!($($doc),+),
         },)*)*];
@@ -108,20 +95,20 @@ macro_rules! policies {
 
 policies! {
     /// Keeps nothing in the cache, and empties one that holds something.
-    None(NoneConfig) = "none" {}
+    None(NoneConfig) = "none" / "none" {}
     /// Promotes on the first read, evicts the least recently used.
-    Lru(LruConfig) = "lru" {}
+    Lru(LruConfig) = "lru" / "lru" {}
     /// Promotes on the first read, evicts in the order of arrival.
-    Fifo(FifoConfig) = "fifo" {}
+    Fifo(FifoConfig) = "fifo" / "fifo" {}
     /// Evicts the least often used.
-    Lfu(LfuConfig) = "lfu" {
+    Lfu(LfuConfig) = "lfu" / "lfu" {
         /// Counts are halved after so many accesses per resident; 0 never.
         age_every: u32 = 16, 0 => 1_000_000, "accesses";
     }
     /// Adapts between recency and frequency.
-    Arc(ArcConfig) = "arc" {}
+    Arc(ArcConfig) = "arc" / "arc" {}
     /// Ranks by the distance between the last two uses.
-    Lirs(LirsConfig) = "lirs" {
+    Lirs(LirsConfig) = "lirs" / "lirs" {
         /// Share of the capacity for objects not yet used twice in a short time.
         hir_share: f64 = 0.01, 0.0 => 0.9, "";
         /// Bytes of what the stack lists, evicted objects included, in capacities.
@@ -132,7 +119,7 @@ policies! {
     }
     /// A queue for what is new, an LRU list for what came back.
     #[serde(alias = "two-q")]
-    TwoQ(TwoQConfig) = "2q" {
+    TwoQ(TwoQConfig) = "2q" / "2q" {
         /// Share of the capacity for new objects.
         in_share: f64 = 0.25, 0.0 => 1.0, "";
         /// Bytes of evicted new objects remembered, in capacities.
@@ -140,7 +127,7 @@ policies! {
     }
     /// Three queues.
     #[serde(alias = "s3fifo")]
-    S3Fifo(S3FifoConfig) = "s3-fifo" {
+    S3Fifo(S3FifoConfig) = "s3-fifo" / "s3_fifo" {
         /// Share of the capacity for new objects.
         small_share: f64 = 0.1, 0.0 => 1.0, "";
         /// Bytes of evicted new objects remembered, in capacities.
@@ -149,10 +136,10 @@ policies! {
         move_at: u32 = 2, 1 => 3, "uses";
     }
     /// One queue and a hand.
-    Sieve(SieveConfig) = "sieve" {}
+    Sieve(SieveConfig) = "sieve" / "sieve" {}
     /// A window, a segmented LRU list, and a sketch that decides who stays.
     #[serde(alias = "wtinylfu")]
-    WTinyLfu(WTinyLfuConfig) = "w-tinylfu" {
+    WTinyLfu(WTinyLfuConfig) = "w-tinylfu" / "w_tinylfu" {
         /// Share of the capacity for the window.
         window_share: f64 = 0.01, 0.0 => 0.9, "";
         /// Share of the rest for what was used again there.
@@ -166,20 +153,20 @@ policies! {
         as_libcachesim: u32 = 0, 0 => 1, "";
     }
     /// Uses times cost by size, with a clock.
-    Gdsf(GdsfConfig) = "gdsf" {
+    Gdsf(GdsfConfig) = "gdsf" / "gdsf" {
         /// Cost of a fetch beside its size; 0 makes every fetch cost the same.
         fixed_bytes: u64 = 0, 0 => 1_u64 << 30, "bytes";
     }
     /// Least recently used, and only what was missed twice gets in.
     #[serde(alias = "lru2nd")]
-    Lru2nd(Lru2ndConfig) = "lru-2nd" {
+    Lru2nd(Lru2ndConfig) = "lru-2nd" / "lru_2nd" {
         /// Bytes of missed objects remembered, in capacities.
         ghost_share: f64 = 1.0, 0.0 => 1000.0, "";
     }
     /// Promotes what was seen in the last periods, like Ceph's hit sets. Defaults are Ceph's
     /// (`hit_set_count` 4, `hit_set_period` 1200 s, `min_read_recency_for_promote` 1,
     /// `osd_tier_promote_max_bytes_sec` 5 MiB, `osd_tier_promote_max_objects_sec` 25).
-    Recency(RecencyConfig) = "recency" {
+    Recency(RecencyConfig) = "recency" / "recency" {
         /// Length of a period.
         period_s: u64 = 1200, 1 => 31_536_000, "seconds";
         /// Periods remembered, the current one included.
@@ -194,12 +181,12 @@ policies! {
         promote_objects_per_s: u32 = 25, 0 => 1_000_000, "objects per second";
     }
     /// Keeps what saves the backing device most head time per byte, as it and its class have shown.
-    CostBenefit(CostBenefitConfig) = "cost-benefit" {
+    CostBenefit(CostBenefitConfig) = "cost-benefit" / "cost_benefit" {
         /// Time in which the memory of an access fades to a half; what classes have shown fades 10 times slower.
         half_life_s: f64 = 600.0, 0.001 => 31_536_000.0, "seconds";
-        /// Promote when the head time spent exceeds this many times the price of the move,
+        /// Promote when the head time spent exceeds this many times the price of the move.
         theta: f64 = 1.0, 0.001 => 1000.0, "";
-        /// and when what its class promises, less the price of the room, exceeds this many times that of the move.
+        /// Promote only if what the class promises, less the price of the room, is this many times that of the move.
         margin: f64 = 1.0, 0.0 => 1000.0, "";
         /// The price of room: what the coldest resident saves there, and this share more.
         stickiness: f64 = 1.0, 0.0 => 1000.0, "";
@@ -224,57 +211,13 @@ policies! {
         /// Objects outside the cache whose heat is remembered: bounds memory.
         ghosts_max: u32 = 262_144, 0 => 1_u32 << 26, "objects";
         /// Seed of the sampling.
-        seed: u64 = 0x7469_6572, 0 => u64::MAX, "";
+        seed: u64 = 0x7469_6572, 0 => (1_u64 << 53) - 1, "";
     }
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
         PolicyConfig::CostBenefit(CostBenefitConfig::default())
-    }
-}
-
-/// A parameter outside its range.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("`{key}` is {value}: allowed is {allowed}")]
-pub struct InvalidParameter {
-    /// The parameter's name below `policy`.
-    pub key: &'static str,
-    /// What was given.
-    pub value: String,
-    /// What is allowed, for people.
-    pub allowed: String,
-}
-
-impl PolicyConfig {
-    /// The table's rows for this policy.
-    pub fn parameters(&self) -> impl Iterator<Item = &'static Parameter> + use<> {
-        let name = self.name();
-        PARAMETERS.iter().filter(move |p| p.policy == name)
-    }
-
-    /// Names every parameter that is outside its range; none when all is well.
-    pub fn violations(&self) -> Vec<InvalidParameter> {
-        let mut found: Vec<InvalidParameter> = self
-            .parameters()
-            .filter_map(|p| Some((p, self.get(p.name)?)))
-            .filter(|(p, value)| !(p.min..=p.max).contains(value))
-            .map(|(p, value)| InvalidParameter {
-                key: p.name,
-                value: value.to_string(),
-                allowed: format!("{} to {}", p.min, p.max),
-            })
-            .collect();
-        if let PolicyConfig::Recency(c) = self
-            && c.needed > c.periods
-        {
-            found.push(InvalidParameter {
-                key: "needed",
-                value: c.needed.to_string(),
-                allowed: "0 to `periods`".to_owned(),
-            });
-        }
-        found
     }
 }
 

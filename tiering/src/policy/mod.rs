@@ -11,6 +11,7 @@ mod lirs;
 mod lru;
 mod none;
 mod outlook;
+mod parameter;
 mod planner;
 mod queue;
 mod recency;
@@ -20,11 +21,12 @@ mod tests;
 mod tinylfu;
 
 pub use config::{
-    ArcConfig, CostBenefitConfig, FifoConfig, GdsfConfig, InvalidParameter, LfuConfig, LirsConfig,
-    Lru2ndConfig, LruConfig, NoneConfig, PARAMETERS, Parameter, PolicyConfig, RecencyConfig,
-    S3FifoConfig, SieveConfig, TwoQConfig, WTinyLfuConfig,
+    ArcConfig, CostBenefitConfig, FifoConfig, GdsfConfig, LfuConfig, LirsConfig, Lru2ndConfig,
+    LruConfig, NoneConfig, PARAMETERS, PolicyConfig, RecencyConfig, S3FifoConfig, SieveConfig,
+    TwoQConfig, WTinyLfuConfig,
 };
 
+pub use parameter::{InvalidParameter, Parameter, SetParameterError, parameters_markdown};
 pub(crate) use planner::objects_of;
 
 use crate::event::{Action, CacheView, Event};

@@ -54,13 +54,7 @@ fn policy(text: &str) -> Result<Candidate, String> {
         let (key, value) = part
             .split_once('=')
             .ok_or_else(|| format!("`{part}`: write NAME=VALUE"))?;
-        let value = value
-            .parse()
-            .map_err(|_| format!("`{value}` is not a number"))?;
-        if !config.set(key, value) {
-            let names: Vec<&str> = config.parameters().map(|p| p.name).collect();
-            return Err(format!("`{key}`: `{name}` has {names:?}"));
-        }
+        config.set_text(key, value).map_err(|e| e.to_string())?;
     }
     if let Some(wrong) = config.violations().first() {
         return Err(wrong.to_string());
