@@ -21,8 +21,11 @@ macro_rules! numbers {
 numbers!(u32, true; u64, true; f64, false);
 
 macro_rules! policies {
+    (@tune) => { None };
+    (@tune $low:expr, $high:expr) => { Some(($low as f64, $high as f64)) };
     ($($(#[$vdoc:meta])* $variant:ident($config:ident) = $policy:literal / $prefix:literal {
-        $($(#[doc = $doc:literal])+ $field:ident: $t:ty = $default:expr, $min:expr => $max:expr, $unit:literal;)*
+        $($(#[doc = $doc:literal])+ $field:ident: $t:ty = $default:expr, $min:expr => $max:expr, $unit:literal
+            $(, tune $low:expr => $high:expr)?;)*
     })*) => {
         $(
             #[doc = concat!("Parameters of `", $policy, "`.")]
@@ -50,6 +53,7 @@ macro_rules! policies {
             max: $max as f64,
             whole: <$t as Number>::WHOLE,
             default: $default as f64,
+            tune: policies!(@tune $($low, $high)?),
             doc: concat!($($doc),+),
         },)*)*];
 
@@ -103,16 +107,16 @@ policies! {
     /// Evicts the least often used.
     Lfu(LfuConfig) = "lfu" / "lfu" {
         /// Counts are halved after so many accesses per resident; 0 never.
-        age_every: u32 = 16, 0 => 1_000_000, "accesses";
+        age_every: u32 = 16, 0 => 1_000_000, "accesses", tune 1 => 256;
     }
     /// Adapts between recency and frequency.
     Arc(ArcConfig) = "arc" / "arc" {}
     /// Ranks by the distance between the last two uses.
     Lirs(LirsConfig) = "lirs" / "lirs" {
         /// Share of the capacity for objects not yet used twice in a short time.
-        hir_share: f64 = 0.01, 0.0 => 0.9, "";
+        hir_share: f64 = 0.01, 0.0 => 0.9, "", tune 0.01 => 0.5;
         /// Bytes of what the stack lists, evicted objects included, in capacities.
-        stack_share: f64 = 2.0, 1.0 => 100.0, "";
+        stack_share: f64 = 2.0, 1.0 => 100.0, "", tune 1.0 => 8.0;
         /// 1: a candidate that is used after it left the stack also makes the oldest ranked object a
         /// candidate, as in libCacheSim; 0 as in the paper.
         demote_on_late_hit: u32 = 0, 0 => 1, "";
@@ -121,19 +125,19 @@ policies! {
     #[serde(alias = "two-q")]
     TwoQ(TwoQConfig) = "2q" / "2q" {
         /// Share of the capacity for new objects.
-        in_share: f64 = 0.25, 0.0 => 1.0, "";
+        in_share: f64 = 0.25, 0.0 => 1.0, "", tune 0.01 => 0.9;
         /// Bytes of evicted new objects remembered, in capacities.
-        out_share: f64 = 0.5, 0.0 => 100.0, "";
+        out_share: f64 = 0.5, 0.0 => 100.0, "", tune 0.1 => 4.0;
     }
     /// Three queues.
     #[serde(alias = "s3fifo")]
     S3Fifo(S3FifoConfig) = "s3-fifo" / "s3_fifo" {
         /// Share of the capacity for new objects.
-        small_share: f64 = 0.1, 0.0 => 1.0, "";
+        small_share: f64 = 0.1, 0.0 => 1.0, "", tune 0.01 => 0.9;
         /// Bytes of evicted new objects remembered, in capacities.
-        ghost_share: f64 = 0.9, 0.0 => 100.0, "";
+        ghost_share: f64 = 0.9, 0.0 => 100.0, "", tune 0.1 => 4.0;
         /// Uses after which a new object moves to the main queue.
-        move_at: u32 = 2, 1 => 3, "uses";
+        move_at: u32 = 2, 1 => 3, "uses", tune 1 => 3;
     }
     /// One queue and a hand.
     Sieve(SieveConfig) = "sieve" / "sieve" {}
@@ -141,11 +145,11 @@ policies! {
     #[serde(alias = "wtinylfu")]
     WTinyLfu(WTinyLfuConfig) = "w-tinylfu" / "w_tinylfu" {
         /// Share of the capacity for the window.
-        window_share: f64 = 0.01, 0.0 => 0.9, "";
+        window_share: f64 = 0.01, 0.0 => 0.9, "", tune 0.01 => 0.9;
         /// Share of the rest for what was used again there.
-        protected_share: f64 = 0.8, 0.0 => 1.0, "";
+        protected_share: f64 = 0.8, 0.0 => 1.0, "", tune 0.1 => 0.95;
         /// Counts are halved after so many observations per resident.
-        age_every: u32 = 10, 1 => 1_000_000, "accesses";
+        age_every: u32 = 10, 1 => 1_000_000, "accesses", tune 1 => 256;
         /// Largest count of uses.
         count_max: u32 = 15, 1 => 65_535, "uses";
         /// 1: counts and segments as libCacheSim has them (what leaves the window is counted again, hits
@@ -155,51 +159,51 @@ policies! {
     /// Uses times cost by size, with a clock.
     Gdsf(GdsfConfig) = "gdsf" / "gdsf" {
         /// Cost of a fetch beside its size; 0 makes every fetch cost the same.
-        fixed_bytes: u64 = 0, 0 => 1_u64 << 30, "bytes";
+        fixed_bytes: u64 = 0, 0 => 1_u64 << 30, "bytes", tune 1_u64 << 10 => 1_u64 << 26;
     }
     /// Least recently used, and only what was missed twice gets in.
     #[serde(alias = "lru2nd")]
     Lru2nd(Lru2ndConfig) = "lru-2nd" / "lru_2nd" {
         /// Bytes of missed objects remembered, in capacities.
-        ghost_share: f64 = 1.0, 0.0 => 1000.0, "";
+        ghost_share: f64 = 1.0, 0.0 => 1000.0, "", tune 0.1 => 10.0;
     }
     /// Promotes what was seen in the last periods, like Ceph's hit sets. Defaults are Ceph's
     /// (`hit_set_count` 4, `hit_set_period` 1200 s, `min_read_recency_for_promote` 1,
     /// `osd_tier_promote_max_bytes_sec` 5 MiB, `osd_tier_promote_max_objects_sec` 25).
     Recency(RecencyConfig) = "recency" / "recency" {
         /// Length of a period.
-        period_s: u64 = 1200, 1 => 31_536_000, "seconds";
+        period_s: u64 = 1200, 1 => 31_536_000, "seconds", tune 10 => 7200;
         /// Periods remembered, the current one included.
-        periods: u32 = 4, 1 => 64, "periods";
+        periods: u32 = 4, 1 => 64, "periods", tune 1 => 8;
         /// Promote what was already seen in each of the last so many periods; 0 promotes always.
-        needed: u32 = 1, 0 => 64, "periods";
+        needed: u32 = 1, 0 => 64, "periods", tune 0 => 4;
         /// A period ends early when it has seen so many objects: bounds memory.
         period_objects_max: u32 = 100_000, 1 => 1_u32 << 26, "objects";
         /// Promotion budget; 0 is no limit.
-        promote_bytes_per_s: u64 = 5 << 20, 0 => 1_u64 << 40, "bytes per second";
+        promote_bytes_per_s: u64 = 5 << 20, 0 => 1_u64 << 40, "bytes per second", tune 1_u64 << 20 => 1_u64 << 30;
         /// Promotion budget; 0 is no limit.
         promote_objects_per_s: u32 = 25, 0 => 1_000_000, "objects per second";
     }
     /// Keeps what saves the backing device most head time per byte, as it and its class have shown.
     CostBenefit(CostBenefitConfig) = "cost-benefit" / "cost_benefit" {
         /// Time in which the memory of an access fades to a half; what classes have shown fades 10 times slower.
-        half_life_s: f64 = 600.0, 0.001 => 31_536_000.0, "seconds";
+        half_life_s: f64 = 600.0, 0.001 => 31_536_000.0, "seconds", tune 20.0 => 20_000.0;
         /// Promote when the head time spent exceeds this many times the price of the move.
-        theta: f64 = 1.0, 0.001 => 1000.0, "";
+        theta: f64 = 1.0, 0.001 => 1000.0, "", tune 0.3 => 10.0;
         /// Promote only if what the class promises, less the price of the room, is this many times that of the move.
-        margin: f64 = 1.0, 0.0 => 1000.0, "";
+        margin: f64 = 1.0, 0.0 => 1000.0, "", tune 0.0 => 4.0;
         /// The price of room: what the coldest resident saves there, and this share more.
-        stickiness: f64 = 1.0, 0.0 => 1000.0, "";
+        stickiness: f64 = 1.0, 0.0 => 1000.0, "", tune 0.0 => 5.0;
         /// What an object's own accesses weigh beside what its class has shown, when it is decided who leaves.
-        own_weight: f64 = 30.0, 0.0 => 1_000_000.0, "";
+        own_weight: f64 = 30.0, 0.0 => 1_000_000.0, "", tune 0.3 => 3000.0;
         /// Where eviction begins, one object at a time: 0 is the low watermark, 1 the high one.
-        evict_from: f64 = 0.8, 0.0 => 1.0, "";
+        evict_from: f64 = 0.8, 0.0 => 1.0, "", tune 0.0 => 1.0;
         /// What a flush that an early deletion may spare weighs.
-        dirty_weight: f64 = 0.3, 0.0 => 1000.0, "";
+        dirty_weight: f64 = 0.3, 0.0 => 1000.0, "", tune 0.0 => 2.0;
         /// What a 304 weighs, in uses. It never promotes, but it keeps.
         revalidation_weight: f64 = 0.1, 0.0 => 1000.0, "";
         /// Promotion budget; 0 is no limit.
-        promote_bytes_per_s: u64 = 20 << 20, 0 => 1_u64 << 40, "bytes per second";
+        promote_bytes_per_s: u64 = 20 << 20, 0 => 1_u64 << 40, "bytes per second", tune 1_u64 << 20 => 1_u64 << 30;
         /// Endurance budget: what writes and promotions may put on the cache device; 0 is no limit.
         ssd_bytes_per_day: u64 = 0, 0 => 1_u64 << 50, "bytes per day";
         /// One seek of the backing device (Baleen, FAST '24: 11.5).

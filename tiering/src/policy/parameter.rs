@@ -25,6 +25,8 @@ pub struct Parameter {
     pub whole: bool,
     /// Value when nothing is said.
     pub default: f64,
+    /// Where `trace-replay tune` looks for better values; none for what describes devices or bounds memory.
+    pub tune: Option<(f64, f64)>,
     /// What it does.
     pub doc: &'static str,
 }
@@ -172,14 +174,17 @@ impl PolicyConfig {
 /// All parameters as a table in Markdown.
 pub fn parameters_markdown() -> String {
     let mut out = String::from(
-        "| policy | parameter | default | unit | range | what it does |\n| --- | --- | --- | --- | --- | --- |\n",
+        "| policy | parameter | default | unit | range | tuned in | what it does |\n| --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for p in PARAMETERS {
         let (default, min, max) = (p.text(p.default), p.text(p.min), p.text(p.max));
+        let tune = p.tune.map_or(String::new(), |(low, high)| {
+            format!("{} to {}", p.text(low), p.text(high))
+        });
         let (policy, name, unit, doc) = (p.policy, p.name, p.unit, p.doc.trim());
         let _ = writeln!(
             out,
-            "| `{policy}` | `{name}` | {default} | {unit} | {min} to {max} | {doc} |"
+            "| `{policy}` | `{name}` | {default} | {unit} | {min} to {max} | {tune} | {doc} |"
         );
     }
     out
@@ -237,6 +242,9 @@ mod tests {
         for p in PARAMETERS {
             for value in [p.default, p.min, p.max] {
                 assert_eq!(p.parse(&p.text(value)), Ok(value), "{p:?}");
+            }
+            if let Some((low, high)) = p.tune {
+                assert!(p.allows(low) && p.allows(high) && low < high, "{p:?}");
             }
             let key = format!("{}_{}", p.policy.replace('-', "_"), p.name);
             assert_eq!(p.key, key);

@@ -3,7 +3,7 @@
 mod load;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tiering::sim::{self, Device, Setup};
@@ -32,20 +32,30 @@ pub struct Args {
     json: bool,
 }
 
+/// How large a cache is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Size {
+pub(crate) enum Size {
     Percent(f64),
     Bytes(u64),
 }
 
 /// A policy as it was asked for.
 #[derive(Clone, Debug)]
-struct Candidate {
-    label: String,
-    config: PolicyConfig,
+pub(crate) struct Candidate {
+    pub(crate) label: String,
+    pub(crate) config: PolicyConfig,
 }
 
-fn policy(text: &str) -> Result<Candidate, String> {
+impl Size {
+    pub(crate) fn bytes(self, footprint: u64) -> u64 {
+        match self {
+            Size::Percent(percent) => (footprint as f64 * percent / 100.0) as u64,
+            Size::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+pub(crate) fn policy(text: &str) -> Result<Candidate, String> {
     let mut parts = text.split(':');
     let name = parts.next().unwrap_or_default();
     let known = || format!("known policies: {}", PolicyConfig::NAMES.join(", "));
@@ -65,13 +75,13 @@ fn policy(text: &str) -> Result<Candidate, String> {
     })
 }
 
-fn speed(text: &str) -> Result<f64, String> {
+pub(crate) fn speed(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|v| v.is_finite());
     let value = value.filter(|v| *v > 0.0);
     value.ok_or_else(|| "a number above 0 is needed".to_owned())
 }
 
-fn size(text: &str) -> Result<Size, String> {
+pub(crate) fn size(text: &str) -> Result<Size, String> {
     let wrong = || "write a share (5%) or bytes (1048576, 64KiB, 512MiB, 4GiB)".to_owned();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%');
     let number: f64 = digits.parse().map_err(|_| wrong())?;
@@ -146,11 +156,7 @@ pub fn simulate(args: &Args) -> anyhow::Result<String> {
     let mut rows = Vec::new();
     for path in &args.traces {
         let name = path.display().to_string();
-        let load = load(&mut *crate::read::open(path)?, args.speed)?;
-        anyhow::ensure!(
-            load.footprint > 0,
-            "{name}: nothing in it reads or writes data"
-        );
+        let load = open(path, args.speed)?;
         rows.extend(trace_rows(&name, &load, args));
     }
     if args.json {
@@ -159,7 +165,18 @@ pub fn simulate(args: &Args) -> anyhow::Result<String> {
     Ok(text(&rows))
 }
 
-fn setup(policy: &PolicyConfig, cache_bytes: u64) -> Setup {
+/// Reads a trace in which something is read or written.
+pub(crate) fn open(path: &Path, speed: f64) -> anyhow::Result<Load> {
+    let load = load(&mut *crate::read::open(path)?, speed)?;
+    let name = path.display();
+    anyhow::ensure!(
+        load.footprint > 0,
+        "{name}: nothing in it reads or writes data"
+    );
+    Ok(load)
+}
+
+pub(crate) fn setup(policy: &PolicyConfig, cache_bytes: u64) -> Setup {
     Setup {
         policy: policy.clone(),
         cache_bytes,
@@ -181,10 +198,7 @@ fn trace_rows(trace: &str, load: &Load, args: &Args) -> Vec<Row> {
     let ratio = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
     let mut rows = Vec::new();
     for size in &args.cache_size {
-        let cache_bytes = match *size {
-            Size::Percent(percent) => (load.footprint as f64 * percent / 100.0) as u64,
-            Size::Bytes(bytes) => bytes,
-        };
+        let cache_bytes = size.bytes(load.footprint);
         let like = setup(&none, cache_bytes);
         let rule = Some(like.max_dirty_age);
         let best = sim::clairvoyant(like.hdd, cache_bytes, rule, &load.requests);
