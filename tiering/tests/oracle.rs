@@ -60,3 +60,42 @@ fn miss_ratios_agree_with_libcachesim() {
     let list = off.join("\n");
     assert!(off.is_empty(), "{} of {checked} differ:\n{list}", off.len());
 }
+
+/// Byte-weighted, as libCacheSim's own tests count it: misses, and bytes missed.
+#[test]
+fn misses_and_bytes_agree_with_its_own_tests() {
+    let Some(dir) = std::env::var_os("TIERDAV_POLICY_ORACLE").map(PathBuf::from) else {
+        return;
+    };
+    let table = dir.join("published_unit_test_counts.tsv");
+    let table = std::fs::read_to_string(table).expect("published counts");
+    let file = std::fs::File::open(dir.join("cloudPhysicsIO.oracleGeneral.zst")).expect("trace");
+    let bytes = zstd::stream::decode_all(file).expect("zstd");
+    let records = bytes.chunks_exact(24).map(|r| {
+        let key = u64::from_le_bytes(r[4..12].try_into().unwrap());
+        let len = u32::from_le_bytes(r[12..16].try_into().unwrap());
+        (ObjectId::new(FileId(key), 0), len)
+    });
+    let accesses: Vec<(ObjectId, u32)> = records.collect();
+    let mut checked = 0;
+    for line in table.lines().filter(|l| !l.starts_with('#')) {
+        let cells: Vec<&str> = line.split('\t').collect();
+        let name = match cells[0] {
+            "Belady" => "belady",
+            "FIFO" => "fifo",
+            "GDSF" => "gdsf",
+            "LFU" => "lfu",
+            "LIRS" => "lirs",
+            "LRU" => "lru",
+            "Sieve" => "sieve",
+            _ => continue,
+        };
+        let capacity: u64 = cells[1].parse().unwrap();
+        let missed = reference::missed(name, &accesses, capacity);
+        let bytes: u64 = missed.iter().map(|at| u64::from(accesses[*at].1)).sum();
+        let got = (missed.len().to_string(), bytes.to_string());
+        assert_eq!(got, (cells[2].to_owned(), cells[3].to_owned()), "{line}");
+        checked += 1;
+    }
+    assert_eq!(checked, 7 * 8);
+}

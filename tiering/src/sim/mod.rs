@@ -9,5 +9,5 @@ mod run;
 pub use clairvoyant::{Clairvoyant, clairvoyant};
 pub use device::Device;
 pub use offline::{MissBounds, miss_bounds};
-pub use replacement::{Replacement, belady};
-pub use run::{Access, Outcome, Request, Setup, compulsory_head_time, run};
+pub use replacement::{Replacement, as_libcachesim, belady, belady_misses};
+pub use run::{Access, Outcome, Request, Setup, compulsory_head_time, run, run_seeing};

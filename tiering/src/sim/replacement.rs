@@ -67,9 +67,31 @@ impl Replacement {
     }
 }
 
+/// Gives a policy the parameters with which it does as libCacheSim (aa0fc40) does, where that differs.
+pub fn as_libcachesim(config: &mut PolicyConfig) {
+    let differences: &[(&str, f64)] = match config {
+        PolicyConfig::Lfu(_) => &[("age_every", 0.0)],
+        PolicyConfig::Lirs(_) => &[("demote_on_late_hit", 1.0)],
+        PolicyConfig::WTinyLfu(_) => &[
+            ("as_libcachesim", 1.0),
+            ("age_every", 32.0),
+            ("count_max", 65_535.0),
+        ],
+        _ => &[],
+    };
+    for (name, value) in differences {
+        config.set(name, *value);
+    }
+}
+
 /// Misses of a clairvoyant that evicts what is used furthest in the future (Belady 1966). For objects
 /// of one size no cache that fetches every miss has fewer; for mixed sizes it is only a good one.
 pub fn belady(accesses: &[(ObjectId, u32)], capacity: u64) -> u64 {
+    belady_misses(accesses, capacity).len() as u64
+}
+
+/// Which accesses these are, by their places.
+pub fn belady_misses(accesses: &[(ObjectId, u32)], capacity: u64) -> Vec<usize> {
     let mut next = vec![u64::MAX; accesses.len()];
     let mut seen = BTreeMap::new();
     for (at, (id, _)) in accesses.iter().enumerate().rev() {
@@ -79,15 +101,15 @@ pub fn belady(accesses: &[(ObjectId, u32)], capacity: u64) -> u64 {
     }
     let mut residents: BTreeMap<ObjectId, (u64, u32)> = BTreeMap::new();
     let mut by_next = BTreeSet::new();
-    let (mut used, mut misses) = (0, 0);
-    for (&(id, len), &next) in accesses.iter().zip(&next) {
-        if let Some((at, _)) = residents.get_mut(&id) {
-            by_next.remove(&(*at, id));
-            *at = next;
+    let (mut used, mut misses) = (0, Vec::new());
+    for (at, (&(id, len), &next)) in accesses.iter().zip(&next).enumerate() {
+        if let Some((due, _)) = residents.get_mut(&id) {
+            by_next.remove(&(*due, id));
+            *due = next;
             by_next.insert((next, id));
             continue;
         }
-        misses += 1;
+        misses.push(at);
         if u64::from(len) > capacity {
             continue;
         }

@@ -123,6 +123,15 @@ struct Run<'a> {
 
 /// Runs the policy over `requests`: one movement at a time, in the queue of the device it needs.
 pub fn run(setup: &Setup, requests: impl IntoIterator<Item = Request>) -> Outcome {
+    run_seeing(setup, requests, |_, _| {})
+}
+
+/// The same, and tells for every request, by its place, whether it was a read that hit.
+pub fn run_seeing(
+    setup: &Setup,
+    requests: impl IntoIterator<Item = Request>,
+    mut see: impl FnMut(usize, bool),
+) -> Outcome {
     let mut run = Run {
         setup,
         policy: build(&setup.policy),
@@ -137,7 +146,7 @@ pub fn run(setup: &Setup, requests: impl IntoIterator<Item = Request>) -> Outcom
         out: Outcome::default(),
     };
     let (mut first, mut last, mut ticked) = (None, Nanos(0), Nanos(0));
-    for request in requests {
+    for (place, request) in requests.into_iter().enumerate() {
         let begin = *first.get_or_insert(request.at);
         ticked = ticked.max(begin);
         while ticked.plus(Nanos::from_secs(1)) <= request.at {
@@ -146,7 +155,9 @@ pub fn run(setup: &Setup, requests: impl IntoIterator<Item = Request>) -> Outcom
             run.tick(ticked);
         }
         run.advance(request.at);
-        last = last.max(run.request(request));
+        let (hits, end) = (run.out.reads - run.out.read_misses, run.request(request));
+        see(place, run.out.reads - run.out.read_misses > hits);
+        last = last.max(end);
     }
     let mut out = run.out;
     out.span = last.since(first.unwrap_or_default());

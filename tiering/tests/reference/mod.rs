@@ -1,6 +1,6 @@
 //! What libCacheSim calls our policies, what it defines differently, and how far results may be apart.
 
-use tiering::sim::{Replacement, belady};
+use tiering::sim::{Replacement, as_libcachesim, belady_misses};
 use tiering::{ObjectId, PolicyConfig};
 
 /// Four digits are given: the same up to rounding.
@@ -27,24 +27,19 @@ pub fn ours(name: &str) -> Option<(&'static str, f64)> {
 
 /// Misses of one of our policies, defined as theirs, with room for so many objects.
 pub fn misses(name: &str, keys: &[ObjectId], objects: u64) -> u64 {
+    let accesses: Vec<_> = keys.iter().map(|id| (*id, 1)).collect();
+    missed(name, &accesses, objects).len() as u64
+}
+
+/// Which accesses miss, by their places, with room for so many bytes.
+pub fn missed(name: &str, accesses: &[(ObjectId, u32)], capacity: u64) -> Vec<usize> {
     if name == "belady" {
-        let accesses: Vec<_> = keys.iter().map(|id| (*id, 1)).collect();
-        return belady(&accesses, objects);
+        return belady_misses(accesses, capacity);
     }
     let mut config = PolicyConfig::from_name(name).expect("a policy's name");
-    let differences: &[(&str, f64)] = match name {
-        "lfu" => &[("age_every", 0.0)],
-        "lirs" => &[("demote_on_late_hit", 1.0)],
-        "w-tinylfu" => &[
-            ("as_libcachesim", 1.0),
-            ("age_every", 32.0),
-            ("count_max", 65535.0),
-        ],
-        _ => &[],
-    };
-    for (key, value) in differences {
-        assert!(config.set(key, *value), "{key}");
-    }
-    let mut cache = Replacement::new(&config, objects).expect("a replacement algorithm");
-    keys.iter().filter(|id| !cache.access(**id, 1)).count() as u64
+    as_libcachesim(&mut config);
+    let mut cache = Replacement::new(&config, capacity).expect("a replacement algorithm");
+    let accesses = accesses.iter().enumerate();
+    let missed = accesses.filter(|(_, (id, len))| !cache.access(*id, *len));
+    missed.map(|(at, _)| at).collect()
 }

@@ -80,6 +80,10 @@ pub trait Reader {
     fn level(&self) -> Level;
     /// The next usable entry.
     fn next_entry(&mut self) -> Option<Result<Entry, ReadError>>;
+    /// Whether each entry is one access to one whole object.
+    fn is_cache_trace(&self) -> bool {
+        false
+    }
     /// What had to be left out so far.
     fn unusable(&self) -> &Unusable;
 }

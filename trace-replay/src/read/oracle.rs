@@ -67,6 +67,10 @@ impl Reader for OracleReader {
         Level::FileOperations
     }
 
+    fn is_cache_trace(&self) -> bool {
+        true
+    }
+
     fn next_entry(&mut self) -> Option<Result<Entry, ReadError>> {
         if self.ended {
             return None;

@@ -1,7 +1,9 @@
 //! `trace-replay simulate`: what each policy would have done with a recorded load.
 
 mod load;
+mod plain;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -9,27 +11,49 @@ use serde::Serialize;
 use tiering::sim::{self, Device, Setup};
 use tiering::{Nanos, PolicyConfig};
 
+use crate::parallel;
+use crate::read::Format;
+
 pub use load::{Load, load};
 
 /// Arguments of `trace-replay simulate`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Traces: gateway segments, a directory of them, or CSV (plain, .xz, .zst). Each is simulated by itself.
+    /// Traces of any format that `convert` reads. Each is simulated by itself.
     #[arg(required = true)]
     traces: Vec<PathBuf>,
-    /// Policies, separated by commas, with parameters if wanted: cost-benefit:theta=2:half_life_s=60.
-    #[arg(long, value_delimiter = ',', value_parser = policy,
+    /// Format of the traces; else it is told by the content. oracle-general implies --plain.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Policies, separated by commas, with parameters if wanted: cost-benefit:theta=2:half_life_s=60. With --plain
+    /// also `belady`, which knows the future.
+    #[arg(long, value_delimiter = ',', value_parser = asked,
         default_value = "none,lru,lru-2nd,s3-fifo,recency,cost-benefit")]
-    policy: Vec<Candidate>,
+    policy: Vec<Asked>,
     /// Cache sizes: a share of the bytes in all objects touched (5%), or bytes (512MiB).
     #[arg(long, value_delimiter = ',', value_parser = size, default_value = "1%,5%,10%,25%")]
     cache_size: Vec<Size>,
+    /// Cache sizes in objects, whatever their bytes. Implies --plain.
+    #[arg(long, value_delimiter = ',', value_name = "N", conflicts_with = "cache_size",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    cache_objects: Vec<u64>,
+    /// Every object counts as one byte, in misses and sizes. Implies --plain.
+    #[arg(long)]
+    ignore_object_size: bool,
+    /// Plain caches, as papers and libCacheSim have them: no devices, no moves, every miss is fetched at once. Where
+    /// libCacheSim defines an algorithm otherwise than we do (lfu, lirs, w-tinylfu), its way is taken unless
+    /// parameters are given.
+    #[arg(long)]
+    plain: bool,
     /// Divides the recorded times: 2 is twice the load.
     #[arg(long, default_value_t = 1.0, value_parser = speed)]
     speed: f64,
     /// Prints JSON instead of text.
     #[arg(long)]
     json: bool,
+    /// Prints CSV instead of text.
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
 }
 
 /// How large a cache is.
@@ -44,6 +68,41 @@ pub(crate) enum Size {
 pub(crate) struct Candidate {
     pub(crate) label: String,
     pub(crate) config: PolicyConfig,
+}
+
+/// Whose result is asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    Policy(Candidate),
+    /// The clairvoyant that evicts what is used last.
+    Belady,
+}
+
+impl Asked {
+    fn label(&self) -> &str {
+        match self {
+            Asked::Policy(candidate) => &candidate.label,
+            Asked::Belady => "belady",
+        }
+    }
+}
+
+impl Candidate {
+    /// With the parameters of libCacheSim where none were given.
+    fn as_libcachesim(&self) -> PolicyConfig {
+        let mut config = self.config.clone();
+        if self.label == config.name() {
+            sim::as_libcachesim(&mut config);
+        }
+        config
+    }
+}
+
+fn asked(text: &str) -> Result<Asked, String> {
+    match text {
+        "belady" => Ok(Asked::Belady),
+        text => policy(text).map(Asked::Policy),
+    }
 }
 
 impl Size {
@@ -153,27 +212,68 @@ pub struct Row {
 /// # Errors
 /// When a trace cannot be read or holds nothing to simulate.
 pub fn simulate(args: &Args) -> anyhow::Result<String> {
+    if plain::wanted(args) {
+        let mut rows = Vec::new();
+        for path in &args.traces {
+            rows.extend(plain::rows(path, args)?);
+        }
+        return printed(&rows, args, plain::text);
+    }
+    let candidates = args.policy.iter().map(|asked| match asked {
+        Asked::Policy(candidate) => Ok(candidate),
+        Asked::Belady => anyhow::bail!(
+            "belady is a plain cache: add --plain (or --cache-objects). What moves could save at best is in the \
+             rows (bound) and (clairvoyant)"
+        ),
+    });
+    let candidates: Vec<&Candidate> = candidates.collect::<anyhow::Result<_>>()?;
     let mut rows = Vec::new();
     for path in &args.traces {
         let name = path.display().to_string();
-        let load = open(path, args.speed)?;
-        rows.extend(trace_rows(&name, &load, args));
+        let load = open_as(path, args.format, args.speed)?;
+        rows.extend(trace_rows(&name, &load, &candidates, &args.cache_size));
     }
+    printed(&rows, args, text)
+}
+
+fn printed<R: Serialize>(
+    rows: &[R],
+    args: &Args,
+    text: impl Fn(&[R]) -> String,
+) -> anyhow::Result<String> {
     if args.json {
         return Ok(serde_json::to_string_pretty(&rows)? + "\n");
     }
-    Ok(text(&rows))
+    if args.csv {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        for row in rows {
+            writer.serialize(row)?;
+        }
+        return Ok(String::from_utf8(writer.into_inner()?)?);
+    }
+    Ok(text(rows))
 }
 
 /// Reads a trace in which something is read or written.
 pub(crate) fn open(path: &Path, speed: f64) -> anyhow::Result<Load> {
-    let load = load(&mut *crate::read::open(path)?, speed)?;
+    open_as(path, None, speed)
+}
+
+fn open_as(path: &Path, format: Option<Format>, speed: f64) -> anyhow::Result<Load> {
+    let load = load(&mut *crate::read::open_as(path, format)?, speed)?;
     let name = path.display();
     anyhow::ensure!(
         load.footprint > 0,
         "{name}: nothing in it reads or writes data"
     );
     Ok(load)
+}
+
+/// One piece of work for one core.
+enum Done {
+    Best(sim::Clairvoyant),
+    /// With mean and 99th percentile of the response time, milliseconds.
+    Run(Box<sim::Outcome>, f64, f64),
 }
 
 pub(crate) fn setup(policy: &PolicyConfig, cache_bytes: u64) -> Setup {
@@ -188,7 +288,7 @@ pub(crate) fn setup(policy: &PolicyConfig, cache_bytes: u64) -> Setup {
     }
 }
 
-fn trace_rows(trace: &str, load: &Load, args: &Args) -> Vec<Row> {
+fn trace_rows(trace: &str, load: &Load, candidates: &[&Candidate], sizes: &[Size]) -> Vec<Row> {
     let requests = || load.requests.iter().copied();
     let none = PolicyConfig::None(Default::default());
     let none_s = sim::run(&setup(&none, 0), requests())
@@ -196,14 +296,43 @@ fn trace_rows(trace: &str, load: &Load, args: &Args) -> Vec<Row> {
         .as_secs_f64();
     let bound = sim::compulsory_head_time(Device::HDD, requests()).as_secs_f64();
     let ratio = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+    let sizes: Vec<u64> = sizes.iter().map(|s| s.bytes(load.footprint)).collect();
+    // The bounds take longest: they come first, so that all cores are busy to the end.
+    let jobs = sizes.iter().map(|bytes| (*bytes, None));
+    let runs = sizes
+        .iter()
+        .flat_map(|bytes| candidates.iter().map(|c| (*bytes, Some(*c))));
+    let jobs: Vec<(u64, Option<&Candidate>)> = jobs.chain(runs).collect();
+    let done = parallel::map(&jobs, |&(cache_bytes, candidate)| match candidate {
+        Some(candidate) => {
+            let mut out = sim::run(&setup(&candidate.config, cache_bytes), requests());
+            let (mean_ms, p99_us) = (out.mean_us() / 1e3, out.quantile_us(0.99));
+            // Results of all runs are held until the end: these are the large part.
+            out.response_us = Vec::new();
+            Done::Run(Box::new(out), mean_ms, f64::from(p99_us) / 1e3)
+        }
+        None => {
+            let like = setup(&none, cache_bytes);
+            let rule = Some(like.max_dirty_age);
+            Done::Best(sim::clairvoyant(
+                like.hdd,
+                cache_bytes,
+                rule,
+                &load.requests,
+            ))
+        }
+    });
     let mut rows = Vec::new();
-    for size in &args.cache_size {
-        let cache_bytes = size.bytes(load.footprint);
-        let like = setup(&none, cache_bytes);
-        let rule = Some(like.max_dirty_age);
-        let best = sim::clairvoyant(like.hdd, cache_bytes, rule, &load.requests);
-        for policy in &args.policy {
-            let out = sim::run(&setup(&policy.config, cache_bytes), requests());
+    let mut bests = BTreeMap::new();
+    for (&(cache_bytes, candidate), done) in jobs.iter().zip(done) {
+        let (out, mean_ms, p99_ms) = match done {
+            Done::Best(best) => {
+                bests.insert(cache_bytes, best);
+                continue;
+            }
+            Done::Run(out, mean_ms, p99_ms) => (out, mean_ms, p99_ms),
+        };
+        if let (Some(policy), Some(best)) = (candidate, bests.get(&cache_bytes)) {
             let hdd_busy_s = out.hdd_busy.as_secs_f64();
             let span = out.span.as_secs_f64().max(hdd_busy_s);
             rows.push(Row {
@@ -226,8 +355,8 @@ fn trace_rows(trace: &str, load: &Load, args: &Args) -> Vec<Row> {
                 saved_of_clairvoyant: ratio(none_s - hdd_busy_s, none_s - best.plan),
                 ssd_busy_s: out.ssd_busy.as_secs_f64(),
                 hdd_idle: 1.0 - ratio(hdd_busy_s, span),
-                mean_ms: out.mean_us() / 1e3,
-                p99_ms: f64::from(out.quantile_us(0.99)) / 1e3,
+                mean_ms,
+                p99_ms,
             });
         }
     }

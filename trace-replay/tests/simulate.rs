@@ -1,0 +1,204 @@
+//! `trace-replay simulate` from the command line.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn simulate(args: &[&str]) -> Output {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trace-replay"));
+    command
+        .current_dir(root)
+        .arg("simulate")
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn json(args: &[&str]) -> Vec<Value> {
+    let out = simulate(&[args, &["--json"]].concat());
+    assert!(out.status.success(), "{out:?}");
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+/// libCacheSim's records, one a second; a capital letter is twice as large.
+fn records(letters: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (second, letter) in letters.chars().enumerate() {
+        let size: u32 = if letter.is_uppercase() { 2000 } else { 1000 };
+        out.extend(u32::try_from(second).unwrap().to_le_bytes());
+        out.extend(u64::from(letter).to_le_bytes());
+        out.extend(size.to_le_bytes());
+        out.extend((-1_i64).to_le_bytes());
+    }
+    out
+}
+
+#[test]
+fn oracle_general_is_read_plain_and_compressed_and_counted_like_libcachesim() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = records("abcdabcdabcd");
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (plain, gz, zst) = (file("t.bin"), file("t.bin.gz"), file("t.bin.zst"));
+    std::fs::write(&plain, &bytes).unwrap();
+    let mut encoder =
+        flate2::write::GzEncoder::new(std::fs::File::create(&gz).unwrap(), Default::default());
+    encoder.write_all(&bytes).unwrap();
+    encoder.finish().unwrap();
+    std::fs::write(&zst, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
+    for path in [&plain, &gz, &zst] {
+        let rows = json(&[
+            path,
+            "--format",
+            "oracle-general",
+            "--policy",
+            "lru,belady,none",
+            "--cache-objects",
+            "3,4",
+            "--ignore-object-size",
+        ]);
+        let seen: Vec<_> = rows
+            .iter()
+            .map(|r| {
+                (
+                    r["policy"].as_str().unwrap(),
+                    r["cache_objects"].as_u64().unwrap(),
+                    r["misses"].as_u64().unwrap(),
+                )
+            })
+            .collect();
+        // With room for three, what LRU drops is always what comes next.
+        let want = [
+            ("lru", 3, 12),
+            ("belady", 3, 6),
+            ("none", 3, 12),
+            ("lru", 4, 4),
+            ("belady", 4, 4),
+            ("none", 4, 12),
+        ];
+        assert_eq!(seen, want, "{path}");
+        for row in &rows {
+            assert_eq!(row["requests"], 12);
+            let ratio = row["misses"].as_f64().unwrap() / 12.0;
+            assert_eq!(row["miss_ratio"].as_f64().unwrap(), ratio);
+            assert_eq!(row["byte_miss_ratio"].as_f64().unwrap(), ratio);
+            assert!(row["cache_bytes"].is_null());
+        }
+    }
+}
+
+#[test]
+fn sizes_count_unless_they_are_to_be_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.oracleGeneral");
+    std::fs::write(&path, records("aBcaBc")).unwrap();
+    let path = path.to_str().unwrap();
+    let only = |args: &[&str]| {
+        let rows = json(
+            &[
+                &[path, "--format", "oracle-general", "--policy", "fifo"],
+                args,
+            ]
+            .concat(),
+        );
+        assert_eq!(rows.len(), 1);
+        let ratio = |name: &str| (rows[0][name].as_f64().unwrap() * 100.0).round();
+        (
+            ratio("miss_ratio"),
+            ratio("byte_miss_ratio"),
+            rows[0]["cache_bytes"].as_u64(),
+        )
+    };
+    // 4000 bytes hold all; in 3000 each takes the place of the one that comes next.
+    assert_eq!(only(&["--cache-size", "4000"]), (50.0, 50.0, Some(4000)));
+    assert_eq!(only(&["--cache-size", "75%"]), (100.0, 100.0, Some(3000)));
+    assert_eq!(only(&["--cache-objects", "2"]), (100.0, 100.0, None));
+    assert_eq!(
+        only(&["--cache-size", "100%", "--ignore-object-size"]),
+        (50.0, 50.0, None)
+    );
+    let out = simulate(&[path, "--ignore-object-size", "--cache-size", "4000"]);
+    assert!(String::from_utf8_lossy(&out.stderr).contains("--cache-objects or a share"));
+}
+
+#[test]
+fn devices_are_simulated_on_all_cores_with_the_same_result() {
+    let args = [
+        "fixtures/es/smoke.csv.xz",
+        "--policy",
+        "lru,recency,cost-benefit",
+        "--cache-size",
+        "1%,10%",
+    ];
+    let rows = json(&args);
+    assert_eq!(rows, json(&args));
+    let order: Vec<_> = rows.iter().map(|r| r["policy"].as_str().unwrap()).collect();
+    assert_eq!(
+        order,
+        [
+            "lru",
+            "recency",
+            "cost-benefit",
+            "lru",
+            "recency",
+            "cost-benefit"
+        ]
+    );
+    for row in &rows {
+        let share = |name: &str| row[name].as_f64().unwrap();
+        assert!(share("bound_vs_none") <= share("clairvoyant_vs_none"));
+        assert!(share("clairvoyant_vs_none") <= share("hdd_busy_vs_none"));
+        assert!((0.0..=1.0).contains(&share("miss_ratio")));
+    }
+}
+
+#[test]
+fn csv_has_one_line_per_row_below_a_header() {
+    for (args, first) in [
+        (
+            &["--cache-size", "5%"][..],
+            "trace,policy,cache_bytes,requests,miss_ratio,byte_miss_ratio,",
+        ),
+        (
+            &["--cache-objects", "9"][..],
+            "trace,policy,cache_objects,cache_bytes,requests,misses,miss_ratio,byte_miss_ratio",
+        ),
+    ] {
+        let out = simulate(
+            &[
+                &["fixtures/es/smoke.csv.xz", "--policy", "lru,fifo", "--csv"],
+                args,
+            ]
+            .concat(),
+        );
+        let text = String::from_utf8(out.stdout).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() == 3 && lines[0].starts_with(first), "{text}");
+        assert!(
+            lines[2].starts_with("fixtures/es/smoke.csv.xz,fifo,"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_clairvoyant_is_no_tiering_policy() {
+    let out = simulate(&["fixtures/es/smoke.csv.xz", "--policy", "belady"]);
+    assert!(
+        String::from_utf8_lossy(&out.stderr).contains("add --plain"),
+        "{out:?}"
+    );
+    let rows = json(&[
+        "fixtures/es/smoke.csv.xz",
+        "--plain",
+        "--policy",
+        "belady,lru",
+        "--cache-size",
+        "5%",
+    ]);
+    let missed = |at: usize| rows[at]["miss_ratio"].as_f64().unwrap();
+    assert!(missed(0) < missed(1));
+}
