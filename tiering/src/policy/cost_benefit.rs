@@ -32,7 +32,7 @@ enum Place {
     Leaving,
 }
 
-/// What is remembered of an object: 104 bytes with its identity, some 170 with the tree and list around it.
+/// What is remembered of an object: 104 bytes with its identity, some 160 with the tree and list around it.
 struct Heat {
     /// Decayed head time of its accesses, and decayed count of its uses, at `at`.
     seconds: f64,
