@@ -5,13 +5,11 @@
 //! time that a byte of the cache saves per second: reads that the outlook expects at this age, the object's own
 //! decayed accesses, and the flush that an early deletion spares. New objects always get in while they fit.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use super::CostBenefitConfig;
 use super::budget::Budget;
+use super::heat::{Heat, Heats, Place, Slot};
 use super::outlook::{Class, Outlook};
-use super::planner::{Access, Origin, Strategy, objects_of};
+use super::planner::{Access, Origin, Strategy};
 use crate::event::{CacheView, Reason};
 use crate::types::{FileId, Nanos, ObjectId};
 
@@ -24,67 +22,12 @@ const MEMORY: f64 = 10.0;
 /// How often the outlook fades.
 const FADE_EVERY: Nanos = Nanos::from_secs(60);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Ghost,
-    Main,
-    /// A victim: out of all orders until it has left.
-    Leaving,
-}
-
-/// What is remembered of an object: 104 bytes with its identity, some 160 with the tree and list around it.
-struct Heat {
-    /// Decayed head time of its accesses, and decayed count of its uses, at `at`.
-    seconds: f64,
-    count: f64,
-    at: Nanos,
-    used: Nanos,
-    /// Up to here the outlook knows of it.
-    told: Nanos,
-    /// Seen when it was written; none for others.
-    made: Option<Nanos>,
-    len: u32,
-    /// Where a sequential reader goes on; `u32::MAX` when unknown.
-    next_offset: u32,
-    /// Place in `main` or `ghosts`.
-    slot: u32,
-    place: Place,
-    dirty: bool,
-    /// Whether it dies before it would have to be flushed is not known yet.
-    young: bool,
-}
-
-impl Heat {
-    fn new(now: Nanos, len: u32) -> Self {
-        Self {
-            seconds: 0.0,
-            count: 0.0,
-            at: now,
-            used: now,
-            told: now,
-            made: None,
-            len,
-            next_offset: u32::MAX,
-            slot: 0,
-            place: Place::Leaving,
-            dirty: false,
-            young: false,
-        }
-    }
-
-    fn class(&self) -> Class {
-        Class::new(self.len, self.made.is_some(), (self.count + 0.5) as u32)
-    }
-}
-
 pub(crate) struct CostBenefit {
     config: CostBenefitConfig,
     outlook: Outlook,
     faded: Nanos,
     due: Nanos,
-    heat: BTreeMap<ObjectId, Heat>,
-    main: Vec<ObjectId>,
-    ghosts: Vec<ObjectId>,
+    heats: Heats,
     draws: u64,
     promotions: Budget,
     wear: Budget,
@@ -118,9 +61,7 @@ impl CostBenefit {
             outlook: Outlook::new(),
             faded: Nanos(0),
             due: Nanos::from_secs(120),
-            heat: BTreeMap::new(),
-            main: Vec::new(),
-            ghosts: Vec::new(),
+            heats: Heats::default(),
             draws: 0,
             promotions: Budget::default(),
             wear: Budget::default(),
@@ -138,15 +79,14 @@ impl CostBenefit {
     }
 
     /// Head time that a byte of the cache saves per second here: small objects save a whole positioning each.
-    fn score(&self, id: ObjectId, now: Nanos) -> f64 {
-        self.heat.get(&id).map_or(0.0, |h| {
-            let class = h.class();
-            let made = h.made.filter(|_| h.dirty);
-            let flush = made.map_or(0.0, |made| self.spared(class, now.since(made), h.len));
-            let own = h.seconds * self.kept(h, now) / self.config.half_life_s;
-            let uses = self.outlook.rate(class, now.since(h.used)) + self.config.own_weight * own;
-            (uses + flush) / f64::from(h.len.max(1))
-        })
+    fn score(&self, slot: Slot, now: Nanos) -> f64 {
+        let h = &self.heats[slot];
+        let class = h.class();
+        let made = h.made.filter(|_| h.dirty);
+        let flush = made.map_or(0.0, |made| self.spared(class, now.since(made), h.len));
+        let own = h.seconds * self.kept(h, now) / self.config.half_life_s;
+        let uses = self.outlook.rate(class, now.since(h.used)) + self.config.own_weight * own;
+        (uses + flush) / f64::from(h.len.max(1))
     }
 
     fn spared(&self, class: Class, age: Nanos, len: u32) -> f64 {
@@ -154,10 +94,11 @@ impl CostBenefit {
     }
 
     /// Tells the outlook of the time in which nothing happened to an object.
-    fn tell(&mut self, id: ObjectId, now: Nanos) {
-        let Some(heat) = self.heat.get_mut(&id).filter(|h| h.told < now) else {
+    fn tell(&mut self, slot: Slot, now: Nanos) {
+        let heat = &mut self.heats[slot];
+        if heat.told >= now {
             return;
-        };
+        }
         let (from, to) = (heat.told.since(heat.used), now.since(heat.used));
         heat.told = now;
         let class = heat.class();
@@ -171,13 +112,12 @@ impl CostBenefit {
 
     /// Tells of a few that nothing happens to, so that they count too; and lets what was learned fade.
     fn tell_some(&mut self, now: Nanos) {
-        for in_cache in [true, false] {
-            let ids = if in_cache { &self.main } else { &self.ghosts };
-            self.draws += 1;
-            let draw = splitmix(self.config.seed.wrapping_add(self.draws));
-            let at = draw.checked_rem(ids.len() as u64);
-            if let Some(id) = at.and_then(|at| ids.get(at as usize)).copied() {
-                self.tell(id, now);
+        for place in [Place::Main, Place::Ghost] {
+            let draw = self.draw();
+            let slots = self.heats.list(place);
+            let at = draw.checked_rem(slots.len() as u64);
+            if let Some(slot) = at.and_then(|at| slots.get(at as usize)).copied() {
+                self.tell(slot, now);
             }
         }
         let since = now.since(self.faded);
@@ -188,32 +128,29 @@ impl CostBenefit {
         }
     }
 
+    fn draw(&mut self) -> u64 {
+        self.draws += 1;
+        splitmix(self.config.seed.wrapping_add(self.draws))
+    }
+
     /// The score that a resident must have to stay when room for one more is made.
     fn marginal(&mut self, now: Nanos) -> f64 {
         self.coldest_resident(now).map_or(0.0, |(score, _)| score)
     }
 
     /// Notes a use of `weight` uses and `spent` seconds of head time.
-    fn use_it(&mut self, id: ObjectId, now: Nanos, weight: f64, spent: f64) {
-        self.tell(id, now);
-        let Some(heat) = self.heat.get(&id) else {
-            return;
-        };
+    fn use_it(&mut self, slot: Slot, now: Nanos, weight: f64, spent: f64) {
+        self.tell(slot, now);
+        let heat = &self.heats[slot];
         let kept = self.kept(heat, now);
         if weight > 0.0 {
             self.outlook.used(heat.class(), now.since(heat.used), spent);
         }
-        if let Some(heat) = self.heat.get_mut(&id) {
-            heat.seconds = heat.seconds * kept + spent;
-            heat.count = heat.count * kept + weight;
-            heat.at = heat.at.max(now);
-            (heat.used, heat.told) = (heat.used.max(now), heat.told.max(now));
-        }
-    }
-
-    fn objects(&self, file: FileId) -> Vec<ObjectId> {
-        let objects = self.heat.range(objects_of(file));
-        objects.map(|(id, _)| *id).collect()
+        let heat = &mut self.heats[slot];
+        heat.seconds = heat.seconds * kept + spent;
+        heat.count = heat.count * kept + weight;
+        heat.at = heat.at.max(now);
+        (heat.used, heat.told) = (heat.used.max(now), heat.told.max(now));
     }
 
     /// Whether the cache device may be written so much more.
@@ -222,84 +159,38 @@ impl CostBenefit {
         self.wear.pay(now, rate, rate * 3600.0, len)
     }
 
-    /// The lowest score among `samples` of `ids`; all of them when there are no more. Ties go to the lower id.
-    fn coldest(&mut self, ids: &[ObjectId], samples: usize, now: Nanos) -> Option<(f64, ObjectId)> {
-        let mut best: Option<(f64, ObjectId)> = None;
-        for turn in 0..samples.min(ids.len()) {
-            let at = if ids.len() <= samples {
-                turn
-            } else {
-                self.draws += 1;
-                (splitmix(self.config.seed.wrapping_add(self.draws)) % ids.len() as u64) as usize
+    /// The lowest score among `samples` of those of one place; all of them when there are no more. Ties go to the
+    /// lower identity.
+    fn coldest(&mut self, place: Place, samples: usize, now: Nanos) -> Option<(f64, Slot)> {
+        let count = self.heats.list(place).len();
+        let mut best: Option<(f64, ObjectId, Slot)> = None;
+        for turn in 0..samples.min(count) {
+            let at = match count <= samples {
+                true => turn,
+                false => (self.draw() % count as u64) as usize,
             };
-            let candidate = (self.score(ids[at], now), ids[at]);
-            let better = |b: (f64, ObjectId)| {
-                candidate
-                    .0
-                    .total_cmp(&b.0)
-                    .then(candidate.1.cmp(&b.1))
-                    .is_lt()
-            };
+            let slot = self.heats.list(place)[at];
+            let (score, id) = (self.score(slot, now), self.heats[slot].id);
+            let better =
+                |b: (f64, ObjectId, Slot)| score.total_cmp(&b.0).then(id.cmp(&b.1)).is_lt();
             if best.is_none_or(better) {
-                best = Some(candidate);
+                best = Some((score, id, slot));
             }
         }
-        best
+        best.map(|(score, _, slot)| (score, slot))
     }
 
-    fn coldest_resident(&mut self, now: Nanos) -> Option<(f64, ObjectId)> {
-        let main = std::mem::take(&mut self.main);
-        let found = self.coldest(&main, self.config.samples as usize, now);
-        self.main = main;
-        found
+    fn coldest_resident(&mut self, now: Nanos) -> Option<(f64, Slot)> {
+        self.coldest(Place::Main, self.config.samples as usize, now)
     }
 
-    /// Takes an object out of its order.
-    fn unplace(&mut self, id: ObjectId) {
-        let Some(heat) = self.heat.get_mut(&id) else {
-            return;
-        };
-        let (place, slot) = (heat.place, heat.slot as usize);
-        heat.place = Place::Leaving;
-        let list = match place {
-            Place::Main => &mut self.main,
-            Place::Ghost => &mut self.ghosts,
-            Place::Leaving => return,
-        };
-        list.swap_remove(slot);
-        let moved = list.get(slot).copied();
-        if let Some(heat) = moved.and_then(|moved| self.heat.get_mut(&moved)) {
-            heat.slot = slot as u32;
-        }
-    }
-
-    fn place(&mut self, id: ObjectId, place: Place) {
-        self.unplace(id);
-        let Some(heat) = self.heat.get_mut(&id) else {
-            return;
-        };
-        heat.place = place;
-        let list = match place {
-            Place::Main => &mut self.main,
-            Place::Ghost => &mut self.ghosts,
-            Place::Leaving => return,
-        };
-        heat.slot = list.len() as u32;
-        list.push(id);
-    }
-
-    fn forget(&mut self, id: ObjectId) {
-        self.unplace(id);
-        self.heat.remove(&id);
-    }
-
-    fn bound_ghosts(&mut self, now: Nanos) {
-        while self.ghosts.len() > self.config.ghosts_max as usize {
-            let ghosts = std::mem::take(&mut self.ghosts);
-            let coldest = self.coldest(&ghosts, GHOST_SAMPLES, now);
-            self.ghosts = ghosts;
-            let Some((_, id)) = coldest else { break };
-            self.forget(id);
+    fn make_ghost(&mut self, slot: Slot, now: Nanos) {
+        self.heats.place(slot, Place::Ghost);
+        while self.heats.list(Place::Ghost).len() > self.config.ghosts_max as usize {
+            let Some((_, coldest)) = self.coldest(Place::Ghost, GHOST_SAMPLES, now) else {
+                break;
+            };
+            self.heats.forget(coldest);
         }
     }
 }
@@ -317,22 +208,19 @@ impl Strategy for CostBenefit {
     }
 
     fn read(&mut self, now: Nanos, access: &Access) -> Option<Reason> {
-        let id = access.id;
-        if let Entry::Vacant(unknown) = self.heat.entry(id) {
-            unknown.insert(Heat::new(now, access.object_len));
-            self.place(id, Place::Ghost);
-            self.bound_ghosts(now);
-        }
+        let (slot, new) = self.heats.find_or_add(access.id, now, access.object_len);
+        let known = self.heats[slot].next_offset;
+        let sequential = access.offset != 0 && known == access.offset;
         self.tell_some(now);
-        let known = self.heat.get(&id);
-        let sequential =
-            access.offset != 0 && known.is_some_and(|h| h.next_offset == access.offset);
         let uses = if sequential { 0.0 } else { 1.0 };
-        self.use_it(id, now, uses, self.head_time(uses, access.len));
+        self.use_it(slot, now, uses, self.head_time(uses, access.len));
         let cost = self.head_time(1.0, access.object_len);
-        let heat = self.heat.get_mut(&id)?;
+        let heat = &mut self.heats[slot];
         heat.next_offset = access.offset.saturating_add(access.len);
         let (spent, class) = (heat.seconds, heat.class());
+        if new {
+            self.make_ghost(slot, now);
+        }
         if access.resident || spent <= self.config.theta * cost * ROUNDING {
             return None;
         }
@@ -362,61 +250,60 @@ impl Strategy for CostBenefit {
     }
 
     fn passed_by(&mut self, now: Nanos, id: ObjectId, len: u32) {
-        let heat = self.heat.entry(id).or_insert(Heat::new(now, len));
+        let (slot, _) = self.heats.find_or_add(id, now, len);
+        let heat = &mut self.heats[slot];
         (heat.made, heat.young) = (Some(now), true);
-        self.place(id, Place::Ghost);
-        self.bound_ghosts(now);
+        self.make_ghost(slot, now);
     }
 
     fn revalidated(&mut self, now: Nanos, file: FileId) {
         let weight = self.config.revalidation_weight;
-        for id in self.objects(file) {
-            let len = self.heat.get(&id).map_or(0, |h| h.len);
-            self.use_it(id, now, weight, weight * self.head_time(1.0, len));
+        for slot in self.heats.objects(file) {
+            let len = self.heats[slot].len;
+            self.use_it(slot, now, weight, weight * self.head_time(1.0, len));
         }
     }
 
     fn entered(&mut self, now: Nanos, id: ObjectId, len: u32, dirty: bool, origin: Origin) {
-        let heat = self.heat.entry(id).or_insert(Heat::new(now, len));
+        let (slot, _) = self.heats.find_or_add(id, now, len);
+        let heat = &mut self.heats[slot];
         (heat.len, heat.dirty) = (len, dirty);
         if origin == Origin::Written {
             (heat.made, heat.young) = (Some(now), true);
             (heat.used, heat.told) = (now, now);
         }
-        self.place(id, Place::Main);
+        self.heats.place(slot, Place::Main);
         self.tell_some(now);
     }
 
     fn flushed(&mut self, id: ObjectId) {
-        if let Some(heat) = self.heat.get_mut(&id) {
-            heat.dirty = false;
+        if let Some(slot) = self.heats.find(id) {
+            self.heats[slot].dirty = false;
         }
     }
 
     fn left(&mut self, id: ObjectId) {
-        if let Some(heat) = self.heat.get_mut(&id) {
-            heat.dirty = false;
-            let at = heat.at;
-            self.place(id, Place::Ghost);
-            self.bound_ghosts(at);
+        if let Some(slot) = self.heats.find(id) {
+            self.heats[slot].dirty = false;
+            let at = self.heats[slot].at;
+            self.make_ghost(slot, at);
         }
     }
 
     fn forgot(&mut self, now: Nanos, file: FileId) {
-        for id in self.objects(file) {
-            self.tell(id, now);
-            if let Some(heat) = self.heat.get(&id) {
-                self.outlook.died(heat.class(), now.since(heat.used));
-                if let Some(made) = heat.made.filter(|_| heat.young) {
-                    self.outlook.lived(heat.class(), now.since(made), true);
-                }
+        for slot in self.heats.objects(file) {
+            self.tell(slot, now);
+            let heat = &self.heats[slot];
+            self.outlook.died(heat.class(), now.since(heat.used));
+            if let Some(made) = heat.made.filter(|_| heat.young) {
+                self.outlook.lived(heat.class(), now.since(made), true);
             }
-            self.forget(id);
+            self.heats.forget(slot);
         }
     }
 
     fn remembered(&self) -> usize {
-        self.heat.len()
+        self.heats.len()
     }
 
     fn expel(
@@ -439,9 +326,9 @@ impl Strategy for CostBenefit {
     }
 
     fn pop_victim(&mut self, now: Nanos) -> Option<ObjectId> {
-        let (_, id) = self.coldest_resident(now)?;
-        self.unplace(id);
-        Some(id)
+        let (_, slot) = self.coldest_resident(now)?;
+        self.heats.place(slot, Place::Leaving);
+        Some(self.heats[slot].id)
     }
 }
 

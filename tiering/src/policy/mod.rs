@@ -7,6 +7,7 @@ mod budget;
 mod config;
 mod cost_benefit;
 pub(crate) mod evict;
+mod heat;
 mod lirs;
 mod lru;
 mod none;

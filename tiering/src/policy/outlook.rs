@@ -106,6 +106,7 @@ pub(super) struct Outlook {
     spared: [[f64; AGES]; SIZES],
     due: Nanos,
     noted: u32,
+    learn_at: u32,
 }
 
 impl Outlook {
@@ -118,6 +119,7 @@ impl Outlook {
             spared: [[0.0; AGES]; SIZES],
             due: Nanos::from_secs(120),
             noted: 0,
+            learn_at: 32,
         };
         outlook.learn();
         outlook
@@ -155,7 +157,9 @@ impl Outlook {
 
     fn note(&mut self) {
         self.noted += 1;
-        if self.noted.is_multiple_of(256) || (self.noted < 1024 && self.noted.is_multiple_of(32)) {
+        if self.noted >= self.learn_at {
+            // More rarely as more is known: a lesson costs as much as a hundred accesses.
+            self.learn_at = self.noted.saturating_add((self.noted / 8).clamp(32, 4096));
             self.learn();
         }
     }
@@ -180,14 +184,12 @@ impl Outlook {
     pub(super) fn worth(&self, class: Class, price: f64) -> f64 {
         let (mut alive, mut saved, mut seconds, mut again, mut best) =
             (1.0, 0.0, 0.0, 0.0, 0.0_f64);
-        for (age, odds) in self.odds[class.index()].iter().enumerate() {
-            let chance = (odds.used + odds.died) * width(age);
-            let ends = chance / (1.0 + chance);
-            let used = alive * ends * odds.used / (odds.used + odds.died).max(1e-12);
+        for odds in &self.odds[class.index()] {
+            let used = alive * odds.used;
             saved += used * odds.saves;
-            seconds += alive * width(age) / (1.0 + chance);
+            seconds += alive * odds.seconds;
             again += used;
-            alive *= 1.0 - ends;
+            alive *= odds.stays;
             best = best.max((saved - price * seconds) / (1.0 - again).max(0.01));
         }
         best
@@ -201,20 +203,20 @@ impl Outlook {
                 sum.add(tally);
             }
         }
+        for (class, odds) in self.odds.iter_mut().enumerate() {
+            let (own, pooled) = (&self.of[class], &pooled[class % USES]);
+            *odds = std::array::from_fn(|age| Odds::of(&own[age], &pooled[age], class % USES, age));
+        }
         let mut follow = vec![Stay::default(); CLASSES];
         for round in 0..ROUNDS {
             let mut next = follow.clone();
             for class in 0..CLASSES {
-                let uses = class % USES;
-                let then = follow[class + usize::from(uses + 1 < USES)];
-                let odds: [Odds; AGES] = std::array::from_fn(|age| {
-                    Odds::of(&self.of[class][age], &pooled[uses][age], uses, age)
-                });
-                self.odds[class] = odds;
-                next[class] = best_stay(&odds, 0, AGES, then);
+                let then = follow[class + usize::from(class % USES + 1 < USES)];
+                let odds = &self.odds[class];
+                next[class] = best_stay(odds, 0, AGES, then);
                 if round + 1 == ROUNDS {
                     for age in 0..AGES {
-                        let stay = best_stay(&odds, age, AGES, then);
+                        let stay = best_stay(odds, age, AGES, then);
                         self.index[class][age] = stay.saved / stay.seconds.max(1e-3);
                     }
                 }
@@ -228,11 +230,7 @@ impl Outlook {
                 let tally = &self.dirty[size][age];
                 let seconds = tally.seconds + TRUST * width(age);
                 let rate = (tally.deaths + TRUST * 0.06) / seconds;
-                Odds {
-                    used: rate,
-                    died: 0.0,
-                    saves: 1.0,
-                }
+                Odds::new(rate, 0.0, 1.0, age)
             });
             for age in 0..AGES {
                 let stay = best_stay(&odds, age, last.max(age), Stay::default());
@@ -246,15 +244,31 @@ impl Outlook {
     }
 }
 
-/// Chances per second at one age, and what a use saves.
+/// What becomes of an object at one age.
 #[derive(Clone, Copy, Default)]
 struct Odds {
+    /// It is used, with this chance, and that saves so much.
     used: f64,
-    died: f64,
     saves: f64,
+    /// It gets older, neither used nor deleted, with this chance.
+    stays: f64,
+    /// Seconds that it is at this age.
+    seconds: f64,
 }
 
 impl Odds {
+    /// From chances per second.
+    fn new(used: f64, died: f64, saves: f64, age: usize) -> Self {
+        let chance = (used + died) * width(age);
+        let ends = chance / (1.0 + chance);
+        Self {
+            used: ends * used / (used + died).max(1e-12),
+            saves,
+            stays: 1.0 - ends,
+            seconds: width(age) / (1.0 + chance),
+        }
+    }
+
     fn of(own: &Tally, pooled: &Tally, uses: usize, age: usize) -> Self {
         let width = width(age);
         let weight = TRUST * width;
@@ -265,11 +279,12 @@ impl Odds {
         let died = (pooled.deaths + TRUST * 0.02) / all;
         let saves = (pooled.saved + 0.012) / (pooled.uses + 1.0);
         let seconds = own.seconds + weight;
-        Self {
-            used: (own.uses + used * weight) / seconds,
-            died: (own.deaths + died * weight) / seconds,
-            saves: (own.saved + saves) / (own.uses + 1.0),
-        }
+        Self::new(
+            (own.uses + used * weight) / seconds,
+            (own.deaths + died * weight) / seconds,
+            (own.saved + saves) / (own.uses + 1.0),
+            age,
+        )
     }
 }
 
@@ -283,13 +298,11 @@ fn best_stay(odds: &[Odds; AGES], age: usize, end: usize, then: Stay) -> Stay {
             seconds: 1e-3,
         },
     );
-    for (age, odds) in odds.iter().enumerate().take(end).skip(age) {
-        let chance = (odds.used + odds.died) * width(age);
-        let ends = chance / (1.0 + chance);
-        let used = alive * ends * odds.used / (odds.used + odds.died).max(1e-12);
+    for odds in odds.iter().take(end).skip(age) {
+        let used = alive * odds.used;
         sum.saved += used * (odds.saves + then.saved);
-        sum.seconds += alive * width(age) / (1.0 + chance) + used * then.seconds;
-        alive *= 1.0 - ends;
+        sum.seconds += alive * odds.seconds + used * then.seconds;
+        alive *= odds.stays;
         if sum.saved * best.seconds > best.saved * sum.seconds {
             best = sum;
         }
