@@ -28,6 +28,10 @@ pub(crate) struct CostBenefit {
     faded: Nanos,
     due: Nanos,
     heats: Heats,
+    /// The coldest residents of the last comparison; some may have left.
+    cold: Vec<Slot>,
+    /// Room for a comparison.
+    scored: Vec<(f64, ObjectId, Slot)>,
     draws: u64,
     promotions: Budget,
     wear: Budget,
@@ -62,6 +66,8 @@ impl CostBenefit {
             faded: Nanos(0),
             due: Nanos::from_secs(120),
             heats: Heats::default(),
+            cold: Vec::new(),
+            scored: Vec::new(),
             draws: 0,
             promotions: Budget::default(),
             wear: Budget::default(),
@@ -180,8 +186,35 @@ impl CostBenefit {
         best.map(|(score, _, slot)| (score, slot))
     }
 
+    /// The coldest resident, if they are few; else of some drawn now and of the coldest of those drawn before.
     fn coldest_resident(&mut self, now: Nanos) -> Option<(f64, Slot)> {
-        self.coldest(Place::Main, self.config.samples as usize, now)
+        let samples = self.config.samples as usize;
+        let count = self.heats.list(Place::Main).len();
+        if count <= samples {
+            return self.coldest(Place::Main, samples, now);
+        }
+        let mut some = std::mem::take(&mut self.cold);
+        some.retain(|slot| self.heats[*slot].place() == Place::Main);
+        let part = samples.div_ceil(4);
+        for _ in 0..part {
+            let at = (self.draw() % count as u64) as usize;
+            let slot = self.heats.list(Place::Main)[at];
+            if !some.contains(&slot) {
+                some.push(slot);
+            }
+        }
+        let mut scored = std::mem::take(&mut self.scored);
+        scored.clear();
+        scored.extend(
+            some.iter()
+                .map(|slot| (self.score(*slot, now), self.heats[*slot].id, *slot)),
+        );
+        scored.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        some.clear();
+        some.extend(scored.iter().take(part).map(|(_, _, slot)| *slot));
+        let coldest = scored.first().map(|(score, _, slot)| (*score, *slot));
+        (self.cold, self.scored) = (some, scored);
+        coldest
     }
 
     fn make_ghost(&mut self, slot: Slot, now: Nanos) {

@@ -14,7 +14,7 @@ pub(super) enum Place {
     Leaving,
 }
 
-/// What is remembered of an object: 112 bytes, some 160 with the tree and the lists around it.
+/// What is remembered of an object: 112 bytes, some 180 with the tree and the lists around it.
 pub(super) struct Heat {
     pub id: ObjectId,
     /// Decayed head time of its accesses, and decayed count of its uses, at `at`.
@@ -54,6 +54,10 @@ impl Heat {
             dirty: false,
             young: false,
         }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.place
     }
 
     pub(super) fn class(&self) -> Class {
