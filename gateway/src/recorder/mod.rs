@@ -3,6 +3,7 @@
 //! Requests put records on a bounded queue and never wait; what does not fit is dropped and counted. One thread appends
 //! them to the live segment, another seals finished segments as Parquet, so that sealing delays no record.
 
+mod queue;
 mod seal;
 mod writer;
 
@@ -19,6 +20,7 @@ use tiering::Nanos;
 use tiering::trace::Record;
 
 use crate::metrics::{Gauge, Metrics};
+use queue::Queue;
 
 /// Where and how to record.
 #[derive(Clone, Debug)]
@@ -97,10 +99,19 @@ pub struct Recorder {
     shared: Arc<Shared>,
 }
 
+/// The requests' end of the queue: closes it when the last recorder is gone.
+struct Sender(Arc<Queue<Message>>);
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 struct Shared {
     anchor: Instant,
     counters: Arc<Counters>,
-    queue: Option<SyncSender<Message>>,
+    queue: Option<Sender>,
     paths: Mutex<Dictionary>,
     clients: Mutex<Dictionary>,
 }
@@ -146,7 +157,8 @@ impl Recorder {
             source,
         };
         std::fs::create_dir_all(&cfg.dir).map_err(io)?;
-        let (queue, messages) = sync_channel(cfg.queue_records.max(1));
+        let queue = Arc::new(Queue::new(cfg.queue_records));
+        let messages = Arc::clone(&queue);
         let anchor = Instant::now();
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -160,7 +172,7 @@ impl Recorder {
         Ok(Self::with(
             anchor,
             counters,
-            Some(queue),
+            Some(Sender(queue)),
             cfg.dictionary_entries,
         ))
     }
@@ -173,7 +185,7 @@ impl Recorder {
     fn with(
         anchor: Instant,
         counters: Arc<Counters>,
-        queue: Option<SyncSender<Message>>,
+        queue: Option<Sender>,
         entries: usize,
     ) -> Recorder {
         let (paths, clients) = (Dictionary::new(entries), Dictionary::new(entries));
@@ -199,7 +211,7 @@ impl Recorder {
             return 0;
         };
         self.shared.paths.lock().id(path, |id, name| {
-            queue.try_send(Message::Path(id, name)).is_ok()
+            queue.0.try_send(Message::Path(id, name)).is_ok()
         })
     }
 
@@ -209,7 +221,7 @@ impl Recorder {
             return 0;
         };
         self.shared.clients.lock().id(client, |id, name| {
-            queue.try_send(Message::Client(id, name)).is_ok()
+            queue.0.try_send(Message::Client(id, name)).is_ok()
         })
     }
 
@@ -218,7 +230,7 @@ impl Recorder {
         let Some(queue) = &self.shared.queue else {
             return;
         };
-        let counter = match queue.try_send(Message::Record(r)) {
+        let counter = match queue.0.try_send(Message::Record(r)) {
             Ok(()) => &self.shared.counters.records,
             Err(_) => &self.shared.counters.dropped,
         };
@@ -229,7 +241,7 @@ impl Recorder {
     pub fn finish(&self) {
         if let Some(queue) = &self.shared.queue {
             let (done, finished) = sync_channel(0);
-            if queue.send(Message::Finish(done)).is_ok() {
+            if queue.0.send_now(Message::Finish(done)).is_ok() {
                 // The writer drops its end when everything is sealed.
                 let _ = finished.recv();
             }

@@ -107,8 +107,9 @@ fn the_oldest_segments_go_beyond_the_limit_and_the_newest_stays() {
 
 #[test]
 fn a_full_queue_drops_and_counts() {
-    let (queue, _messages) = sync_channel(2);
-    let recorder = Recorder::with(Instant::now(), Arc::default(), Some(queue), 8);
+    let queue = Arc::new(Queue::new(2));
+    let sender = Some(Sender(Arc::clone(&queue)));
+    let recorder = Recorder::with(Instant::now(), Arc::default(), sender, 8);
     for n in 0..5 {
         recorder.record(Record::new(Op::Get, n));
     }
@@ -121,6 +122,43 @@ fn a_full_queue_drops_and_counts() {
             errors: 0
         }
     );
+    let mut taken = Vec::new();
+    assert!(queue.take(&mut taken, Duration::from_secs(60)));
+    assert_eq!(taken.len(), 2);
+    drop(recorder);
+    taken.clear();
+    assert!(!queue.take(&mut taken, Duration::from_secs(60)));
+}
+
+#[test]
+fn racing_threads_lose_no_record_and_keep_their_order() {
+    const EACH: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(RecorderConfig::new(dir.path())).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let recorder = recorder.clone();
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    recorder.record(Record {
+                        offset: thread,
+                        ..Record::new(Op::Get, n)
+                    });
+                }
+            });
+        }
+    });
+    recorder.finish();
+    let stats = recorder.stats();
+    assert_eq!(stats.records + stats.dropped, 4 * EACH);
+    let rows = sealed_rows(dir.path());
+    assert_eq!(rows.len() as u64, stats.records);
+    let mut last = [None; 4];
+    for row in rows {
+        let last = &mut last[row.record.offset as usize];
+        assert!(last.is_none_or(|at| at < row.record.at_ns));
+        *last = Some(row.record.at_ns);
+    }
 }
 
 #[test]

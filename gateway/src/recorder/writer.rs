@@ -7,12 +7,13 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use tiering::trace::{FrameWriter, Record, header};
 
+use super::queue::Queue;
 use super::{Counters, Message, RecorderConfig, seal};
 
 /// Longest time that a record waits before it is handed to the kernel.
@@ -83,27 +84,37 @@ impl Writer {
         })
     }
 
-    pub fn run(mut self, messages: Receiver<Message>) {
+    pub fn run(mut self, queue: Arc<Queue<Message>>) {
+        let mut messages = Vec::new();
         let mut flush_at = Instant::now() + FLUSH_EVERY;
-        let done: Option<SyncSender<()>> = loop {
+        let mut done: Option<SyncSender<()>> = None;
+        while done.is_none() {
             let wait = flush_at.saturating_duration_since(Instant::now());
-            match messages.recv_timeout(wait) {
-                Ok(Message::Path(id, name)) => {
-                    self.paths.put(id, name);
-                }
-                Ok(Message::Client(id, name)) => {
-                    self.clients.put(id, name);
-                }
-                Ok(Message::Record(record)) => self.add(&record),
-                Ok(Message::Finish(done)) => break Some(done),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break None,
+            if !queue.take(&mut messages, wait) {
+                break;
             }
-            if self.frame.len() >= FRAME_BYTES || flush_at <= Instant::now() {
+            for message in messages.drain(..) {
+                match message {
+                    Message::Path(id, name) => {
+                        self.paths.put(id, name);
+                    }
+                    Message::Client(id, name) => {
+                        self.clients.put(id, name);
+                    }
+                    // What comes after the end is not written.
+                    Message::Record(_) if done.is_some() => self.uncount(),
+                    Message::Record(record) => self.add(&record),
+                    Message::Finish(sender) => done = Some(sender),
+                }
+                if self.frame.len() >= FRAME_BYTES {
+                    self.flush();
+                }
+            }
+            if flush_at <= Instant::now() {
                 self.flush();
                 flush_at = Instant::now() + FLUSH_EVERY;
             }
-        };
+        }
         self.flush();
         self.rotate();
         if let Some((queue, thread)) = self.sealer.take() {
@@ -111,14 +122,21 @@ impl Writer {
             let _ = thread.join();
         }
         // Later records find the queue closed, and are counted as dropped, before anybody is told that this is the end.
-        for message in messages.try_iter() {
-            if let Message::Record(_) = message {
-                self.counters.records.fetch_sub(1, Relaxed);
-                self.counters.dropped.fetch_add(1, Relaxed);
+        queue.close();
+        while queue.take(&mut messages, Duration::ZERO) {
+            for message in messages.drain(..) {
+                if let Message::Record(_) = message {
+                    self.uncount();
+                }
             }
         }
-        drop(messages);
         drop(done);
+    }
+
+    /// A record that was counted is not written after all.
+    fn uncount(&self) {
+        self.counters.records.fetch_sub(1, Relaxed);
+        self.counters.dropped.fetch_add(1, Relaxed);
     }
 
     fn add(&mut self, record: &Record) {
