@@ -337,11 +337,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         window: Window::new(&tiers.metrics),
         places: parking_lot::Mutex::new(places_of(&config)),
     });
+    let kept_open = Arc::clone(&tiers.volume);
     let expiry = tokio::spawn(async move {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         loop {
             second.tick().await;
             dav.expire().await;
+            kept_open.close_old();
         }
     });
     announce(&config, &url, admin_address);

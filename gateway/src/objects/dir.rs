@@ -9,19 +9,30 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tiering::{FileId, ObjectId};
 
-use super::io::{Faults, read_full_at, sync_data, sync_dir, write_all_at};
+use super::io::{Faults, read_full_at, read_full_now, sync_data, sync_dir, write_all_at};
 use super::store::{Mark, ObjectStore, StoreError, Stored};
 
 const SHARDS: u32 = 256;
+/// Objects kept open.
+const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
 /// Objects as files beneath `<cache_dir>/objects`.
 pub struct DirStore {
     objects: PathBuf,
+    objects_fd: OwnedFd,
+    /// Objects read a moment ago, kept open.
+    open: Mutex<LruCache<ObjectId, Arc<File>>>,
     next_temp: AtomicU64,
     faults: Faults,
 }
@@ -46,6 +57,8 @@ impl DirStore {
         }
         sync_dir(&objects, &faults)?;
         Ok(DirStore {
+            objects_fd: File::open(&objects)?.into(),
+            open: Mutex::new(LruCache::new(OPEN_MAX)),
             objects,
             next_temp: AtomicU64::new(0),
             faults,
@@ -121,6 +134,35 @@ impl DirStore {
         }
     }
 
+    /// [`DirStore::open_object`] without waiting for a disk; `None` when that cannot be.
+    pub fn open_object_now(&self, object: &Stored) -> Option<Arc<File>> {
+        if let Some(file) = self.open.lock().get(&object.id) {
+            return Some(Arc::clone(file));
+        }
+        let shard = object.id.file.0 % u64::from(SHARDS);
+        let path = format!("{shard:02x}/{}", file_name(object));
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(
+            &self.objects_fd,
+            path,
+            flags,
+            Mode::empty(),
+            ResolveFlags::CACHED,
+        );
+        let file = Arc::new(File::from(fd.ok()?));
+        self.open.lock().put(object.id, Arc::clone(&file));
+        // Removed meanwhile, and closed before it was put there?
+        if rustix::fs::fstat(&*file).ok()?.st_nlink == 0 {
+            self.close_object(object.id);
+        }
+        Some(file)
+    }
+
+    /// Lets go of an object that is kept open: call it after its last name is gone, and of its readers.
+    fn close_object(&self, id: ObjectId) {
+        self.open.lock().pop(&id);
+    }
+
     /// Renames a flushed object from dirty to clean. Repeatable.
     pub fn mark_clean(&self, object: &Stored) -> io::Result<()> {
         let dirty = Stored {
@@ -155,11 +197,12 @@ impl DirStore {
     pub fn remove(&self, object: &Stored) -> io::Result<()> {
         for name in [*object, other(object)] {
             match fs::remove_file(self.path(&name)) {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
         }
+        self.close_object(object.id);
         Ok(())
     }
 
@@ -192,6 +235,11 @@ impl DirStore {
             });
         }
         Ok(())
+    }
+
+    /// [`DirStore::read_open`] without waiting for a disk; `false` when that cannot be.
+    pub fn read_open_now(&self, file: &File, offset: u32, buf: &mut [u8]) -> bool {
+        read_full_now(file, buf, u64::from(offset), &self.faults)
     }
 
     /// The faults armed on this store.

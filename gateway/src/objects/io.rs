@@ -87,6 +87,23 @@ impl Faults {
     }
 }
 
+/// Fills `buf` from what the kernel has in memory; `false` when it has not all of it, or cannot say.
+pub fn read_full_now(file: &File, buf: &mut [u8], offset: u64, faults: &Faults) -> bool {
+    if faults.before_read().is_err() {
+        return false;
+    }
+    let mut done = 0;
+    while done < buf.len() {
+        let mut rest = [io::IoSliceMut::new(&mut buf[done..])];
+        let flags = rustix::io::ReadWriteFlags::NOWAIT;
+        match rustix::io::preadv2(file, &mut rest, offset + done as u64, flags) {
+            Ok(n) if n > 0 => done += n,
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    true
+}
+
 /// Writes all of `data` at `offset`.
 pub fn write_all_at(file: &File, data: &[u8], offset: u64, faults: &Faults) -> io::Result<()> {
     let (n, fault) = faults.before_write(data.len());

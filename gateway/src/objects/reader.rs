@@ -10,7 +10,7 @@ use tiering::{Event, FileId, Nanos, ObjectId, Tier};
 
 use super::cache::{ObjectCache, blocking};
 use super::error::CacheError;
-use super::io::read_full_at;
+use super::io::{read_full_at, read_full_now};
 use super::options::IoContext;
 use super::read_ahead::ReadAhead;
 use super::store::{Mark, StoreError, Stored};
@@ -44,9 +44,35 @@ struct ReadState {
     /// The cached object read last: its file stays readable when the object is evicted.
     open: Option<(Stored, Arc<File>)>,
     /// Checksum of the open object's first bytes, while they are read in order.
-    running: Option<(u32, u32, u32)>,
+    running: Option<Running>,
     /// The run of adjacent reads not yet told to the policy and the trace.
     run: Option<Run>,
+}
+
+impl ReadState {
+    /// The checksum so far, with `buf` read at `within`; `None` when it is the object's last part and the checksum differs.
+    fn checked(&self, object: &Stored, within: u32, buf: &[u8]) -> Option<Option<Running>> {
+        let before = match self.running {
+            _ if within == 0 => Some(0),
+            Some(r) if r.index == object.id.index && r.end == within => Some(r.crc),
+            _ => None,
+        };
+        let running = before.map(|crc| Running {
+            index: object.id.index,
+            end: within + buf.len() as u32,
+            crc: crc32c::crc32c_append(crc, buf),
+        });
+        let wrong = running.is_some_and(|r| r.end == object.len && r.crc != object.crc);
+        (!wrong).then_some(running)
+    }
+}
+
+/// Checksum of an object's first bytes.
+#[derive(Clone, Copy)]
+struct Running {
+    index: u32,
+    end: u32,
+    crc: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -130,6 +156,9 @@ impl ContentReader {
             return shared.read_ahead(ahead, offset, max_len).await;
         }
         let _foreground = self.shared.cache.foreground();
+        if let Some(read) = shared.read_chunk_now(offset, max_len) {
+            return Ok(read);
+        }
         blocking(move || shared.read_chunk(offset, max_len)).await
     }
 }
@@ -162,18 +191,76 @@ impl Shared {
     }
 
     fn read_chunk(&self, offset: u64, max_len: usize) -> Result<(Bytes, Tier), CacheError> {
+        let started = self.cache.recorder.now();
+        let (index, within, want) = self.chunk(offset, max_len);
+        let mut buf = vec![0; want];
+        let tier = self.read_object(index, within, &mut buf)?;
+        Ok(self.chunk_read(index, within, buf, tier, started))
+    }
+
+    /// [`Shared::read_chunk`] from what the kernel has in memory, on whatever thread; `None` when that cannot be, or anything is
+    /// out of the ordinary.
+    fn read_chunk_now(&self, offset: u64, max_len: usize) -> Option<(Bytes, Tier)> {
+        let started = self.cache.recorder.now();
+        let (index, within, want) = self.chunk(offset, max_len);
+        let mut buf = vec![0; want];
+        let tier = self.read_object_now(index, within, &mut buf)?;
+        Some(self.chunk_read(index, within, buf, tier, started))
+    }
+
+    /// What is read at a time from `offset`: the object, the offset in it, and how many bytes.
+    fn chunk(&self, offset: u64, max_len: usize) -> (u32, u32, usize) {
         let object_bytes = u64::from(self.cache.opts.object_bytes);
         let index = (offset / object_bytes) as u32;
         let within = (offset % object_bytes) as u32;
         let left = u64::from(self.cache.object_len(self.len, index) - within);
         let want = left.min(max_len.min(CHUNK_BYTES_MAX) as u64) as usize;
-        let started = self.cache.recorder.now();
-        let mut buf = vec![0; want];
-        let tier = self.read_object(index, within, &mut buf)?;
+        (index, within, want)
+    }
+
+    fn chunk_read(
+        &self,
+        index: u32,
+        within: u32,
+        buf: Vec<u8>,
+        tier: Tier,
+        started: Nanos,
+    ) -> (Bytes, Tier) {
         let latency_ns = self.cache.recorder.now().0.saturating_sub(started.0);
-        self.cache.count_read(tier, want as u64, latency_ns);
-        self.note(index, within, want as u32, tier, started, latency_ns);
-        Ok((Bytes::from(buf), tier))
+        self.cache.count_read(tier, buf.len() as u64, latency_ns);
+        self.note(index, within, buf.len() as u32, tier, started, latency_ns);
+        (Bytes::from(buf), tier)
+    }
+
+    fn read_object_now(&self, index: u32, within: u32, buf: &mut [u8]) -> Option<Tier> {
+        let id = ObjectId::new(self.file, index);
+        let open = self.state.lock().open.clone().filter(|(o, _)| o.id == id);
+        let cached = match (open, &self.cache.dir) {
+            (_, None) => None,
+            (Some(open), Some(_)) => Some(open),
+            (None, Some(dir)) => match self.cache.lookup_or_lost(id).ok()? {
+                Some((_, false)) => return None,
+                Some((object, true)) => Some((object, dir.open_object_now(&object)?)),
+                None => None,
+            },
+        };
+        match (cached, &self.cache.dir) {
+            (Some((object, file)), Some(dir)) => {
+                if !dir.read_open_now(&file, within, buf) {
+                    return None;
+                }
+                let mut state = self.state.lock();
+                state.running = state.checked(&object, within, buf)?;
+                state.open = Some((object, file));
+                Some(Tier::Cache)
+            }
+            _ => {
+                let offset = u64::from(index) * u64::from(self.cache.opts.object_bytes);
+                let offset = offset + u64::from(within);
+                let tree = self.tree.as_ref()?;
+                read_full_now(tree, buf, offset, &self.cache.tree_faults).then_some(Tier::Backing)
+            }
+        }
     }
 
     fn read_object(&self, index: u32, within: u32, buf: &mut [u8]) -> Result<Tier, CacheError> {
@@ -249,22 +336,8 @@ impl Shared {
         }
         dir.read_open(file, object, within, buf)?;
         let mut state = self.state.lock();
-        let before = match state.running {
-            _ if within == 0 => Some(0),
-            Some((index, end, crc)) if index == object.id.index && end == within => Some(crc),
-            _ => None,
-        };
-        state.running = before.map(|crc| {
-            (
-                object.id.index,
-                within + buf.len() as u32,
-                crc32c::crc32c_append(crc, buf),
-            )
-        });
-        match state.running {
-            Some((_, end, crc)) if end == object.len && crc != object.crc => Err(damaged()),
-            _ => Ok(()),
-        }
+        state.running = state.checked(object, within, buf).ok_or_else(damaged)?;
+        Ok(())
     }
 
     /// A cached object that cannot be read: `Ok` when the backing tier has the same bytes, and the reader may

@@ -213,11 +213,16 @@ pub(crate) fn forget(tree: &Tree, cache: &ObjectCache, found: &super::types::Fou
     if found.meta.kind != Kind::File {
         return;
     }
+    tree.open_files.close_version(found.meta.file_id);
     if found.pooled() {
         // Its placeholder is in `.tierdav/tmp` by now, unless it has other names.
         if found.links <= 1 {
             cache.purge(found.identity.file_id, Some(found.identity.len));
         }
+        return;
+    }
+    if found.dirty() && found.links > 2 {
+        // Someone gave it a further name beside the gateway: its objects are flushed for that.
         return;
     }
     cache.forget(found.identity.file_id, found.identity.len);

@@ -24,11 +24,14 @@ mod copy;
 mod dirty_set;
 pub mod error;
 pub mod identity;
+#[cfg(test)]
+mod kept_open_tests;
 mod locks;
 pub mod log;
 #[cfg(test)]
 mod lost_tests;
-pub mod path;
+mod open_files;
+mod path;
 pub mod props;
 mod replay;
 mod start;
@@ -47,7 +50,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -119,6 +122,9 @@ impl Volume {
 
     /// What `path` names.
     pub async fn stat(&self, path: &ResourcePath) -> Result<Meta, VolumeError> {
+        if let Some(found) = self.inner.tree.find_now(path) {
+            return Ok(found.meta);
+        }
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         hop(move || Ok(inner.found(&path)?.meta)).await
     }
@@ -135,6 +141,9 @@ impl Volume {
         path: &ResourcePath,
         io: IoContext,
     ) -> Result<(Meta, ContentReader), VolumeError> {
+        if let Some((found, reader)) = self.inner.open_read_now(path, io) {
+            return Ok((found.meta, reader));
+        }
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         hop(move || {
             inner
@@ -220,6 +229,11 @@ impl Volume {
             Ok(files)
         })
         .await
+    }
+
+    /// Closes files that are kept open for no reader. Call it about once a second.
+    pub fn close_old(&self) {
+        self.inner.tree.open_files.close_old(Instant::now());
     }
 
     /// Makes everything durable in the tree, empties the log, finishes deletions. Idempotent.
@@ -335,7 +349,7 @@ impl Inner {
             if found.dirty() && !self.still(path, id)? {
                 continue;
             }
-            self.recent.lock().put(id, path.clone());
+            self.note_recent(id, path);
             return Ok((found, reader));
         }
         Err(VolumeError::Unavailable {
@@ -343,6 +357,33 @@ impl Inner {
             path: path.clone(),
             source: io::Error::other("overwritten again and again"),
         })
+    }
+
+    /// [`Inner::open_read`] of a plain file that the kernel knows by heart, on whatever thread; `None` for any other, and when
+    /// anything is out of the ordinary.
+    fn open_read_now(&self, path: &ResourcePath, io: IoContext) -> Option<(Found, ContentReader)> {
+        let opened = self.tree.open_now(path)?;
+        let found = &opened.found;
+        if found.pooled() {
+            return None;
+        }
+        let id = found.meta.file_id;
+        let tree = Arc::clone(&opened.file);
+        let reader = self.cache.reader(id, found.meta.len, tree, io);
+        // Objects of a version vanish with its name. Pinned now; was it in time?
+        if !self.tree.is_still(path, &opened) {
+            return None;
+        }
+        self.note_recent(id, path);
+        Some((found.clone(), reader))
+    }
+
+    /// Remembers where a version is.
+    fn note_recent(&self, id: FileId, path: &ResourcePath) {
+        let mut recent = self.recent.lock();
+        if recent.get(&id) != Some(path) {
+            recent.put(id, path.clone());
+        }
     }
 
     /// Opens a file whose content is in pools, if this is one: the placeholder itself need not be opened.

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, XattrFlags,
@@ -17,6 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::identity::{self, Identity, State};
+use super::open_files::{OpenFiles, Opened, Stamp};
 use super::path::{HIDDEN, ResourcePath};
 use super::props;
 use super::types::{Found, Kind, Meta, Symlinks};
@@ -43,6 +45,10 @@ pub(crate) struct Tree {
     /// Syncing a directory makes the inodes that its entries name durable, too: the file system writes both, in order, to one
     /// journal (ext4, XFS). Others, CephFS among them, want each file synced.
     pub journals_inodes: bool,
+    /// What the kernel has in memory of it needs no question to anybody else: not so for file systems of a network.
+    in_memory: bool,
+    /// Files read a moment ago.
+    pub open_files: OpenFiles,
     /// `.tierdav`.
     pub hidden: OwnedFd,
     /// `.tierdav/tmp`: prepared and discarded things.
@@ -53,6 +59,17 @@ pub(crate) struct Tree {
 
 /// `f_type` of ext4 and XFS (statfs(2)).
 const JOURNALS_INODES: [u32; 2] = [0xef53, 0x5846_5342];
+
+/// `f_type` of file systems of this machine (statfs(2)): ext4, XFS, Btrfs, F2FS, tmpfs, ZFS, bcachefs.
+const LOCAL: [u32; 7] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0xf2f5_2010,
+    0x0102_1994,
+    0x2fc1_2fc1,
+    0xca45_1a4e,
+];
 
 const DIR: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -84,6 +101,8 @@ impl Tree {
         let kind = rustix::fs::fstatfs(&root)?.f_type;
         Ok(Tree {
             journals_inodes: JOURNALS_INODES.contains(&(kind as u32)),
+            in_memory: LOCAL.contains(&(kind as u32)),
+            open_files: OpenFiles::default(),
             root,
             symlinks,
             hidden_real,
@@ -113,6 +132,18 @@ impl Tree {
             Symlinks::Refuse => base | ResolveFlags::NO_SYMLINKS,
             Symlinks::InsideRoot => base,
         }
+    }
+
+    /// Opens what `path` names beneath the root, if the kernel can tell from memory what that is; `None` when it would have to
+    /// ask a disk, or anything is in the way. Needs Linux 5.12.
+    fn resolve_now(&self, path: &ResourcePath, flags: OFlags) -> Option<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC;
+        let how = self.flags() | ResolveFlags::CACHED;
+        let name = path.relative();
+        if name.is_empty() || self.follows_links() || !self.in_memory {
+            return None;
+        }
+        rustix::fs::openat2(&self.root, name, flags, Mode::empty(), how).ok()
     }
 
     /// Opens what `path` names beneath the root.
@@ -172,6 +203,62 @@ impl Tree {
             path,
             OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
         )?))
+    }
+
+    /// An open file and what it is, if neither takes a disk; `None` otherwise, and for what is no plain file of the gateway's.
+    /// It may have been opened earlier: [`Tree::is_still`] tells whether it is what the name means now.
+    pub fn open_now(&self, path: &ResourcePath) -> Option<Arc<Opened>> {
+        if let Some(opened) = self.open_files.get(path) {
+            return Some(opened);
+        }
+        let now = super::now_ns();
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::from(self.resolve_now(path, flags)?);
+        let record = get_identity(&file).ok()?;
+        let stat = statx(&file, "", AtFlags::EMPTY_PATH).ok()?;
+        match entry_of(record, &stat) {
+            Entry::Found(found) if found.meta.kind == Kind::File && found.stale.is_none() => {
+                let stamp = Stamp::of(&stat);
+                let opened = Arc::new(Opened::new(file, *found, stamp));
+                if stamp.is_settled(now) {
+                    self.open_files.put(path.clone(), Arc::clone(&opened));
+                }
+                Some(opened)
+            }
+            _ => None,
+        }
+    }
+
+    /// What a name means, if the kernel can tell from memory; `None` otherwise, and for what does not exist.
+    pub fn find_now(&self, path: &ResourcePath) -> Option<Found> {
+        if let Some(opened) = self.open_files.get(path)
+            && self.is_still(path, &opened)
+        {
+            return Some(opened.found.clone());
+        }
+        let fd = self.resolve_now(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let mut buf = [0u8; 128];
+        let at = proc_path(&fd, None);
+        let record = match rustix::fs::getxattr(at, identity::ATTRIBUTE, &mut buf[..]) {
+            Ok(n) => Identity::decode(&buf[..n]),
+            Err(Errno::NODATA) => None,
+            Err(_) => return None,
+        };
+        let stat = statx(&fd, "", AtFlags::EMPTY_PATH).ok()?;
+        match entry_of(record, &stat) {
+            Entry::Found(found) if found.stale.is_none() => Some(*found),
+            _ => None,
+        }
+    }
+
+    /// Whether a name means what was opened under it, unchanged.
+    pub fn is_still(&self, path: &ResourcePath, opened: &Opened) -> bool {
+        let stat = statx(&self.root, path.relative(), AtFlags::SYMLINK_NOFOLLOW);
+        let same = stat.is_ok_and(|stat| Stamp::of(&stat) == opened.stamp);
+        if !same {
+            self.open_files.close(path);
+        }
+        same
     }
 
     /// What `path` names.
@@ -284,6 +371,8 @@ pub(crate) struct Stat {
     pub len: u64,
     pub mtime_ns: i64,
     pub created_ns: i64,
+    pub ctime_ns: i64,
+    pub dev: (u32, u32),
     pub ino: u64,
     pub links: u32,
 }
@@ -309,6 +398,8 @@ pub(crate) fn statx(dir: &impl AsFd, name: &str, flags: AtFlags) -> Result<Stat,
         len: s.stx_size,
         mtime_ns,
         created_ns: if born { ns(s.stx_btime) } else { mtime_ns },
+        ctime_ns: ns(s.stx_ctime),
+        dev: (s.stx_dev_major, s.stx_dev_minor),
         ino: s.stx_ino,
         links: s.stx_nlink,
     })
