@@ -312,6 +312,7 @@ impl Answer {
             if let Some((path, meta)) = self.first.take() {
                 let dead = match self.find.wants_dead() {
                     false => Some(Vec::new()),
+                    true if meta.bare => Some(Vec::new()),
                     true => match self.volume.props(&path).await {
                         // Deleted since it was looked at: as if it had been before.
                         Err(VolumeError::NotFound { .. }) => None,
@@ -323,15 +324,25 @@ impl Answer {
                 }
                 continue;
             }
-            if self.find.wants_dead() && self.ahead.len() == 0 && self.members.len() > 0 {
-                let next = self.members.as_slice().iter().take(MEMBERS_AT_ONCE);
-                let names = next.map(|(name, _)| name.clone()).collect();
+            let next = self.members.as_slice().first();
+            if self.find.wants_dead()
+                && self.ahead.len() == 0
+                && next.is_some_and(|(_, meta)| !meta.bare)
+            {
+                let next = self
+                    .members
+                    .as_slice()
+                    .iter()
+                    .filter(|(_, meta)| !meta.bare);
+                let names = next.take(MEMBERS_AT_ONCE).map(|(name, _)| name.clone());
+                let names = names.collect();
                 self.ahead = self.volume.member_props(&self.at, names).await?.into_iter();
             }
             if let Some((name, meta)) = self.members.next() {
                 let path = self.at.join(&name)?;
                 let dead = match self.find.wants_dead() {
                     false => Vec::new(),
+                    true if meta.bare => Vec::new(),
                     true => match self.ahead.next().flatten() {
                         Some(dead) => dead,
                         // Deleted since it was listed.

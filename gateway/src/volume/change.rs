@@ -162,7 +162,7 @@ impl Inner {
             .at("delete", path)
         })?;
         if found.meta.kind == Kind::File {
-            self.usage.change(0, found.meta.len);
+            self.usage.take(found.meta.file_id, found.meta.len);
         }
         Ok(())
     }
@@ -217,10 +217,14 @@ impl Inner {
             && old.meta.kind == Kind::File
         {
             cleaner::forget(&self.tree, &self.cache, old);
-            self.usage.change(0, old.meta.len);
+            self.usage.take(old.meta.file_id, old.meta.len);
         }
-        if found.meta.kind == Kind::File {
-            self.recent.lock().put(id, to.clone());
+        match found.meta.kind {
+            Kind::File => {
+                self.usage.moved(id, found.meta.len);
+                self.recent.lock().put(id, to.clone());
+            }
+            Kind::Collection => self.usage.collection_placed(0),
         }
         Ok(Replaced(old.is_some()))
     }

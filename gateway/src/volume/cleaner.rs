@@ -117,7 +117,7 @@ pub(crate) fn remove_all(
             found => {
                 if let Some(Entry::Found(f)) = &found {
                     if counted {
-                        usage.change(0, f.meta.len);
+                        usage.take(f.meta.file_id, f.meta.len);
                     }
                     if purge(tree, cache, &name, f)? {
                         continue;
@@ -149,7 +149,7 @@ fn empty(
             && f.meta.kind == Kind::File
         {
             if counted {
-                usage.change(0, f.meta.len);
+                usage.take(f.meta.file_id, f.meta.len);
             }
             if f.pooled() {
                 let text = text.unwrap_or_default();

@@ -304,7 +304,7 @@ impl Built {
             .at("rename", to)
         })?;
         self.named = false;
-        inner.usage.change(self.bytes, 0);
+        inner.usage.collection_placed(self.bytes);
         Ok(Replaced(old.is_some()))
     }
 }

@@ -162,3 +162,42 @@ async fn a_further_name_of_a_dirty_file_survives_the_removal_of_the_first() {
     assert_eq!(std::fs::read(f.root().join("b")).unwrap(), content);
     v.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_known_of_a_member_ends_with_its_next_change() {
+    let f = Fixture::new(false);
+    let v = f.open().await;
+    put(&v, "/a", b"one").await.unwrap();
+    settle(&f, "a");
+    let look = async || v.list(&ResourcePath::root()).await.unwrap()[0].1.clone();
+    let props = async || {
+        let names = vec!["a".to_owned()];
+        let mut props = v.member_props(&ResourcePath::root(), names).await.unwrap();
+        props.remove(0).unwrap()
+    };
+    let first = look().await;
+    assert!(!first.bare, "nobody has asked");
+    assert_eq!(props().await, []);
+    assert!(look().await.bare);
+    assert!(v.stat(&p("/a")).await.unwrap().bare);
+    let prop = DeadProp {
+        namespace: "urn:x".into(),
+        name: "x".into(),
+        xml: b"<x xmlns=\"urn:x\">1</x>".to_vec(),
+    };
+    let set = vec![PropChange::Set(prop.clone())];
+    v.patch_props(&p("/a"), set, None, Box::new(|_| true))
+        .await
+        .unwrap();
+    assert!(!look().await.bare);
+    assert_eq!(props().await.len(), 1);
+    assert_eq!(v.props(&p("/a")).await.unwrap(), [prop]);
+    settle(&f, "a");
+    assert!(!look().await.bare);
+    assert_eq!(props().await.len(), 1);
+    assert_eq!(look().await.etag, first.etag);
+    std::fs::write(f.root().join("a"), b"two").unwrap();
+    assert_ne!(look().await.etag, first.etag);
+    assert_ne!(v.stat(&p("/a")).await.unwrap().etag, first.etag);
+    v.shutdown().await.unwrap();
+}

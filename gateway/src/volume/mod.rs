@@ -33,6 +33,7 @@ mod lost_tests;
 mod open_files;
 mod path;
 pub mod props;
+mod records;
 mod replay;
 mod start;
 mod sync;
@@ -160,6 +161,9 @@ impl Volume {
 
     /// The dead properties of a resource.
     pub async fn props(&self, path: &ResourcePath) -> Result<Vec<DeadProp>, VolumeError> {
+        if let Some(value) = self.inner.tree.props_now(path) {
+            return decode_props(path, &value);
+        }
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         hop(move || inner.props(&path)).await
     }
@@ -297,16 +301,17 @@ impl Inner {
             }
             other => other.at("list", path)?,
         };
-        let mut out = Vec::new();
-        for name in tree::names(&dir).at("list", path)? {
+        let names = tree::names(&dir).at("list", path)?;
+        let mut out = Vec::with_capacity(names.len());
+        for name in names {
             let Ok(name) = String::from_utf8(name) else {
                 self.skipped_names.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
-            let Ok(child) = path.join(&name) else {
+            if path.is_root() && name == path::HIDDEN {
                 continue;
-            };
-            if let Entry::Found(found) = self.tree.look(&dir, &name, &child).at("list", &child)? {
+            }
+            if let Entry::Found(found) = self.tree.look_in(&dir, &name, path).at("list", path)? {
                 out.push((name, found.meta));
             }
         }
@@ -436,7 +441,8 @@ impl Inner {
                 });
                 continue;
             }
-            let found = tree::get_props_at(&dir, name, &mut value).at("read properties", &path)?;
+            let found = self.tree.props_in(&dir, name, &mut value);
+            let found = found.at("read properties", &path)?;
             out.push(found.then(|| decode_props(&path, &value)).transpose()?);
         }
         Ok(out)

@@ -26,6 +26,9 @@ const OPEN_FOR: Duration = Duration::from_secs(10);
 /// Age of a change time from which on a further change alters it.
 const SETTLED_NS: i64 = 50_000_000;
 
+/// Device and inode.
+pub(crate) type FileKey = ((u32, u32), u64);
+
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stamp {
@@ -47,6 +50,11 @@ impl Stamp {
             len: stat.len,
             mode: stat.mode,
         }
+    }
+
+    /// Which file this is a state of.
+    pub fn file(&self) -> FileKey {
+        (self.dev, self.ino)
     }
 
     /// Whether a change from `now_ns` on would give another stamp.

@@ -421,12 +421,22 @@ pub(super) fn spawn_background(inner: &Arc<Inner>) -> Result<(), VolumeError> {
             .map_err(|e| fail(format!("cannot start a thread: {e}")))?;
     }
     if inner.usage.quota.is_some() && !load_used(inner) {
+        // Before any client comes: what they change from now on is in the count.
+        inner.usage.begin_count();
         let weak = Arc::downgrade(inner);
         thread("tierdav-count")
             .spawn(move || {
                 let mut left = vec![ResourcePath::root()];
-                while let Some(path) = left.pop() {
+                loop {
                     let Some(inner) = weak.upgrade() else { return };
+                    let Some(path) = left.pop() else {
+                        if inner.usage.end_count() {
+                            return;
+                        }
+                        inner.usage.begin_count();
+                        left.push(ResourcePath::root());
+                        continue;
+                    };
                     // Gone since it was listed: nothing to count.
                     let Ok(entries) = inner.list(&path) else {
                         continue;
@@ -434,7 +444,7 @@ pub(super) fn spawn_background(inner: &Arc<Inner>) -> Result<(), VolumeError> {
                     for (name, meta) in entries {
                         match (meta.kind, path.join(&name)) {
                             (Kind::Collection, Ok(child)) => left.push(child),
-                            (Kind::File, _) => inner.usage.change(meta.len, 0),
+                            (Kind::File, _) => inner.usage.add(meta.file_id, meta.len),
                             (Kind::Collection, Err(_)) => {}
                         }
                     }
@@ -452,7 +462,7 @@ fn load_used(inner: &Inner) -> bool {
     let removed = rustix::fs::fremovexattr(&inner.tree.hidden, usage::ATTRIBUTE);
     let usable = matches!(kept, Ok(8)) && removed.is_ok();
     if usable {
-        inner.usage.change(u64::from_le_bytes(buf), 0);
+        inner.usage.set(u64::from_le_bytes(buf));
     }
     usable
 }
@@ -476,7 +486,8 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
     let at = |source: io::Error| super::unavailable("shut down", &ResourcePath::root(), source);
     inner.cleaner.finish();
     checkpoint(inner).map_err(at)?;
-    if inner.usage.quota.is_some() {
+    // A count that did not come to its end begins anew at the next start.
+    if inner.usage.quota.is_some() && !inner.usage.is_counting() {
         let used = inner.usage.used().to_le_bytes();
         rustix::fs::fsetxattr(
             &inner.tree.hidden,

@@ -21,6 +21,7 @@ use super::identity::{self, Identity, State};
 use super::open_files::{OpenFiles, Opened, Stamp};
 use super::path::{HIDDEN, ResourcePath};
 use super::props;
+use super::records::Records;
 use super::types::{Found, Kind, Meta, Symlinks};
 
 /// Longest text handed to one `openat2` (`PATH_MAX` is 4096 with its NUL).
@@ -37,6 +38,15 @@ pub(crate) enum Entry {
     Found(Box<Found>),
 }
 
+impl Entry {
+    fn found(self) -> Option<Found> {
+        match self {
+            Entry::Found(found) => Some(*found),
+            Entry::Absent | Entry::Other => None,
+        }
+    }
+}
+
 /// The open root.
 pub(crate) struct Tree {
     root: OwnedFd,
@@ -49,6 +59,8 @@ pub(crate) struct Tree {
     in_memory: bool,
     /// Files read a moment ago.
     pub open_files: OpenFiles,
+    /// What attributes said.
+    records: Records,
     /// `.tierdav`.
     pub hidden: OwnedFd,
     /// `.tierdav/tmp`: prepared and discarded things.
@@ -103,6 +115,7 @@ impl Tree {
             journals_inodes: JOURNALS_INODES.contains(&(kind as u32)),
             in_memory: LOCAL.contains(&(kind as u32)),
             open_files: OpenFiles::default(),
+            records: Records::default(),
             root,
             symlinks,
             hidden_real,
@@ -237,6 +250,11 @@ impl Tree {
             return Some(opened.found.clone());
         }
         let fd = self.resolve_now(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let now = super::now_ns();
+        let stat = statx(&fd, "", AtFlags::EMPTY_PATH).ok()?;
+        if let Some(entry) = self.known(&stat) {
+            return entry.found();
+        }
         let mut buf = [0u8; 128];
         let at = proc_path(&fd, None);
         let record = match rustix::fs::getxattr(at, identity::ATTRIBUTE, &mut buf[..]) {
@@ -244,10 +262,32 @@ impl Tree {
             Err(Errno::NODATA) => None,
             Err(_) => return None,
         };
+        let before = Stamp::of(&stat);
         let stat = statx(&fd, "", AtFlags::EMPTY_PATH).ok()?;
-        match entry_of(record, &stat) {
-            Entry::Found(found) if found.stale.is_none() => Some(*found),
-            _ => None,
+        self.learn(before, &stat, record, now);
+        entry_of(record, &stat)
+            .found()
+            .filter(|f| f.stale.is_none())
+    }
+
+    /// What a file or directory in this state is, if that is known.
+    fn known(&self, stat: &Stat) -> Option<Entry> {
+        let known = self.records.get(&Stamp::of(stat))?;
+        let mut entry = entry_of(known.record, stat);
+        if let Entry::Found(found) = &mut entry {
+            found.meta.bare = known.bare;
+        }
+        Some(entry)
+    }
+
+    /// Remembers a record that was read after `before` and before `stat`, if nothing has changed between.
+    fn learn(&self, before: Stamp, stat: &Stat, record: Option<Identity>, now: i64) {
+        let fits = record.is_none_or(|r| {
+            stat.file_type != FileType::RegularFile
+                || r.describes(stat.mtime_ns, stat.len, stat.ino)
+        });
+        if self.in_memory && fits && before == Stamp::of(stat) && before.is_settled(now) {
+            self.records.put(before, record);
         }
     }
 
@@ -272,10 +312,84 @@ impl Tree {
 
     /// What `name` is in `dir`; `path` is where that is, to follow an allowed link.
     pub fn look(&self, dir: &OwnedFd, name: &str, path: &ResourcePath) -> io::Result<Entry> {
-        let entry = look_at(dir, name)?;
-        if let Some(entry) = entry {
+        if let Some(entry) = self.look_here(dir, name)? {
             return Ok(entry);
         }
+        self.follow(path)
+    }
+
+    /// [`Tree::look`] at a member of the collection `at`.
+    pub fn look_in(&self, dir: &OwnedFd, name: &str, at: &ResourcePath) -> io::Result<Entry> {
+        if let Some(entry) = self.look_here(dir, name)? {
+            return Ok(entry);
+        }
+        match at.join(name) {
+            Ok(path) => self.follow(&path),
+            Err(_) => Ok(Entry::Other),
+        }
+    }
+
+    /// [`look_at`], without asking for what is known.
+    fn look_here(&self, dir: &OwnedFd, name: &str) -> io::Result<Option<Entry>> {
+        if !self.in_memory {
+            return look_at(dir, name);
+        }
+        let now = super::now_ns();
+        let stat = match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(Some(Entry::Absent)),
+            other => other?,
+        };
+        if stat.file_type == FileType::Symlink {
+            return Ok(None);
+        }
+        if let Some(entry) = self.known(&stat) {
+            return Ok(Some(entry));
+        }
+        let (entry, read) = look_and_tell(dir, name)?;
+        if let Some((record, after)) = read {
+            self.learn(Stamp::of(&stat), &after, record, now);
+        }
+        Ok(entry)
+    }
+
+    /// The encoded dead properties of a name in a directory, without opening it, into `value`; `false` when it is gone. Links are
+    /// not followed.
+    pub fn props_in(&self, dir: &OwnedFd, name: &str, value: &mut Vec<u8>) -> io::Result<bool> {
+        let stamp = || statx(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|s| Stamp::of(&s));
+        let before = self.in_memory.then(stamp);
+        let there = get_props_at(dir, name, value)?;
+        if there
+            && value.is_empty()
+            && let Some(Ok(before)) = before
+            && stamp() == Ok(before)
+        {
+            self.records.note_bare(&before);
+        }
+        Ok(there)
+    }
+
+    /// The encoded dead properties of a resource, if that takes no disk; `None` otherwise.
+    pub fn props_now(&self, path: &ResourcePath) -> Option<Vec<u8>> {
+        let fd = self.resolve_now(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let stamp = || statx(&fd, "", AtFlags::EMPTY_PATH).map(|s| Stamp::of(&s));
+        let before = stamp().ok()?;
+        if self.records.get(&before).is_some_and(|known| known.bare) {
+            return Some(Vec::new());
+        }
+        let mut value = Vec::new();
+        let at = proc_path(&fd, None);
+        read_props(&mut value, |buf| {
+            rustix::fs::getxattr(at.as_str(), props::ATTRIBUTE, buf)
+        })
+        .ok()?;
+        if value.is_empty() && stamp() == Ok(before) {
+            self.records.note_bare(&before);
+        }
+        Some(value)
+    }
+
+    /// What an allowed symbolic link leads to.
+    fn follow(&self, path: &ResourcePath) -> io::Result<Entry> {
         // A symbolic link.
         match self.symlinks {
             Symlinks::Refuse => Ok(Entry::Other),
@@ -310,6 +424,16 @@ fn proc_path(fd: &impl AsRawFd, name: Option<&str>) -> String {
 
 /// Looks at a name without following links; `None` for a symbolic link.
 pub(crate) fn look_at(dir: &OwnedFd, name: &str) -> io::Result<Option<Entry>> {
+    Ok(look_and_tell(dir, name)?.0)
+}
+
+/// [`look_at`], and the record and status that it rests on.
+#[expect(clippy::type_complexity, reason = "two optional results of one look")]
+fn look_and_tell(
+    dir: &OwnedFd,
+    name: &str,
+) -> io::Result<(Option<Entry>, Option<(Option<Identity>, Stat)>)> {
+    let absent = || Ok((Some(Entry::Absent), None));
     // The record before the status: settling writes times first and the record last, so a record
     // that says inline goes with the times seen after it.
     let mut buf = [0u8; 128];
@@ -320,15 +444,15 @@ pub(crate) fn look_at(dir: &OwnedFd, name: &str) -> io::Result<Option<Entry>> {
     ) {
         Ok(n) => Identity::decode(&buf[..n]),
         Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE | Errno::PERM | Errno::ACCESS) => None,
-        Err(Errno::NOENT) => return Ok(Some(Entry::Absent)),
+        Err(Errno::NOENT) => return absent(),
         Err(e) => return Err(e.into()),
     };
     let stat = match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => return Ok(Some(Entry::Absent)),
+        Err(Errno::NOENT) => return absent(),
         other => other?,
     };
     if stat.file_type == FileType::Symlink {
-        return Ok(None);
+        return Ok((None, None));
     }
     let mismatch = record.is_some_and(|r| {
         stat.file_type == FileType::RegularFile && !r.describes(stat.mtime_ns, stat.len, stat.ino)
@@ -338,13 +462,13 @@ pub(crate) fn look_at(dir: &OwnedFd, name: &str) -> io::Result<Option<Entry>> {
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-            Ok(fd) => return look_fd(&fd).map(Some),
-            Err(Errno::NOENT) => return Ok(Some(Entry::Absent)),
+            Ok(fd) => return Ok((Some(look_fd(&fd)?), None)),
+            Err(Errno::NOENT) => return absent(),
             Err(Errno::ACCESS | Errno::LOOP) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(Some(entry_of(record, &stat)))
+    Ok((Some(entry_of(record, &stat)), Some((record, stat))))
 }
 
 /// Looks at an open file or directory.
@@ -470,7 +594,7 @@ pub(crate) fn get_props(fd: &impl AsFd) -> io::Result<Vec<u8>> {
 
 /// The encoded dead properties of a name in a directory, without opening it, into `value`; `false` when it is gone. Links are
 /// not followed.
-pub(crate) fn get_props_at(dir: &OwnedFd, name: &str, value: &mut Vec<u8>) -> io::Result<bool> {
+fn get_props_at(dir: &OwnedFd, name: &str, value: &mut Vec<u8>) -> io::Result<bool> {
     match read_props(value, |buf| {
         rustix::fs::lgetxattr(proc_path(dir, Some(name)), props::ATTRIBUTE, buf)
     }) {

@@ -64,6 +64,8 @@ pub struct Meta {
     pub executable: bool,
     /// Made by a LOCK; nothing was PUT yet.
     pub lock_null: bool,
+    /// Known to have no dead properties; `false` when it has some, or nobody has asked yet.
+    pub bare: bool,
 }
 
 impl Meta {
@@ -77,6 +79,7 @@ impl Meta {
             file_id: identity.file_id,
             executable,
             lock_null: identity.lock_null,
+            bare: false,
         }
     }
 }

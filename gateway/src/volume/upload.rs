@@ -396,10 +396,9 @@ impl Inner {
         // A replaced collection is the cleaner's.
         if let Some(old) = old.as_ref().filter(|f| f.meta.kind == Kind::File) {
             cleaner::forget(&self.tree, &self.cache, old);
-            self.usage.change(len, old.meta.len);
-        } else {
-            self.usage.change(len, 0);
+            self.usage.take(old.meta.file_id, old.meta.len);
         }
+        self.usage.add(id, len);
         self.recent.lock().put(id, path.clone());
         let executable = stat.mode & 0o100 != 0;
         Ok((Meta::of(&identity, Kind::File, executable), old.is_none()))
