@@ -173,6 +173,25 @@ pub struct Entry {
     pub ranged: bool,
 }
 
+impl Entry {
+    /// An operation that succeeded: no thread, second path, range or latency.
+    pub fn new(at_us: i64, client: Arc<str>, op: Op, path: Arc<str>) -> Entry {
+        Entry {
+            at_us,
+            client,
+            thread: Arc::from(""),
+            op,
+            path,
+            path2: None,
+            offset: 0,
+            length: 0,
+            latency_us: 0,
+            outcome: Outcome::Ok,
+            ranged: false,
+        }
+    }
+}
+
 /// Removes slashes at both ends and empty segments.
 pub fn normal_path(path: &str) -> Arc<str> {
     if path.starts_with('/') || path.ends_with('/') || path.contains("//") {

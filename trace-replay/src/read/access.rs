@@ -6,7 +6,6 @@
 
 use super::lines::{Bad, LineFormat, field, number};
 use crate::trace::{Entry, Level, Op, Outcome, normal_path};
-use std::sync::Arc;
 
 /// Reads one log.
 #[derive(Default)]
@@ -57,22 +56,19 @@ impl LineFormat for Access {
             .map_err(|_| Bad::at(line, target, "name that is not UTF-8"))?;
         let first = *self.first.get_or_insert(seconds);
         Ok(Some(Entry {
-            at_us: (seconds - first) * 1_000_000,
-            client: who.split(' ').next().unwrap_or_default().into(),
-            thread: Arc::from(""),
-            op,
-            path: normal_path(&path),
-            path2: None,
-            offset: 0,
             // What other methods send back is no content.
             length: if op == Op::DavGet && status == 200 {
                 length
             } else {
                 0
             },
-            latency_us: 0,
             outcome: Outcome::Status(status),
-            ranged: false,
+            ..Entry::new(
+                (seconds - first) * 1_000_000,
+                who.split(' ').next().unwrap_or_default().into(),
+                op,
+                normal_path(&path),
+            )
         }))
     }
 }

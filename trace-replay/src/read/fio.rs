@@ -4,7 +4,7 @@
 //! Version 2 has no time in front; `FILE wait MICROSECONDS 0` moves the clock, each relative to the one before.
 
 use super::lines::{Bad, LineFormat, field, number};
-use crate::trace::{Entry, Level, Op, Outcome, normal_path};
+use crate::trace::{Entry, Level, Op, normal_path};
 use std::sync::Arc;
 
 /// Reads what `fio --write_iolog` wrote.
@@ -58,17 +58,9 @@ impl LineFormat for Fio {
                 .map_err(|()| Bad::at(line, size, "past 2^50 bytes"))?;
         }
         Ok(Some(Entry {
-            at_us: self.clock_us,
-            client: Arc::from("fio"),
-            thread: Arc::from(""),
-            op,
-            path: normal_path(name),
-            path2: None,
             offset,
             length,
-            latency_us: 0,
-            outcome: Outcome::Ok,
-            ranged: false,
+            ..Entry::new(self.clock_us, Arc::from("fio"), op, normal_path(name))
         }))
     }
 }

@@ -4,7 +4,7 @@
 //! `128166372003061629,usr,0,Read,7014609920,24576,41286`.
 
 use super::lines::{Bad, LineFormat, field, number};
-use crate::trace::{Entry, Level, Op, Outcome};
+use crate::trace::{Entry, Level, Op};
 use std::sync::Arc;
 
 /// Reads one volume's trace.
@@ -38,17 +38,15 @@ impl LineFormat for Msr {
         let response: u64 = number(line, field(line, &fields, 6)?)?;
         let first = *self.first.get_or_insert(time);
         Ok(Some(Entry {
-            at_us: time.saturating_sub(first) / 10,
-            client: Arc::from(host),
-            thread: Arc::from(""),
-            op,
-            path: format!("{host}.{disk}").into(),
-            path2: None,
             offset,
             length,
             latency_us: response / 10,
-            outcome: Outcome::Ok,
-            ranged: false,
+            ..Entry::new(
+                time.saturating_sub(first) / 10,
+                Arc::from(host),
+                op,
+                format!("{host}.{disk}").into(),
+            )
         }))
     }
 }

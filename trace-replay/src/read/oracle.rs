@@ -4,7 +4,7 @@
 //! Each record becomes a read of a whole file that is named by the object's number.
 
 use super::{ReadError, Reader, Unusable};
-use crate::trace::{Entry, Level, Op, Outcome};
+use crate::trace::{Entry, Level, Op};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,17 +92,13 @@ impl Reader for OracleReader {
         let time = little_endian(&record[..4]) as u32;
         let first = *self.first.get_or_insert(time);
         Some(Ok(Entry {
-            at_us: (i64::from(time) - i64::from(first)) * 1_000_000,
-            client: self.client.clone(),
-            thread: Arc::from(""),
-            op: Op::FileRead,
-            path: little_endian(&record[4..12]).to_string().into(),
-            path2: None,
-            offset: 0,
             length: little_endian(&record[12..16]),
-            latency_us: 0,
-            outcome: Outcome::Ok,
-            ranged: false,
+            ..Entry::new(
+                (i64::from(time) - i64::from(first)) * 1_000_000,
+                self.client.clone(),
+                Op::FileRead,
+                little_endian(&record[4..12]).to_string().into(),
+            )
         }))
     }
 

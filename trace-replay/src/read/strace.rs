@@ -183,17 +183,18 @@ impl Strace {
         super::check_end(meaning.offset, meaning.length)
             .map_err(|()| Bad::at(text, text, "past 2^50 bytes"))?;
         Ok(Some(Entry {
-            at_us: at.saturating_sub(first),
-            client: Arc::from("strace"),
             thread: pid.to_string().into(),
-            op: meaning.op,
-            path: meaning.path,
             path2: meaning.path2,
             offset: meaning.offset,
             length: meaning.length,
             latency_us: call.took.and_then(micros).unwrap_or(0).unsigned_abs(),
             outcome,
-            ranged: false,
+            ..Entry::new(
+                at.saturating_sub(first),
+                Arc::from("strace"),
+                meaning.op,
+                meaning.path,
+            )
         }))
     }
 

@@ -267,17 +267,9 @@ mod tests {
 
     fn entry(op: Op, path: &str, offset: u64, length: u64) -> Entry {
         Entry {
-            at_us: 0,
-            client: "".into(),
-            thread: "".into(),
-            op,
-            path: path.into(),
-            path2: None,
             offset,
             length,
-            latency_us: 0,
-            outcome: Outcome::Ok,
-            ranged: false,
+            ..Entry::new(0, "".into(), op, path.into())
         }
     }
 

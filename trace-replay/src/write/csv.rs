@@ -4,19 +4,8 @@ use super::{Kept, Writer};
 use crate::trace::{Entry, Level, Op, Outcome};
 use std::io::Write;
 
-const FILES: [&str; 10] = [
-    "ts_us",
-    "client",
-    "op",
-    "path",
-    "offset",
-    "length",
-    "latency_us",
-    "result",
-    "thread",
-    "path2",
-];
-const DAV: [&str; 13] = [
+/// The columns of a trace of WebDAV requests; one of file operations has the first [`FILE_COLUMNS`].
+const COLUMNS: [&str; 13] = [
     "ts_us",
     "client",
     "op",
@@ -31,6 +20,7 @@ const DAV: [&str; 13] = [
     "status",
     "range",
 ];
+const FILE_COLUMNS: usize = 10;
 
 /// Writes CSV with a header line.
 pub struct CsvWriter<W: Write> {
@@ -45,8 +35,8 @@ impl<W: Write> CsvWriter<W> {
             .buffer_capacity(1 << 16)
             .from_writer(out);
         match level {
-            Level::FileOperations => out.write_record(FILES)?,
-            Level::WebdavRequests => out.write_record(DAV)?,
+            Level::FileOperations => out.write_record(&COLUMNS[..FILE_COLUMNS])?,
+            Level::WebdavRequests => out.write_record(COLUMNS)?,
         }
         Ok(CsvWriter { out, level })
     }
