@@ -241,7 +241,8 @@ impl Shared {
                     message = message.header("Lock-Token", format!("<{token}>"));
                 }
             }
-            Kind::Lock | Kind::Options | Kind::Head | Kind::Delete | Kind::Mkcol => {}
+            // Without headers of their own; calls are never sent.
+            _ => {}
         }
         let under_lock = matches!(
             request.kind,
@@ -432,7 +433,7 @@ impl Shared {
             Kind::Copy => {
                 learned.etags.remove(&request.path2);
             }
-            Kind::Options | Kind::Propfind0 | Kind::Propfind1 | Kind::Mkcol | Kind::Proppatch => {}
+            _ => {}
         }
     }
 }

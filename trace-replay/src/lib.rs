@@ -4,6 +4,7 @@
 //! WebDAV requests with their order and the content each read must find, [`replay`] sends those over
 //! keep-alive connections, and [`report`] says what came of it.
 
+pub mod calls;
 pub mod client;
 pub mod content;
 pub mod convert;
@@ -11,6 +12,7 @@ pub mod exchange;
 pub mod info;
 mod parallel;
 pub mod plan;
+mod progress;
 pub mod read;
 pub mod replay;
 pub mod report;

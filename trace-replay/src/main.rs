@@ -5,10 +5,13 @@ use base64::Engine;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+use trace_replay::calls;
 use trace_replay::client::Target;
 use trace_replay::exchange::Verify;
-use trace_replay::plan::{self, Writes};
-use trace_replay::replay::{self, Speed};
+use trace_replay::plan::{self, Condition, Shape, Writes};
+use trace_replay::replay::{self, On, Speed};
+use trace_replay::trace::Level;
 use trace_replay::{convert, info, read, simulate, tune};
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
@@ -54,7 +57,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Sends the recorded operations as WebDAV requests and checks every byte that comes back.
+    /// Replays the recorded operations on a WebDAV server or a directory, and checks every byte that comes back.
+    ///
+    /// In every mode a read never overtakes the write that made its bytes, nor a rename its create.
     ///
     /// The exit status is 0 when everything went as recorded, 1 when anything failed or differed, 2 when
     /// nothing could be run.
@@ -64,24 +69,67 @@ enum Command {
   with the original timing, three times as fast, as davfs2 would write:
     trace-replay replay fixtures/es/local_256.csv.xz --target http://127.0.0.1:4918/ --speed 3 --writes whole
   WebDAV requests as recorded, numbers for a script:
-    trace-replay replay fixtures/es/dav_apache_256_dav.csv.xz --target http://127.0.0.1:4918/ --json")]
+    trace-replay replay fixtures/es/dav_apache_256_dav.csv.xz --target http://127.0.0.1:4918/ --json
+  the same file operations on a mounted file system, in a new directory of it:
+    trace-replay replay fixtures/es/smoke.csv.xz --target dir:/tmp --prefix /trace-replay-example
+  the first minute, without the opening ten seconds, reads and writes of one kind of file only:
+    trace-replay replay fixtures/es/local_256.csv.xz --target http://127.0.0.1:4918/ --prefix /run2 --speed 1 \\
+      --duration 60 --warmup 10 --filter op=create,write,read,close --filter 'path=**.cfs'")]
     Replay(Box<ReplayArgs>),
+}
+
+/// When operations start.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Mode {
+    /// At the recorded times, scaled by --speed. Latency counts from the intended start.
+    Timed,
+    /// As fast as possible: operations of one client and thread one after the other, as recorded.
+    Afap,
+    /// As fast as possible with --clients always busy: operations of one client may overtake each other, too,
+    /// where their paths allow it.
+    Closed,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|s| Duration::try_from_secs_f64(s).ok())
+        .ok_or_else(|| format!("`{text}` is no number of seconds"))
 }
 
 #[derive(clap::Args)]
 struct ReplayArgs {
     /// A trace of any format that `convert` reads.
     trace: PathBuf,
-    /// Address of the server, http:// only.
-    #[arg(long, value_name = "URL")]
+    /// Address of a WebDAV server (http:// only), or dir:/path for calls on a mounted directory.
+    #[arg(long, value_name = "URL|dir:PATH")]
     target: String,
-    /// Collection beneath which everything happens; it is made when missing and should be empty.
+    /// Collection or directory beneath which everything happens; it is made when missing. A directory must be empty.
     #[arg(long, default_value = "/", value_name = "PATH")]
     prefix: String,
     /// `max`, or a factor on the recorded timing (1 is the original).
-    #[arg(long, default_value = "max")]
-    speed: Speed,
-    /// Connections.
+    ///
+    /// `max` if not given, or 1 with --mode timed.
+    #[arg(long)]
+    speed: Option<Speed>,
+    /// When an operation starts.
+    ///
+    /// `timed` where --speed is a number, else `afap`.
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Ends the replay after this many seconds, with a report of what was done.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    duration: Option<Duration>,
+    /// Counts what starts in the first seconds of the replay apart.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
+    warmup: Duration,
+    /// Replays only what fits: `path=GLOB` (`*` in one segment, `**` across, `?`) or `op=NAME,...`.
+    ///
+    /// Several of one kind add to each other, the two kinds narrow each other. What is left out is as if it had
+    /// never been recorded: a file whose create is left out exists from the start.
+    #[arg(long, value_name = "CONDITION")]
+    filter: Vec<Condition>,
+    /// Connections (threads, for a directory), and so operations under way at once.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
     /// Basic authentication; NAME alone takes the password from --password-file.
@@ -158,26 +206,63 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
-    let mut target = Target::parse(&args.target, &args.prefix).map_err(anyhow::Error::msg)?;
-    if let Some(user) = &args.user {
-        target.authorization = Some(authorization(user, args.password_file.as_deref())?);
-    }
-    let plan = plan::plan(&mut *read::open(&args.trace)?, args.writes)?;
-    let options = replay::Options {
-        speed: args.speed,
-        clients: usize::from(args.clients),
-        seed: args.seed,
-        verify: args.verify,
-        progress: !args.quiet,
+    let speed = match (args.mode, args.speed) {
+        (None, None) | (Some(Mode::Afap | Mode::Closed), None | Some(Speed::Max)) => Speed::Max,
+        (Some(Mode::Timed), None) => Speed::Timed(1.0),
+        (None, Some(speed)) | (Some(Mode::Timed), Some(speed @ Speed::Timed(_))) => speed,
+        (Some(Mode::Timed), Some(Speed::Max)) => {
+            anyhow::bail!("--mode timed needs a number as --speed; `max` is --mode afap")
+        }
+        (Some(_), Some(Speed::Timed(_))) => {
+            anyhow::bail!("--speed with a number goes with --mode timed only")
+        }
     };
+    let on = match args.target.strip_prefix("dir:") {
+        Some(dir) => On::Dir(PathBuf::from(dir).join(args.prefix.trim_matches('/'))),
+        None => {
+            let mut target =
+                Target::parse(&args.target, &args.prefix).map_err(anyhow::Error::msg)?;
+            if let Some(user) = &args.user {
+                target.authorization = Some(authorization(user, args.password_file.as_deref())?);
+            }
+            On::Http(target)
+        }
+    };
+    let mut reader = read::open(&args.trace)?;
+    let calls = matches!(on, On::Dir(_));
+    if calls && reader.level() == Level::WebdavRequests {
+        anyhow::bail!(
+            "{}: holds WebDAV requests, and a directory takes file operations only; replay it against an http:// target",
+            args.trace.display()
+        );
+    }
+    let settings = plan::Settings {
+        writes: args.writes,
+        shape: if calls { Shape::Calls } else { Shape::Requests },
+        free_lanes: args.mode == Some(Mode::Closed),
+        filter: args.filter.into_iter().collect(),
+    };
+    let plan = plan::plan_with(&mut *reader, &settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let report = runtime.block_on(async {
-        replay::make_prefix(&target)
-            .await
-            .map_err(anyhow::Error::msg)?;
-        anyhow::Ok(replay::run(plan, target, options).await)
+        match &on {
+            On::Http(target) => replay::make_prefix(target).await,
+            On::Dir(root) => calls::make_root(root),
+        }
+        .map_err(anyhow::Error::msg)?;
+        let options = replay::Options {
+            speed,
+            clients: usize::from(args.clients),
+            seed: args.seed,
+            verify: args.verify,
+            progress: !args.quiet,
+            duration: args.duration,
+            warmup: args.warmup,
+            interrupt: Some(interrupt()?),
+        };
+        anyhow::Ok(replay::run(plan, on, options).await)
     })?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.json())?);
@@ -189,6 +274,20 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(1)
     })
+}
+
+/// The first Ctrl-C ends the run with a report, the second at once.
+fn interrupt() -> std::io::Result<tokio::sync::watch::Receiver<bool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let (send, receive) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        interrupts.recv().await;
+        send.send_replace(true);
+        interrupts.recv().await;
+        std::process::exit(130);
+    });
+    Ok(receive)
 }
 
 fn authorization(

@@ -1,15 +1,17 @@
 //! Runs a plan: makes what existed before, sends the requests in order, reads back what is left.
 
+use crate::calls::Calls;
 use crate::client::{Connection, Target};
 use crate::exchange::{Done, Shared, Verify, micros};
-use crate::plan::{Expect, Kind, Plan, Request};
+use crate::plan::{Expect, Kind, NO_HANDLE, Plan, Request};
+use crate::progress::Progress;
 use crate::report::{Report, Summary};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How fast requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,6 +48,58 @@ pub struct Options {
     pub verify: Verify,
     /// Whether progress goes to standard error.
     pub progress: bool,
+    /// Start nothing more after this much of the replay.
+    pub duration: Option<Duration>,
+    /// What starts in this first part of the replay is counted apart.
+    pub warmup: Duration,
+    /// Start nothing more once this is true.
+    pub interrupt: Option<watch::Receiver<bool>>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            speed: Speed::Max,
+            clients: 8,
+            seed: 1,
+            verify: Verify::All,
+            progress: false,
+            duration: None,
+            warmup: Duration::ZERO,
+            interrupt: None,
+        }
+    }
+}
+
+/// What a replay runs on.
+#[derive(Debug, Clone)]
+pub enum On {
+    /// A WebDAV server.
+    Http(Target),
+    /// A directory, for a plan of calls.
+    Dir(PathBuf),
+}
+
+impl From<Target> for On {
+    fn from(target: Target) -> On {
+        On::Http(target)
+    }
+}
+
+/// Who carries requests out.
+#[derive(Clone)]
+enum Engine {
+    Http(Arc<Shared>),
+    Calls(Arc<Calls>),
+}
+
+/// Why and where a run ended before its plan did.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Partial {
+    /// `--duration` or an interrupt.
+    pub because: &'static str,
+    /// Requests that were never started.
+    pub not_started: u64,
 }
 
 struct Finished {
@@ -57,31 +111,43 @@ struct Finished {
 }
 
 /// Replays `plan` against `target`.
-pub async fn run(plan: Plan, target: Target, options: Options) -> Report {
-    let mut report = Report::new(&plan, &options);
+pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
+    let on = on.into();
+    let mut report = Report::new(&plan, &options, &on);
     let mut plan = plan;
     let requests = std::mem::take(&mut plan.requests);
     let waits = std::mem::take(&mut plan.waits);
-    let set_up = existing_requests(&plan, &target);
-    let read_back = remaining_requests(&plan);
-    let shared = Arc::new(Shared::new(
-        Arc::new(plan),
-        target,
-        options.seed,
-        options.verify,
-    ));
+    let calls = matches!(on, On::Dir(_));
+    let set_up = existing_requests(&plan, calls);
+    let read_back = remaining_requests(&plan, calls);
+    let plan = Arc::new(plan);
+    let (seed, verify) = (options.seed, options.verify);
+    let engine = match on {
+        On::Http(target) => Engine::Http(Arc::new(Shared::new(plan, target, seed, verify))),
+        On::Dir(root) => Engine::Calls(Arc::new(Calls::new(plan, &root, seed, verify))),
+    };
+    let unbounded = Options {
+        speed: Speed::Max,
+        duration: None,
+        warmup: Duration::ZERO,
+        ..options.clone()
+    };
     let chain = set_up
         .iter()
         .enumerate()
-        .map(|(i, r)| chained(&set_up, i, r))
+        .map(|(i, _)| chained(&set_up, i))
         .collect();
-    report.set_up = phase(&shared, set_up, chain, Speed::Max, &options, "set-up").await;
-    if report.set_up.is_clean() {
-        report.replay = phase(&shared, requests, waits, options.speed, &options, "replay").await;
-        if options.verify == Verify::All {
+    let done = phase(&engine, set_up, chain, &unbounded, "set-up").await;
+    (report.set_up, report.partial) = (done.summary, done.partial);
+    if report.set_up.is_clean() && report.partial.is_none() {
+        let done = phase(&engine, requests, waits, &options, "replay").await;
+        (report.warm_up, report.replay, report.partial) =
+            (done.warm_up, done.summary, done.partial);
+        // What a run that was cut short leaves behind is no state of the plan's end.
+        if options.verify == Verify::All && report.partial.is_none() {
             let free = vec![Vec::new(); read_back.len()];
-            report.read_back =
-                phase(&shared, read_back, free, Speed::Max, &options, "read back").await;
+            let done = phase(&engine, read_back, free, &unbounded, "read back").await;
+            (report.read_back, report.partial) = (done.summary, done.partial);
         }
     }
     report
@@ -99,42 +165,49 @@ fn plain(kind: Kind, path: u32, content: Option<u32>, length: u64) -> Request {
         content,
         offset: 0,
         length,
-        creates: false,
+        creates: kind == Kind::Write,
+        handle: NO_HANDLE,
+        writable: kind == Kind::Write,
         expect,
     }
 }
 
-fn existing_requests(plan: &Plan, _target: &Target) -> Vec<Request> {
+fn existing_requests(plan: &Plan, calls: bool) -> Vec<Request> {
+    let (write, mkdir) = if calls {
+        (Kind::Write, Kind::Mkdir)
+    } else {
+        (Kind::Put, Kind::Mkcol)
+    };
     plan.existing
         .iter()
         .map(|e| match e.content {
             Some(content) => plain(
-                Kind::Put,
+                write,
                 e.path,
                 Some(content),
                 plan.contents[content as usize].len(),
             ),
-            None => plain(Kind::Mkcol, e.path, None, 0),
+            None => plain(mkdir, e.path, None, 0),
         })
         .collect()
 }
 
 /// Collections are made one after the other, files after the last collection.
-fn chained(all: &[Request], index: usize, _request: &Request) -> Vec<u32> {
+fn chained(all: &[Request], index: usize) -> Vec<u32> {
     all[..index]
         .iter()
-        .rposition(|r| r.kind == Kind::Mkcol)
+        .rposition(|r| matches!(r.kind, Kind::Mkcol | Kind::Mkdir))
         .map(|i| i as u32)
         .into_iter()
         .collect()
 }
 
-fn remaining_requests(plan: &Plan) -> Vec<Request> {
+fn remaining_requests(plan: &Plan, calls: bool) -> Vec<Request> {
     plan.remaining
         .iter()
         .map(|&(path, content)| {
             plain(
-                Kind::Get,
+                if calls { Kind::Read } else { Kind::Get },
                 path,
                 Some(content),
                 plan.contents[content as usize].len(),
@@ -174,16 +247,28 @@ pub async fn make_prefix(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
+/// What a phase came to.
+#[derive(Default)]
+struct Phase {
+    warm_up: Summary,
+    summary: Summary,
+    partial: Option<Partial>,
+}
+
 /// Sends `requests`, each when what it waits for is done, its time has come and a connection is free.
 async fn phase(
-    shared: &Arc<Shared>,
+    engine: &Engine,
     requests: Vec<Request>,
     waits: Vec<Vec<u32>>,
-    speed: Speed,
     options: &Options,
     name: &str,
-) -> Summary {
-    let mut summary = Summary::default();
+) -> Phase {
+    let speed = options.speed;
+    let Phase {
+        mut warm_up,
+        mut summary,
+        ..
+    } = Phase::default();
     let total = requests.len();
     let requests = Arc::new(requests);
     let mut pending: Vec<u32> = waits.iter().map(|w| w.len() as u32).collect();
@@ -199,13 +284,17 @@ async fn phase(
     for worker in 0..options.clients.max(1) {
         workers.push(start_worker(
             worker,
-            shared.clone(),
+            engine.clone(),
             requests.clone(),
             finished_in.clone(),
         ));
     }
     let mut idle: Vec<usize> = (0..workers.len()).rev().collect();
     let start = Instant::now();
+    let measured_from = start + options.warmup;
+    let stop_at = options.duration.map(|d| start + d);
+    let mut interrupt = options.interrupt.clone();
+    let mut because = None;
     let due = |index: usize| match speed {
         Speed::Max => start,
         Speed::Timed(factor) => {
@@ -218,10 +307,22 @@ async fn phase(
             .filter(|&i| pending[i] == 0)
             .map(|i| Reverse((due(i), i))),
     );
+    let mut last_end = start;
     let mut progress = Progress::new(name, total, options.progress);
     let mut done = 0;
     while done < total {
         let now = Instant::now();
+        if interrupt.as_ref().is_some_and(|i| *i.borrow()) {
+            because = Some("interrupted");
+        } else if stop_at.is_some_and(|at| at <= now) {
+            because = Some("--duration is over");
+        }
+        if because.is_some() {
+            ready.clear();
+            if idle.len() == workers.len() {
+                break;
+            }
+        }
         while let (Some(&Reverse((at, index))), Some(&worker)) = (ready.peek(), idle.last()) {
             if at > now {
                 break;
@@ -229,16 +330,24 @@ async fn phase(
             ready.pop();
             idle.pop();
             if workers[worker].send(index).is_err() {
-                summary.fail("a connection's task ended".into());
-                return summary;
+                summary.fail("a worker ended".into());
+                return Phase {
+                    warm_up,
+                    summary,
+                    partial: None,
+                };
             }
         }
         let next_due = ready.peek().filter(|_| !idle.is_empty()).map(|r| r.0.0);
         let tick = now + Duration::from_millis(500);
         let wake = next_due.map_or(tick, |at| at.min(tick));
+        let wake = stop_at
+            .filter(|at| *at > now)
+            .map_or(wake, |at| at.min(wake));
         let first = tokio::select! {
             first = finished.recv() => first,
             () = tokio::time::sleep_until(wake.into()) => None,
+            () = changed(&mut interrupt) => None,
         };
         let mut next: Option<Finished> = first;
         while let Some(f) = next {
@@ -249,8 +358,12 @@ async fn phase(
                 Speed::Timed(_) => due(f.index),
             };
             let request = &requests[f.index];
-            summary.add(
+            last_end = last_end.max(f.ended);
+            let warm = intended < measured_from;
+            let counted = if warm { &mut warm_up } else { &mut summary };
+            counted.add(
                 request.kind,
+                micros(if warm { start } else { measured_from }, f.ended),
                 micros(intended, f.ended),
                 micros(f.sent, f.ended),
                 f.done,
@@ -263,97 +376,76 @@ async fn phase(
             }
             next = finished.try_recv().ok();
         }
-        progress.show(done, summary.failures(), start);
+        progress.show(done, warm_up.failures() + summary.failures(), start);
     }
-    progress.end(done, summary.failures(), start);
-    summary.elapsed_us = micros(start, Instant::now());
-    summary
+    progress.end(done, warm_up.failures() + summary.failures(), start);
+    warm_up.elapsed_us = micros(start, last_end.min(measured_from));
+    summary.elapsed_us = micros(measured_from.min(last_end), last_end);
+    let partial = because.filter(|_| done < total).map(|because| Partial {
+        because,
+        not_started: (total - done) as u64,
+    });
+    Phase {
+        warm_up,
+        summary,
+        partial,
+    }
+}
+
+/// Ends when the interrupt comes, never when there is none (or its sender is gone, or it has come).
+async fn changed(interrupt: &mut Option<watch::Receiver<bool>>) {
+    match interrupt {
+        Some(receiver) if !*receiver.borrow() => {
+            if receiver.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+        _ => std::future::pending().await,
+    }
 }
 
 fn start_worker(
     worker: usize,
-    shared: Arc<Shared>,
+    engine: Engine,
     requests: Arc<Vec<Request>>,
     finished: mpsc::UnboundedSender<Finished>,
 ) -> mpsc::UnboundedSender<usize> {
     let (send, mut receive) = mpsc::unbounded_channel::<usize>();
-    tokio::spawn(async move {
-        let mut connection = Connection::new(shared.target.clone());
-        while let Some(index) = receive.recv().await {
-            let sent = Instant::now();
-            let done = shared.exchange(&mut connection, &requests[index]).await;
-            if finished
-                .send(Finished {
-                    worker,
-                    index,
-                    sent,
-                    ended: Instant::now(),
-                    done,
-                })
-                .is_err()
-            {
-                return;
-            }
+    let report = move |index: usize, sent: Instant, done: Done| {
+        let ended = Instant::now();
+        finished.send(Finished {
+            worker,
+            index,
+            sent,
+            ended,
+            done,
+        })
+    };
+    match engine {
+        Engine::Http(shared) => {
+            tokio::spawn(async move {
+                let mut connection = Connection::new(shared.target.clone());
+                while let Some(index) = receive.recv().await {
+                    let sent = Instant::now();
+                    let done = shared.exchange(&mut connection, &requests[index]).await;
+                    if report(index, sent, done).is_err() {
+                        return;
+                    }
+                }
+            });
         }
-    });
+        // System calls block: each worker is a thread of its own.
+        Engine::Calls(calls) => {
+            std::thread::spawn(move || {
+                while let Some(index) = receive.blocking_recv() {
+                    let sent = Instant::now();
+                    let done = calls.call(index as u32, &requests[index]);
+                    if report(index, sent, done).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
     send
-}
-
-/// Progress on standard error: one line rewritten on a terminal, a line every ten seconds elsewhere.
-struct Progress {
-    name: String,
-    total: usize,
-    shown: Instant,
-    on: bool,
-    terminal: bool,
-}
-
-impl Progress {
-    fn new(name: &str, total: usize, on: bool) -> Progress {
-        let terminal = std::io::stderr().is_terminal();
-        Progress {
-            name: name.into(),
-            total,
-            shown: Instant::now(),
-            on: on && total > 0,
-            terminal,
-        }
-    }
-
-    fn show(&mut self, done: usize, failures: u64, start: Instant) {
-        let every = if self.terminal {
-            Duration::from_millis(500)
-        } else {
-            Duration::from_secs(10)
-        };
-        if self.on && self.shown.elapsed() >= every {
-            self.shown = Instant::now();
-            self.line(done, failures, start);
-        }
-    }
-
-    fn end(&mut self, done: usize, failures: u64, start: Instant) {
-        if self.on {
-            self.line(done, failures, start);
-            if self.terminal {
-                eprintln!();
-            }
-        }
-    }
-
-    fn line(&self, done: usize, failures: u64, start: Instant) {
-        let seconds = start.elapsed().as_secs_f64().max(1e-6);
-        let rate = done as f64 / seconds;
-        let left = (self.total - done) as f64 / rate.max(1e-6);
-        let line = format!(
-            "{}: {done}/{} requests, {rate:.0}/s, {failures} failed, {seconds:.0} s, {left:.0} s left",
-            self.name, self.total
-        );
-        if self.terminal {
-            eprint!("\r{line}\x1b[K");
-            let _ = std::io::stderr().flush();
-        } else {
-            eprintln!("{line}");
-        }
-    }
 }

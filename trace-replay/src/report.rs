@@ -3,7 +3,7 @@
 use crate::exchange::{Done, Failure};
 use crate::info::human;
 use crate::plan::{Kind, Plan};
-use crate::replay::{Options, Speed};
+use crate::replay::{On, Options, Partial, Speed};
 use crate::trace::Level;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -14,6 +14,48 @@ use std::fmt::Write as _;
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 /// Messages kept.
 const EXAMPLES: usize = 20;
+
+/// Intervals that a series may have before two become one.
+const INTERVALS_MAX: usize = 400;
+
+/// What was finished in each interval of a phase.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Series {
+    /// Length of an interval; doubles as the phase grows long.
+    pub interval_us: u64,
+    /// Requests finished in each.
+    pub requests: Vec<u64>,
+    /// Bytes moved by them.
+    pub bytes: Vec<u64>,
+}
+
+impl Default for Series {
+    fn default() -> Series {
+        Series {
+            interval_us: 10_000,
+            requests: Vec::new(),
+            bytes: Vec::new(),
+        }
+    }
+}
+
+impl Series {
+    fn add(&mut self, at_us: u64, bytes: u64) {
+        while at_us / self.interval_us >= INTERVALS_MAX as u64 {
+            for values in [&mut self.requests, &mut self.bytes] {
+                *values = values.chunks(2).map(|pair| pair.iter().sum()).collect();
+            }
+            self.interval_us *= 2;
+        }
+        let index = (at_us / self.interval_us) as usize;
+        if self.requests.len() <= index {
+            self.requests.resize(index + 1, 0);
+            self.bytes.resize(index + 1, 0);
+        }
+        self.requests[index] += 1;
+        self.bytes[index] += bytes;
+    }
+}
 
 /// One operation's numbers.
 struct Row {
@@ -39,6 +81,7 @@ pub struct Summary {
     pub retried: u64,
     /// Requests that had nothing to send any more (UNLOCK of a lock that is gone).
     pub skipped: u64,
+    series: Series,
     examples: Vec<String>,
 }
 
@@ -59,8 +102,9 @@ impl Summary {
         self.examples.push(message);
     }
 
-    /// Adds one finished request: latency from the intended start, and from the sending.
-    pub fn add(&mut self, kind: Kind, latency_us: u64, service_us: u64, done: Done) {
+    /// Adds one finished request: when it ended in this phase, its latency from the intended start, and from the
+    /// sending.
+    pub fn add(&mut self, kind: Kind, ended_us: u64, latency_us: u64, service_us: u64, done: Done) {
         self.retried += u64::from(done.retried);
         if done.skipped {
             self.skipped += 1;
@@ -75,6 +119,7 @@ impl Summary {
         row.latency.saturating_record(latency_us.max(1));
         row.service.saturating_record(service_us.max(1));
         row.bytes += done.bytes;
+        self.series.add(ended_us, done.bytes);
         if let Some(failure) = done.failure {
             row.failures += 1;
             let (counter, message) = match failure {
@@ -122,13 +167,13 @@ impl Summary {
             "requests": self.requests(), "elapsed_us": self.elapsed_us, "broken": self.broken,
             "wrong_status": self.wrong_status, "wrong_content": self.wrong_content, "retried_503": self.retried,
             "skipped": self.skipped, "read_bytes": self.bytes(READS), "written_bytes": self.bytes(WRITES),
-            "operations": operations, "examples": self.examples,
+            "operations": operations, "series": self.series, "examples": self.examples,
         })
     }
 }
 
-const READS: &[Kind] = &[Kind::Get, Kind::GetIfChanged];
-const WRITES: &[Kind] = &[Kind::Put, Kind::PutRange];
+const READS: &[Kind] = &[Kind::Get, Kind::GetIfChanged, Kind::Read];
+const WRITES: &[Kind] = &[Kind::Put, Kind::PutRange, Kind::Write];
 
 /// Three digits of precision, growing as needed up to [`LATENCY_US_MAX`].
 fn histogram() -> Histogram<u64> {
@@ -151,6 +196,11 @@ pub struct Report {
     entries: u64,
     not_sent: BTreeMap<&'static str, u64>,
     unusable: crate::read::Unusable,
+    target: String,
+    /// Why the run ended before its plan did.
+    pub partial: Option<Partial>,
+    /// What came before the measured part.
+    pub warm_up: Summary,
     /// What existed before the trace.
     pub set_up: Summary,
     /// The trace itself.
@@ -161,7 +211,7 @@ pub struct Report {
 
 impl Report {
     /// Nothing ran yet.
-    pub fn new(plan: &Plan, options: &Options) -> Report {
+    pub fn new(plan: &Plan, options: &Options, on: &On) -> Report {
         Report {
             level: plan.level,
             speed: options.speed,
@@ -170,6 +220,12 @@ impl Report {
             entries: plan.entries,
             not_sent: plan.not_sent.clone(),
             unusable: plan.unusable.clone(),
+            target: match on {
+                On::Http(target) => format!("http://{}{}", target.authority, target.prefix),
+                On::Dir(root) => format!("dir:{}", root.display()),
+            },
+            partial: None,
+            warm_up: Summary::default(),
             set_up: Summary::default(),
             replay: Summary::default(),
             read_back: Summary::default(),
@@ -178,7 +234,10 @@ impl Report {
 
     /// Whether nothing failed and nothing differed.
     pub fn is_clean(&self) -> bool {
-        self.set_up.is_clean() && self.replay.is_clean() && self.read_back.is_clean()
+        self.set_up.is_clean()
+            && self.warm_up.is_clean()
+            && self.replay.is_clean()
+            && self.read_back.is_clean()
     }
 
     fn speed(&self) -> String {
@@ -191,6 +250,7 @@ impl Report {
     /// For programs.
     pub fn json(&self) -> Value {
         json!({
+            "target": self.target, "partial": self.partial, "warm_up": self.warm_up.json(),
             "level": self.level, "speed": self.speed(), "clients": self.clients, "seed": self.seed, "clean": self.is_clean(),
             "entries": self.entries, "not_sent": self.not_sent, "unusable": self.unusable,
             "set_up": self.set_up.json(), "replay": self.replay.json(), "read_back": self.read_back.json(),
@@ -239,9 +299,13 @@ impl Report {
         }
         for (name, phase) in [
             ("set-up", &self.set_up),
+            ("warm-up", &self.warm_up),
             ("replay", &self.replay),
             ("read back", &self.read_back),
         ] {
+            if name == "warm-up" && phase.elapsed_us == 0 {
+                continue;
+            }
             let seconds = phase.elapsed_us as f64 / 1e6;
             let _ = writeln!(
                 out,
@@ -254,6 +318,13 @@ impl Report {
                 phase.wrong_status,
                 phase.wrong_content,
                 phase.retried
+            );
+        }
+        if let Some(partial) = &self.partial {
+            let _ = writeln!(
+                out,
+                "PARTIAL: {}; {} requests were never started, and what is left was not read back",
+                partial.because, partial.not_started
             );
         }
         if self.replay.skipped > 0 {
@@ -279,7 +350,7 @@ impl Report {
                 self.unusable.examples.join("; ")
             );
         }
-        for phase in [&self.set_up, &self.replay, &self.read_back] {
+        for phase in [&self.set_up, &self.warm_up, &self.replay, &self.read_back] {
             for example in &phase.examples {
                 let _ = writeln!(out, "FAILED {example}");
             }

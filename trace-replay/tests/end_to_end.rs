@@ -183,7 +183,7 @@ fn options(speed: Speed) -> Options {
         clients: 4,
         seed: 11,
         verify: Verify::All,
-        progress: false,
+        ..Options::default()
     }
 }
 

@@ -132,9 +132,8 @@ impl Builder {
                     self.tree.insert(to.clone(), id, node);
                 }
             }
-            Kind::Options | Kind::Propfind0 | Kind::Propfind1 | Kind::Proppatch => {
-                self.send(request)
-            }
+            // OPTIONS, PROPFIND, PROPPATCH: they leave the model as it is.
+            _ => self.send(request),
         }
     }
 

@@ -18,8 +18,33 @@ use super::tree::{FileNode, Node};
 use super::{Builder, Existing, Expect, Kind, Writes};
 use crate::content::{Content, Origin};
 use crate::trace::{Entry, Op};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+
+/// Follows renames back: under which name something was first known.
+#[derive(Default)]
+struct Names {
+    /// First name of what was renamed, by its new name.
+    from: HashMap<Arc<str>, Arc<str>>,
+}
+
+impl Names {
+    /// The name that `path` had before it, or a collection above it, was renamed.
+    fn first(&self, path: &str) -> Arc<str> {
+        let ends = path.match_indices('/').map(|(at, _)| at);
+        let deepest = ends
+            .chain([path.len()])
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev();
+        for end in deepest.filter(|_| !self.from.is_empty()) {
+            if let Some(from) = self.from.get(&path[..end]) {
+                return format!("{from}{}", &path[end..]).into();
+            }
+        }
+        path.into()
+    }
+}
 
 impl Builder {
     /// Finds what existed before the trace: whatever is used with success before it is made.
@@ -27,6 +52,7 @@ impl Builder {
         let mut made: HashSet<Arc<str>> = HashSet::new();
         let mut existed: BTreeMap<Arc<str>, (bool, u64)> = BTreeMap::new();
         let mut changed: HashSet<Arc<str>> = HashSet::new();
+        let mut names = Names::default();
         for entry in entries.iter().filter(|e| e.outcome.is_ok()) {
             use Op::*;
             let new = match entry.op {
@@ -39,8 +65,9 @@ impl Builder {
                 .flatten()
             {
                 for (at, _) in name.match_indices('/') {
-                    if !made.contains(&name[..at]) {
-                        existed.entry(name[..at].into()).or_default().0 = true;
+                    let first = names.first(&name[..at]);
+                    if !made.contains(&*first) {
+                        existed.entry(first).or_default().0 = true;
                     }
                 }
             }
@@ -59,18 +86,24 @@ impl Builder {
                     | DavOptions
                     | FileStatfs
             );
-            if needed && !entry.path.is_empty() && !made.contains(&entry.path) {
-                let seen = existed.entry(entry.path.clone()).or_default();
+            let first = names.first(&entry.path);
+            if needed && !first.is_empty() && !made.contains(&first) {
+                let seen = existed.entry(first.clone()).or_default();
                 seen.0 |= is_dir;
-                if entry.op.reads() && !changed.contains(&entry.path) {
+                if entry.op.reads() && !changed.contains(&first) {
                     seen.1 = seen.1.max(entry.offset + entry.length);
                 }
             }
             if entry.op.writes() {
-                changed.insert(entry.path.clone());
+                changed.insert(first.clone());
             }
             if let Some(new) = new {
                 made.insert(new.clone());
+                // What is made here has no earlier name, even where a collection above it has one.
+                names.from.insert(new.clone(), new.clone());
+            }
+            if let (FileRename | DavMove, Some(to)) = (entry.op, &entry.path2) {
+                names.from.insert(to.clone(), first);
             }
         }
         existed.remove("");
@@ -180,27 +213,12 @@ impl Builder {
     }
 
     fn write(&mut self, entry: &Entry) {
-        let id = self.path_id(&entry.path);
-        if self.tree.file(&entry.path).is_none() {
-            self.tree
-                .insert(entry.path.clone(), id, Node::File(FileNode::default()));
-        }
-        let next = self.next_version(id);
+        let before = self.tree.file(&entry.path).map_or(0, |f| f.content.len());
+        self.write_content(entry);
         let Some(file) = self.tree.file(&entry.path) else {
             return;
         };
-        // An append continues the version at hand: its bytes never existed before.
-        let appends = entry.offset >= file.content.len();
-        let origin = file
-            .content
-            .last_origin()
-            .filter(|_| appends)
-            .unwrap_or(Origin {
-                path: id,
-                version: next,
-            });
-        let start = entry.offset.min(file.content.len());
-        file.content.write(origin, entry.offset, entry.length);
+        let start = entry.offset.min(before);
         if entry.length > 0 {
             file.touch(start, entry.offset + entry.length);
         }
@@ -269,19 +287,12 @@ impl Builder {
     pub(super) fn send_what_is_left(&mut self) {
         let at_us = self.plan.requests.last().map_or(0, |r| r.at_us);
         for path in self.tree.behind("") {
-            let entry = Entry {
-                at_us: self.start_us.saturating_add_unsigned(at_us),
-                client: "trace-replay".into(),
-                thread: "".into(),
-                op: Op::FileClose,
-                path: path.clone(),
-                path2: None,
-                offset: 0,
-                length: 0,
-                latency_us: 0,
-                outcome: crate::trace::Outcome::Ok,
-                ranged: false,
-            };
+            let entry = Entry::new(
+                self.start_us.saturating_add_unsigned(at_us),
+                "trace-replay".into(),
+                Op::FileClose,
+                path.clone(),
+            );
             self.put(&entry, &path);
         }
     }

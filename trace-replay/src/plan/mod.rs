@@ -3,14 +3,17 @@
 //! The whole plan is held in memory (about 150 bytes a request), since order and expected content need
 //! the entries before and after.
 
+mod calls;
 mod dav;
 mod files;
+mod filter;
 mod order;
 mod tree;
 
 use crate::content::Content;
 use crate::read::{ReadError, Reader, Unusable};
 use crate::trace::{Entry, Level, Outcome};
+pub use filter::{Condition, Filter};
 use order::Order;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -47,9 +50,28 @@ pub enum Kind {
     Proppatch,
     Lock,
     Unlock,
+    // Calls on a mounted directory.
+    Create,
+    Open,
+    Read,
+    Write,
+    Truncate,
+    Fsync,
+    Close,
+    Rename,
+    Unlink,
+    Mkdir,
+    Rmdir,
+    Stat,
+    List,
 }
 
 impl Kind {
+    /// Whether it is a call on a mounted directory.
+    pub fn is_call(self) -> bool {
+        self >= Kind::Create
+    }
+
     /// Name in tables.
     pub const fn name(self) -> &'static str {
         match self {
@@ -68,6 +90,19 @@ impl Kind {
             Kind::Proppatch => "PROPPATCH",
             Kind::Lock => "LOCK",
             Kind::Unlock => "UNLOCK",
+            Kind::Create => "create",
+            Kind::Open => "open",
+            Kind::Read => "read",
+            Kind::Write => "write",
+            Kind::Truncate => "truncate",
+            Kind::Fsync => "fsync",
+            Kind::Close => "close",
+            Kind::Rename => "rename",
+            Kind::Unlink => "unlink",
+            Kind::Mkdir => "mkdir",
+            Kind::Rmdir => "rmdir",
+            Kind::Stat => "stat",
+            Kind::List => "list",
         }
     }
 }
@@ -77,7 +112,7 @@ impl Kind {
 pub enum Expect {
     /// Any 2xx (304 for a conditional GET).
     Success,
-    /// One of these, as the recording failed there. The second may equal the first.
+    /// One of these (HTTP status, or errno of a call), as the recording failed there. The second may equal the first.
     Failure(u16, u16),
     /// Success or 404: what only a LOCK made may be gone or not.
     SuccessOrAbsent,
@@ -106,8 +141,38 @@ pub struct Request {
     pub length: u64,
     /// Whether a PUT makes the file: `If-None-Match: *` under a lock.
     pub creates: bool,
+    /// Index of the request that opened the descriptor to use, or [`NO_HANDLE`]. Calls only.
+    pub handle: u32,
+    /// Whether an open is for writing, too. Calls only.
+    pub writable: bool,
     /// What the recording says of the answer.
     pub expect: Expect,
+}
+
+/// No descriptor: the call opens the file itself.
+pub const NO_HANDLE: u32 = u32::MAX;
+
+/// What a recording of file operations is turned into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shape {
+    /// WebDAV requests.
+    #[default]
+    Requests,
+    /// Calls on a mounted directory.
+    Calls,
+}
+
+/// How to plan.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// How file writes become PUTs.
+    pub writes: Writes,
+    /// Requests or calls.
+    pub shape: Shape,
+    /// Whether operations of one client and thread may overtake each other where their paths allow it.
+    pub free_lanes: bool,
+    /// Which entries to take.
+    pub filter: Filter,
 }
 
 /// A file or collection that must exist before the first request.
@@ -146,27 +211,50 @@ pub struct Plan {
 
 /// Reads the trace to its end and plans it.
 pub fn plan(reader: &mut dyn Reader, writes: Writes) -> Result<Plan, ReadError> {
+    let settings = Settings {
+        writes,
+        ..Settings::default()
+    };
+    plan_with(reader, &settings)
+}
+
+/// Reads the trace to its end and plans it.
+pub fn plan_with(reader: &mut dyn Reader, settings: &Settings) -> Result<Plan, ReadError> {
     let mut entries = Vec::new();
+    let mut total = 0;
     while let Some(entry) = reader.next_entry() {
-        entries.push(entry?);
+        let entry = entry?;
+        total += 1;
+        if settings.filter.takes(&entry) {
+            entries.push(entry);
+        }
     }
     entries.sort_by_key(|e| e.at_us);
     let mut builder = Builder::new(
         reader.level(),
-        writes,
+        settings.writes,
         entries.first().map_or(0, |e| e.at_us),
     );
+    builder.order.free_lanes = settings.free_lanes;
     builder.find_existing(&entries);
     for entry in &entries {
-        match builder.plan.level {
-            Level::FileOperations => builder.file_operation(entry),
-            Level::WebdavRequests => builder.dav_request(entry),
+        match (builder.plan.level, settings.shape) {
+            (_, Shape::Calls) => builder.call(entry),
+            (Level::FileOperations, _) => builder.file_operation(entry),
+            (Level::WebdavRequests, _) => builder.dav_request(entry),
         }
     }
-    if builder.plan.level == Level::FileOperations {
-        builder.send_what_is_left();
+    match (builder.plan.level, settings.shape) {
+        (_, Shape::Calls) => builder.close_what_is_left(),
+        (Level::FileOperations, _) => builder.send_what_is_left(),
+        (Level::WebdavRequests, _) => {}
     }
-    builder.plan.entries = entries.len() as u64;
+    let left_out = total - entries.len() as u64;
+    if left_out > 0 {
+        let reason = "left out by --filter";
+        builder.plan.not_sent.insert(reason, left_out);
+    }
+    builder.plan.entries = total;
     builder.plan.unusable = reader.unusable().clone();
     builder.plan.remaining = builder.tree.sent_files();
     Ok(builder.plan)
@@ -185,6 +273,7 @@ struct Builder {
     versions: HashMap<u32, u32>,
     last_list: HashMap<u32, Arc<str>>,
     locks: HashMap<(u32, u32), ()>,
+    orphans: HashMap<Arc<str>, Vec<tree::OpenFile>>,
 }
 
 impl Builder {
@@ -212,6 +301,7 @@ impl Builder {
             versions: HashMap::new(),
             last_list: HashMap::new(),
             locks: HashMap::new(),
+            orphans: HashMap::new(),
         }
     }
 
@@ -269,6 +359,8 @@ impl Builder {
             offset: 0,
             length: 0,
             creates: false,
+            handle: NO_HANDLE,
+            writable: false,
             expect: expectation(kind, &entry.outcome),
         }
     }
@@ -291,6 +383,10 @@ fn expectation(kind: Kind, outcome: &Outcome) -> Expect {
         Outcome::Ok => Expect::Success,
         Outcome::Status(s) if *s < 400 => Expect::Success,
         Outcome::Status(s) => Expect::Failure(*s, *s),
+        Outcome::Errno(name) if kind.is_call() => {
+            let errno = calls::errno(name).unwrap_or(0);
+            Expect::Failure(errno, errno)
+        }
         Outcome::Errno(name) => match (kind, &**name) {
             (Kind::Mkcol | Kind::Move | Kind::Put, "ENOENT" | "ENOTDIR") => {
                 Expect::Failure(409, 404)

@@ -19,6 +19,8 @@ struct Use {
 /// The last users of every path.
 #[derive(Default)]
 pub(super) struct Order {
+    /// Whether operations of one lane may overtake each other where their paths allow it.
+    pub(super) free_lanes: bool,
     paths: HashMap<Box<str>, Use>,
     lanes: HashMap<u32, u32>,
 }
@@ -34,9 +36,11 @@ impl Order {
         path2: &Arc<str>,
     ) -> Vec<u32> {
         let mut waits = Vec::new();
+        // Without lanes each request is a lane of its own: readers of a path are then all remembered.
+        let lane = if self.free_lanes { index } else { lane };
         waits.extend(self.lanes.insert(lane, index));
         match kind {
-            Kind::Move => {
+            Kind::Move | Kind::Rename => {
                 self.take(path, index, lane, true, &mut waits);
                 self.take(path2, index, lane, true, &mut waits);
             }
@@ -87,6 +91,11 @@ fn changes(kind: Kind) -> bool {
     match kind {
         Kind::Put | Kind::PutRange | Kind::Delete | Kind::Mkcol | Kind::Move | Kind::Copy => true,
         Kind::Proppatch | Kind::Lock | Kind::Unlock => true,
+        // Descriptors are shared between lanes: what uses one comes after its open and before its close.
+        Kind::Create | Kind::Open | Kind::Close => true,
+        Kind::Write | Kind::Truncate | Kind::Fsync => true,
+        Kind::Rename | Kind::Unlink | Kind::Mkdir | Kind::Rmdir => true,
+        Kind::Read | Kind::Stat | Kind::List => false,
         Kind::Options
         | Kind::Propfind0
         | Kind::Propfind1

@@ -110,3 +110,37 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_renamed_collection_holds_existed_under_its_first_name_or_was_made() {
+    let rows = "1,c,t,mkdir,d,,,,ok\n2,c,t,create,d/f,,,,ok\n3,c,t,write,d/f,,0,9,ok\n4,c,t,rename,d,e,,,ok\n5,c,t,read,e/f,,0,9,ok
+6,c,t,rename,old,new,,,ok\n7,c,t,read,new/g,,0,4,ok\n8,c,t,write,new/g,,0,2,ok\n9,c,t,read,new/g,,0,4,ok\n";
+    let plan = files(rows, Writes::Partial);
+    let existing: Vec<(&str, bool)> = plan
+        .existing
+        .iter()
+        .map(|e| (&*plan.paths[e.path as usize], e.content.is_none()))
+        .collect();
+    assert_eq!(existing, [("old", true), ("old/g", false)]);
+    let read = &plan.requests[plan.requests.len() - 1];
+    assert_eq!(plan.contents[read.content.unwrap() as usize].len(), 4);
+}
+
+#[test]
+fn without_lanes_only_the_paths_keep_their_order() {
+    let text = "ts_us,client,op,path,path2,offset,length,result\n1,c,create,f,,,,ok\n2,c,write,f,,0,9,ok\n3,c,mkdir,d,,,,ok\n4,c,read,f,,0,9,ok\n5,c,rename,f,d/g,,,ok\n";
+    let plan = |free_lanes| {
+        let settings = Settings {
+            shape: Shape::Calls,
+            free_lanes,
+            ..Settings::default()
+        };
+        let mut reader = CsvReader::new(text.as_bytes(), Path::new("t")).unwrap();
+        plan_with(&mut reader, &settings).unwrap()
+    };
+    let (kept, free) = (plan(false), plan(true));
+    assert!(follows(&kept, 2, 1) && follows(&kept, 3, 2));
+    // The mkdir has nothing to do with the file; read, write and rename of it have.
+    assert!(!follows(&free, 2, 1) && !follows(&free, 3, 2));
+    assert!(follows(&free, 3, 1) && follows(&free, 4, 3) && follows(&free, 4, 2));
+}

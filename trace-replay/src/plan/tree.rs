@@ -26,6 +26,15 @@ pub(super) struct FileNode {
     pub(super) whole: bool,
     /// Made by a LOCK alone.
     pub(super) lock_only: bool,
+    /// Descriptors, when the replay makes calls.
+    pub(super) open: Vec<OpenFile>,
+}
+
+/// A descriptor: who opened it, and by which request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpenFile {
+    pub(super) lane: u32,
+    pub(super) handle: u32,
 }
 
 impl FileNode {
@@ -96,6 +105,26 @@ impl Tree {
             .filter(|(_, (n, _))| matches!(n, Node::File(f) if f.is_behind()))
             .map(|(p, _)| p.clone())
             .collect()
+    }
+
+    /// All files.
+    pub(super) fn files(&self) -> Vec<Arc<str>> {
+        self.nodes
+            .iter()
+            .filter(|(_, (node, _))| matches!(node, Node::File(_)))
+            .map(|(path, _)| path.clone())
+            .collect()
+    }
+
+    /// Every descriptor, with its file.
+    pub(super) fn open_files(&self) -> Vec<(Arc<str>, u32)> {
+        let mut open = Vec::new();
+        for (path, (node, _)) in &self.nodes {
+            if let Node::File(file) = node {
+                open.extend(file.open.iter().map(|o| (path.clone(), o.handle)));
+            }
+        }
+        open
     }
 
     /// Files the server holds, and what they hold.

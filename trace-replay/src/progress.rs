@@ -1,0 +1,63 @@
+//! How far a phase of a replay has come, for whoever waits for it.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Progress on standard error: one line rewritten on a terminal, a line every ten seconds elsewhere.
+pub(crate) struct Progress {
+    name: String,
+    total: usize,
+    shown: Instant,
+    on: bool,
+    terminal: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(name: &str, total: usize, on: bool) -> Progress {
+        let terminal = std::io::stderr().is_terminal();
+        Progress {
+            name: name.into(),
+            total,
+            shown: Instant::now(),
+            on: on && total > 0,
+            terminal,
+        }
+    }
+
+    pub(crate) fn show(&mut self, done: usize, failures: u64, start: Instant) {
+        let every = if self.terminal {
+            Duration::from_millis(500)
+        } else {
+            Duration::from_secs(10)
+        };
+        if self.on && self.shown.elapsed() >= every {
+            self.shown = Instant::now();
+            self.line(done, failures, start);
+        }
+    }
+
+    pub(crate) fn end(&mut self, done: usize, failures: u64, start: Instant) {
+        if self.on {
+            self.line(done, failures, start);
+            if self.terminal {
+                eprintln!();
+            }
+        }
+    }
+
+    fn line(&self, done: usize, failures: u64, start: Instant) {
+        let seconds = start.elapsed().as_secs_f64().max(1e-6);
+        let rate = done as f64 / seconds;
+        let left = (self.total - done) as f64 / rate.max(1e-6);
+        let line = format!(
+            "{}: {done}/{} requests, {rate:.0}/s, {failures} failed, {seconds:.0} s, {left:.0} s left",
+            self.name, self.total
+        );
+        if self.terminal {
+            eprint!("\r{line}\x1b[K");
+            let _ = std::io::stderr().flush();
+        } else {
+            eprintln!("{line}");
+        }
+    }
+}

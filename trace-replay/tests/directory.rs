@@ -1,0 +1,148 @@
+//! Replays on a directory: every call, every byte, early ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use trace_replay::plan::{Plan, Settings, Shape, plan_with};
+use trace_replay::read::{CsvReader, open};
+use trace_replay::replay::{On, Options, Speed, run};
+use trace_replay::report::Report;
+
+fn calls(rows: &str) -> Plan {
+    let text = format!("ts_us,client,thread,op,path,path2,offset,length,result\n{rows}");
+    let settings = Settings {
+        shape: Shape::Calls,
+        ..Settings::default()
+    };
+    let mut reader = CsvReader::new(text.as_bytes(), Path::new("t")).unwrap();
+    plan_with(&mut reader, &settings).unwrap()
+}
+
+async fn on_directory(plan: Plan, root: &Path, options: Options) -> Report {
+    run(plan, On::Dir(root.to_path_buf()), options).await
+}
+
+const ROWS: &str = "1,c,a,mkdir,d,,,,ok\n2,c,a,create,d/f,,,,ok\n3,c,a,write,d/f,,0,600000,ok\n4,c,a,fsync,d/f,,,,ok
+5,c,b,open,d/f,,,,ok\n6,c,b,read,d/f,,1000,500000,ok\n7,c,a,write,d/f,,100,50,ok\n8,c,b,read,d/f,,0,600000,ok
+9,c,a,rename,d,e,,,ok\n10,c,b,stat,d,,,,ENOENT\n11,c,a,write,e/f,,700000,10,ok\n12,c,a,close,e/f,,,,ok
+13,c,b,unlink,e/f,,,,ok\n14,c,b,close,e/f,,,,ok\n15,c,a,create,e/g,,,,ok\n16,c,a,write,e/g,,0,77,ok
+17,c,a,truncate,e/g,,,30,ok\n18,c,b,list,e,,,,ok\n19,c,b,rmdir,e,,,,ENOTEMPTY\n20,c,b,read,old,,5,10,ok\n";
+
+#[tokio::test]
+async fn every_call_is_made_and_every_byte_is_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = calls(ROWS);
+    let made: Vec<&str> = plan.requests.iter().map(|r| r.kind.name()).collect();
+    assert_eq!(
+        made,
+        [
+            "mkdir", "create", "write", "fsync", "open", "read", "write", "read", "rename", "stat",
+            "write", "close", "unlink", "close", "create", "write", "truncate", "list", "rmdir",
+            "read", "close"
+        ]
+    );
+    // The other thread only reads: it opened the file for reading.
+    assert!(plan.requests[1].writable && !plan.requests[4].writable);
+    let report = on_directory(plan, dir.path(), Options::default()).await;
+    assert!(report.is_clean(), "{}", report.text());
+    let json = report.json();
+    assert_eq!(json["replay"]["written_bytes"], 600_000 + 50 + 10 + 77);
+    assert_eq!(json["replay"]["read_bytes"], 500_000 + 600_000 + 10);
+    // e/g and the file that was there before.
+    assert_eq!(json["read_back"]["requests"], 2);
+    assert_eq!(std::fs::metadata(dir.path().join("e/g")).unwrap().len(), 30);
+    assert!(!dir.path().join("d").exists() && !dir.path().join("e/f").exists());
+}
+
+#[tokio::test]
+async fn a_foreign_file_in_the_way_fails_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), b"foreign").unwrap();
+    let plan = calls("1,c,a,create,f,,,,ok\n");
+    let report = on_directory(plan, dir.path(), Options::default()).await;
+    assert_eq!(report.replay.wrong_status, 1);
+    let text = report.text();
+    assert!(text.contains("create /f: File exists"), "{text}");
+}
+
+#[tokio::test]
+async fn the_recorded_elasticsearch_node_replays_clean_in_every_order() {
+    for free_lanes in [false, true] {
+        let trace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/es/smoke.csv.xz");
+        let settings = Settings {
+            shape: Shape::Calls,
+            free_lanes,
+            ..Settings::default()
+        };
+        let plan = plan_with(&mut *open(&trace).unwrap(), &settings).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let report = on_directory(plan, dir.path(), Options::default()).await;
+        assert!(report.is_clean(), "{}", report.text());
+    }
+}
+
+#[tokio::test]
+async fn the_warm_up_is_counted_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        speed: Speed::Timed(1.0),
+        warmup: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let plan = calls("0,c,a,mkdir,a,,,,ok\n100000,c,a,mkdir,b,,,,ok\n");
+    let json = on_directory(plan, dir.path(), options).await.json();
+    assert_eq!(json["warm_up"]["requests"], 1);
+    assert_eq!(json["replay"]["requests"], 1);
+    assert_eq!(json["partial"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn the_duration_ends_the_run_with_a_report_of_what_was_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        speed: Speed::Timed(1.0),
+        duration: Some(Duration::from_millis(100)),
+        ..Options::default()
+    };
+    let plan = calls("0,c,a,mkdir,a,,,,ok\n3600000000,c,a,mkdir,b,,,,ok\n");
+    let report = on_directory(plan, dir.path(), options).await;
+    let json = report.json();
+    assert_eq!(json["replay"]["requests"], 1);
+    assert_eq!(json["partial"]["not_started"], 1);
+    assert!(report.text().contains("PARTIAL: --duration is over"));
+    assert!(dir.path().join("a").exists() && !dir.path().join("b").exists());
+}
+
+#[test]
+fn ctrl_c_ends_the_run_with_a_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("t.csv");
+    std::fs::write(
+        &trace,
+        "ts_us,client,op,path,result\n0,c,mkdir,a,ok\n3600000000,c,mkdir,b,ok\n",
+    )
+    .unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .args(["replay", "--speed", "1", "--json", "--quiet", "--target"])
+        .arg(format!("dir:{}", dir.path().display()))
+        .args(["--prefix", "run"])
+        .arg(&trace)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first call shows that the run, and with it the handler, is there.
+    while !dir.path().join("run/a").exists() {
+        std::thread::yield_now();
+    }
+    let kill = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["partial"]["because"], "interrupted");
+    assert_eq!(json["partial"]["not_started"], 1);
+    assert_eq!(json["replay"]["operations"]["mkdir"]["count"], 1);
+}
