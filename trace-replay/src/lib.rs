@@ -6,6 +6,7 @@
 
 pub mod calls;
 pub mod client;
+pub mod compare;
 pub mod content;
 pub mod convert;
 pub mod exchange;

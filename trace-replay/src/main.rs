@@ -6,12 +6,12 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use trace_replay::calls;
 use trace_replay::client::Target;
 use trace_replay::exchange::Verify;
 use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
 use trace_replay::trace::Level;
+use trace_replay::{calls, compare};
 use trace_replay::{convert, info, read, simulate, tune};
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
@@ -76,6 +76,11 @@ enum Command {
     trace-replay replay fixtures/es/local_256.csv.xz --target http://127.0.0.1:4918/ --prefix /run2 --speed 1 \\
       --duration 60 --warmup 10 --filter op=create,write,read,close --filter 'path=**.cfs'")]
     Replay(Box<ReplayArgs>),
+    /// What changed between replays: ratios per operation of p50, p99, mean and throughput.
+    ///
+    /// The exit status is 1 when --fail-above is exceeded, 2 when something cannot be compared.
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(compare::Args),
 }
 
 /// When operations start.
@@ -147,6 +152,9 @@ struct ReplayArgs {
     /// How changes of files become PUTs (file operations only).
     #[arg(long, value_enum, default_value_t)]
     writes: Writes,
+    /// Writes the report as JSON to this file, too, for `compare`.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Prints JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -202,6 +210,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay(args) => run_replay(*args),
+        Command::Compare(args) => {
+            let comparison = compare::compare(&args)?;
+            if args.json {
+                println!("{}", serde_json::to_string_pretty(&comparison)?);
+            } else {
+                print!("{}", comparison.text());
+            }
+            Ok(ExitCode::from(u8::from(comparison.failed())))
+        }
     }
 }
 
@@ -264,6 +281,10 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         };
         anyhow::Ok(replay::run(plan, on, options).await)
     })?;
+    if let Some(file) = &args.report {
+        let text = serde_json::to_string_pretty(&report.json())?;
+        std::fs::write(file, text + "\n").with_context(|| file.display().to_string())?;
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.json())?);
     } else {
