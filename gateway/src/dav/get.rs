@@ -7,13 +7,12 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tiering::Tier;
-use tokio::sync::mpsc;
 
 use super::body::{self, Body};
 use super::guard::{self, Intent, whole_seconds};
@@ -25,8 +24,6 @@ use crate::volume::{Kind, Meta, VolumeError};
 
 /// Bytes asked of the reader at a time.
 const CHUNK_BYTES: usize = 512 << 10;
-/// Chunks read ahead of the connection.
-const READ_AHEAD: usize = 2;
 
 impl Call<'_> {
     pub(super) async fn get(&self) -> Reply {
@@ -226,7 +223,7 @@ impl Source {
     }
 }
 
-/// Puts the content into the reply: at once if one read has it all, else as a stream that reads ahead.
+/// Puts the content into the reply: at once if one read has it all, else as a stream.
 async fn send(
     response: &mut Response<Body>,
     reader: ContentReader,
@@ -251,33 +248,23 @@ async fn send(
         *response.body_mut() = ready.pop().map_or_else(body::empty, body::full);
         return Ok(());
     }
-    let (tx, mut rx) = mpsc::channel::<io::Result<Bytes>>(READ_AHEAD);
-    tokio::spawn(async move {
-        loop {
-            let item = match source.next().await {
-                Ok(None) => break,
-                Ok(Some((bytes, _))) => Ok(bytes),
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "content cannot be read; connection broken off"
-                    );
-                    Err(io::Error::other(error))
-                }
-            };
-            let failed = item.is_err();
-            if tx.send(item).await.is_err() || failed {
-                break;
+    let first = stream::iter(ready).map(|bytes| Ok(Frame::data(bytes)));
+    // What the kernel has in memory is read here; what it has not, by a thread that may wait, while the kernel reads ahead.
+    let rest = stream::unfold(Some(source), |source| async move {
+        let mut source = source?;
+        match source.next().await {
+            Ok(None) => None,
+            Ok(Some((bytes, _))) => Some((Ok(Frame::data(bytes)), Some(source))),
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "content cannot be read; connection broken off"
+                );
+                Some((Err(io::Error::other(error)), None))
             }
         }
     });
-    let mut ready = ready.into_iter();
-    let rest = stream::poll_fn(move |cx| match ready.next() {
-        Some(bytes) => std::task::Poll::Ready(Some(Ok(bytes))),
-        None => rx.poll_recv(cx),
-    });
-    let frames =
-        futures_util::StreamExt::map(rest, |item: io::Result<Bytes>| item.map(Frame::data));
+    let frames = first.chain(rest);
     *response.body_mut() = StreamBody::new(frames).boxed_unsync();
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::store::{Mark, StoreError, Stored};
 /// Bytes that one `read` returns at most.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// A tree read of at least this size at an object's start announces the rest of the object to the kernel.
-const READ_AHEAD_FROM_BYTES: usize = 256 << 10;
+const READ_AHEAD_FROM_BYTES: usize = 128 << 10;
 /// Lookups of an object that moves away under the reader, before its file is taken to be lost.
 const LOOKUPS_MAX: u32 = 4;
 
@@ -45,6 +45,8 @@ struct ReadState {
     open: Option<(Stored, Arc<File>)>,
     /// Checksum of the open object's first bytes, while they are read in order.
     running: Option<Running>,
+    /// The object whose first parts came from memory: the next that comes from the device is checked with all before it.
+    unchecked: Option<u32>,
     /// The run of adjacent reads not yet told to the policy and the trace.
     run: Option<Run>,
 }
@@ -249,8 +251,10 @@ impl Shared {
                 if !dir.read_open_now(&file, within, buf) {
                     return None;
                 }
+                // These bytes were checked when they came from the device, or came from a client.
                 let mut state = self.state.lock();
-                state.running = state.checked(&object, within, buf)?;
+                state.running = None;
+                state.unchecked = Some(index);
                 state.open = Some((object, file));
                 Some(Tier::Cache)
             }
@@ -321,7 +325,8 @@ impl Shared {
             return Err(StoreError::NotFound { id: object.id });
         };
         let damaged = || StoreError::Damaged { id: object.id };
-        if !verified {
+        let unchecked = self.state.lock().unchecked.take() == Some(object.id.index);
+        if !verified || (unchecked && within > 0) {
             let mut whole = vec![0; object.len as usize];
             dir.read_open(file, object, 0, &mut whole)?;
             if crc32c::crc32c(&whole) != object.crc {
