@@ -212,8 +212,12 @@ fn the_trace_knows_ranges_parts_and_methods_that_are_not_served() {
         let live = files
             .map(|e| e.path())
             .find(|p| p.extension().is_some_and(|e| e == "live"));
-        let bytes = std::fs::read(live.unwrap()).unwrap();
-        let rows = tiering::trace::read_live(&bytes).unwrap();
+        // Made with the first records, a moment after the first request.
+        let Some(live) = live else { return false };
+        let bytes = std::fs::read(live).unwrap();
+        let Ok(rows) = tiering::trace::read_live(&bytes) else {
+            return false;
+        };
         let ops = [Op::Put, Op::Get, Op::Patch, Op::Other];
         let rows = rows.filter_map(Result::ok).map(|r| r.record);
         let rows = rows.filter(|r| ops.contains(&r.op));
