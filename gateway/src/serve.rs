@@ -258,11 +258,25 @@ pub fn check_files(config: &Config) -> Result<(Users, Option<tls::Tls>), ConfigE
     }
 }
 
+/// Allows as many open files as the system grants: each connection takes one, and files that were just read stay open.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// What keeps the server from starting, or its state from being flushed at the end.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let passwords = config.users_file.is_some();
     let (users, tls) = check_files(&config)?;
     let (users, tls) = (Arc::new(users), tls.map(Arc::new));

@@ -24,8 +24,8 @@ use super::io::{Faults, read_full_at, read_full_now, sync_data, sync_dir, write_
 use super::store::{Mark, ObjectStore, StoreError, Stored};
 
 const SHARDS: u32 = 256;
-/// Objects kept open.
-const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+/// Objects kept open: a quarter of the descriptors that a process has at least.
+const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// Objects as files beneath `<cache_dir>/objects`.
 pub struct DirStore {

@@ -87,8 +87,9 @@ impl Writer {
     pub fn run(mut self, queue: Arc<Queue<Message>>) {
         let mut messages = Vec::new();
         let mut flush_at = Instant::now() + FLUSH_EVERY;
-        let mut done: Option<SyncSender<()>> = None;
-        while done.is_none() {
+        // Whoever waits for the end; told by dropping their senders.
+        let mut done: Vec<SyncSender<()>> = Vec::new();
+        while done.is_empty() {
             let wait = flush_at.saturating_duration_since(Instant::now());
             if !queue.take(&mut messages, wait) {
                 break;
@@ -102,9 +103,9 @@ impl Writer {
                         self.clients.put(id, name);
                     }
                     // What comes after the end is not written.
-                    Message::Record(_) if done.is_some() => self.uncount(),
+                    Message::Record(_) if !done.is_empty() => self.uncount(),
                     Message::Record(record) => self.add(&record),
-                    Message::Finish(sender) => done = Some(sender),
+                    Message::Finish(sender) => done.push(sender),
                 }
                 if self.frame.len() >= FRAME_BYTES {
                     self.flush();

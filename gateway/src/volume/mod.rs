@@ -31,7 +31,7 @@ pub mod log;
 #[cfg(test)]
 mod lost_tests;
 mod open_files;
-mod path;
+pub mod path;
 pub mod props;
 mod records;
 mod replay;

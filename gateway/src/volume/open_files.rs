@@ -19,8 +19,8 @@ use super::path::ResourcePath;
 use super::tree::Stat;
 use super::types::Found;
 
-/// Files kept open.
-const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// Files kept open: a quarter of the descriptors that a process has at least.
+const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// How long: a file that is removed beside the gateway holds its space for as long.
 const OPEN_FOR: Duration = Duration::from_secs(10);
 /// Age of a change time from which on a further change alters it.

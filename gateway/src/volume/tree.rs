@@ -250,11 +250,11 @@ impl Tree {
             return Some(opened.found.clone());
         }
         let fd = self.resolve_now(path, OFlags::PATH | OFlags::NOFOLLOW)?;
-        let now = super::now_ns();
         let stat = statx(&fd, "", AtFlags::EMPTY_PATH).ok()?;
         if let Some(entry) = self.known(&stat) {
             return entry.found();
         }
+        let now = super::now_ns();
         let mut buf = [0u8; 128];
         let at = proc_path(&fd, None);
         let record = match rustix::fs::getxattr(at, identity::ATTRIBUTE, &mut buf[..]) {
@@ -334,7 +334,6 @@ impl Tree {
         if !self.in_memory {
             return look_at(dir, name);
         }
-        let now = super::now_ns();
         let stat = match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(Some(Entry::Absent)),
             other => other?,
@@ -345,6 +344,7 @@ impl Tree {
         if let Some(entry) = self.known(&stat) {
             return Ok(Some(entry));
         }
+        let now = super::now_ns();
         let (entry, read) = look_and_tell(dir, name)?;
         if let Some((record, after)) = read {
             self.learn(Stamp::of(&stat), &after, record, now);
