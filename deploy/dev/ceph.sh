@@ -25,7 +25,8 @@ CLASSES=(ssd hdd)
 
 fail() { echo "ceph.sh: $*" >&2; exit 1; }
 pause() { read -rt "${1:-0.1}" <> <(:) || true; }
-admin() { ceph -c "$CONF" --connect-timeout 20 "$@"; }
+# Nothing waits for ever on a cluster that does not answer.
+admin() { timeout -k 5 60 ceph -c "$CONF" --connect-timeout 20 "$@"; }
 pid_of() { cat "$DIR/$1.pid" 2>/dev/null; }
 alive() { local pid; pid=$(pid_of "$1") && [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; }
 
@@ -55,36 +56,59 @@ start_osd() {
     fi
 }
 
-wait_up() { # N: until the monitor has the OSD up
-    local i
-    for i in $(seq 600); do
-        admin osd dump -f json 2>/dev/null |
-            python3 -c 'import json,sys; n=int(sys.argv[1]); sys.exit(not any(o["osd"]==n and o["up"] for o in json.load(sys.stdin)["osds"]))' "$1" && return 0
+booted() { # N: the epoch since which the monitor has the OSD up; 0 while it is down
+    admin osd dump -f json 2>/dev/null |
+        python3 -c 'import json,sys; n=int(sys.argv[1]); print(max([o["up_from"] for o in json.load(sys.stdin)["osds"] if o["osd"]==n and o["up"]], default=0))' "$1"
+}
+
+wait_up() { # N [EPOCH]: until the monitor has the OSD up, and since another epoch than EPOCH
+    local i now
+    for i in $(seq 300); do
+        now=$(booted "$1") || now=0
+        [ "$now" = 0 ] || [ "$now" = "${2:-0}" ] || return 0
         alive "osd.$1" || { tail -5 "$DIR/osd.$1.out" >&2; fail "osd.$1 ended"; }
         pause
     done
-    fail "osd.$1 is not up after a minute"
+    fail "osd.$1 is not up"
 }
 
-pgs() { # WORDS: whether no placement group's state has one of them, and there are groups
-    admin pg stat -f json 2>/dev/null |
-        python3 -c 'import json,sys; s=json.load(sys.stdin)["pg_summary"]["num_pg_by_state"]; sys.exit(not s or any(w in p["name"] for p in s for w in sys.argv[1:]) or any("active" not in p["name"] for p in s))' "$@"
+restart_osd() { # N: until the monitor knows the new process, not the one that was killed
+    local before
+    before=$(booted "$1")
+    start_osd "$1"
+    wait_up "$1" "$before"
+}
+
+# Whether every placement group answers within 15 s. What the manager says of them may be older than the trouble, so they are
+# asked: for objects that do not exist, enough of them to meet every group. (Debian's python has the module that `ceph` needs.)
+serves() {
+    timeout -k 5 60 /usr/bin/python3 - "$CONF" <<'P'
+import errno, rados, sys, threading
+with rados.Rados(conffile=sys.argv[1], name="client.admin", conf={"client_mount_timeout": "15", "rados_osd_op_timeout": "15"}) as c:
+    wrong = []
+    for pool in c.list_pools():
+        with c.open_ioctx(pool) as io:
+            asked = [(threading.Event(), []) for _ in range(256)]
+            for n, (done, said) in enumerate(asked):
+                io.aio_stat(f"tierdav.probe.{n}", lambda x, size, when, done=done, said=said: (said.append(x.get_return_value()), done.set()))
+            for done, said in asked:
+                if not done.wait(30) or said != [-errno.ENOENT]:
+                    wrong.append((pool, said))
+sys.exit(f"{len(wrong)} of the asked objects have no answer, the first {wrong[0]}" if wrong else 0)
+P
 }
 
 wait_clean() { # until all placement groups serve
     local i id
-    for i in $(seq 600); do
-        if pgs stale peering laggy; then return 0; fi
+    for i in 1 2 3 4; do
+        serves && return 0
         # Ceph 16.2 leaves groups of one replica "laggy" for good when their OSD was frozen at the wrong moment; a new start
         # of the OSD ends that.
-        if [ $((i % 150)) = 0 ] && pgs stale peering; then
-            for id in "${OSDS[@]}"; do
-                if alive "osd.$id"; then kill_wait "osd.$id"; start_osd "$id"; wait_up "$id"; fi
-            done
-        fi
-        pause
+        for id in "${OSDS[@]}"; do
+            if alive "osd.$id"; then kill_wait "osd.$id"; restart_osd "$id"; fi
+        done
     done
-    fail "placement groups are not active after a minute: see $0 status"
+    fail "placement groups do not answer: see $0 status"
 }
 
 throttle() { # IOPS MBPS: OSD 1's block file becomes a loop device that the kernel slows
@@ -248,9 +272,9 @@ case "$command" in
     status) admin -s ;;
     env) echo "export TIERDAV_CEPH_DIR='$DIR' CEPH_CONF='$CONF'" ;;
     ceph) admin "$@" ;;
-    rados) rados -c "$CONF" "$@" ;;
+    rados) timeout -k 5 300 rados -c "$CONF" "$@" ;;
     kill-osd) osd_id "${1:-}"; kill_wait "osd.$1" ;;
-    restart-osd) osd_id "${1:-}"; alive "osd.$1" || start_osd "$1"; wait_up "$1"; wait_clean ;;
+    restart-osd) osd_id "${1:-}"; alive "osd.$1" || restart_osd "$1"; wait_clean ;;
     stop-osd) osd_id "${1:-}"; signal "osd.$1" STOP ;;
     cont-osd) osd_id "${1:-}"; signal "osd.$1" CONT; wait_up "$1"; wait_clean ;;
     kill-mon) kill_wait mon ;;

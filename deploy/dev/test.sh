@@ -30,6 +30,11 @@ done
 passed=0 failed=0 failures=()
 sudo=""; [ "$(id -u)" = 0 ] || sudo="sudo"
 
+# What hangs is a failure of its stage, not of the whole run.
+bounded() {
+    if declare -F "$1" > /dev/null; then "$@"; else timeout -k 60 1500 "$@"; fi
+}
+
 stage() { # NAME COMMAND...
     local name="$1" start=$SECONDS; shift
     case "$only" in
@@ -39,7 +44,7 @@ stage() { # NAME COMMAND...
     esac
     [[ "$without" != *" $name "* ]] || { echo "== $name: left out"; return 0; }
     echo "== $name"
-    if "$@"; then echo "== $name: ok ($((SECONDS - start)) s)"
+    if bounded "$@"; then echo "== $name: ok ($((SECONDS - start)) s)"
     else echo "== $name: FAILED ($((SECONDS - start)) s)"; failed=$((failed + 1)); failures+=("$name"); return 1; fi
     passed=$((passed + 1))
 }
@@ -64,7 +69,7 @@ cluster() {
 unit() {
     local log status passes fails
     log=$(mktemp)
-    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} cargo test --workspace --features gateway/rados --no-fail-fast 2>&1 | tee "$log"
+    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} timeout -k 60 2400 cargo test --workspace --features gateway/rados --no-fail-fast 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     read -r passes fails < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
     rm -f "$log"

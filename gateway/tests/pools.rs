@@ -4,26 +4,55 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Client, Gateway, content, eventually, pool_flags};
+use common::{Client, Gateway, content, eventually, pool_flags, pool_flags_in};
 
-/// Written by tests that break the cluster, read by those that need it whole.
-static CLUSTER: RwLock<()> = RwLock::new(());
-
-/// Runs deploy/dev/ceph.sh.
+/// Runs deploy/dev/ceph.sh with the suite's cluster.
 fn ceph(args: &[&str]) -> Output {
+    let dir = std::env::var("TIERDAV_CEPH_DIR").expect("TIERDAV_CEPH_DIR");
+    ceph_in(Path::new(&dir), args)
+}
+
+fn ceph_in(dir: &Path, args: &[&str]) -> Output {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/dev/ceph.sh");
-    Command::new(script).args(args).output().expect("ceph.sh")
+    let mut command = Command::new(script);
+    command.args(args).env("TIERDAV_CEPH_DIR", dir);
+    command.output().expect("ceph.sh")
 }
 
 fn ceph_ok(args: &[&str]) -> String {
     let done = ceph(args);
     assert!(done.status.success(), "ceph.sh {args:?}: {done:?}");
     String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+/// A cluster of a test's own, which it may break; gone at its end.
+struct OwnCluster(tempfile::TempDir);
+
+impl OwnCluster {
+    fn up() -> OwnCluster {
+        let cluster = OwnCluster(tempfile::tempdir().expect("a directory"));
+        cluster.ceph(&["up"]);
+        cluster
+    }
+
+    fn ceph(&self, args: &[&str]) {
+        let done = ceph_in(self.0.path(), args);
+        assert!(done.status.success(), "ceph.sh {args:?}: {done:?}");
+    }
+}
+
+impl Drop for OwnCluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{:?}", ceph_in(self.0.path(), &["status"]));
+        }
+        println!("{:?}", ceph_in(self.0.path(), &["down"]));
+    }
 }
 
 struct Pools {
@@ -33,7 +62,10 @@ struct Pools {
 
 impl Pools {
     fn start(more: &[&str]) -> Pools {
-        let mut flags = pool_flags();
+        Pools::start_with(pool_flags(), more)
+    }
+
+    fn start_with(mut flags: Vec<String>, more: &[&str]) -> Pools {
         flags.extend(more.iter().map(|f| (*f).to_owned()));
         let refs: Vec<&str> = flags.iter().map(String::as_str).collect();
         Pools {
@@ -83,7 +115,6 @@ fn version_of(gateway: &Gateway, path: &str) -> String {
 
 #[test]
 fn objects_are_striped_flushed_rebuilt_at_start_and_removed_with_their_file() {
-    let _whole = CLUSTER.read();
     let mut p = Pools::start(&["--object-size", "64KiB", "--max-dirty-age", "1s"]);
     let body = content(1, 200_000);
     assert_eq!(p.gateway.put("/striped", &body).status, 201);
@@ -162,7 +193,6 @@ fn objects_are_striped_flushed_rebuilt_at_start_and_removed_with_their_file() {
 
 #[test]
 fn damage_made_with_the_rados_tool_is_never_served_and_scrub_names_it() {
-    let _whole = CLUSTER.read();
     let mut p = Pools::start(&["--max-dirty-age", "1s", "--policy", "lru"]);
     let names = ["damaged", "missing", "cached"];
     for (i, name) in names.iter().enumerate() {
@@ -315,8 +345,8 @@ fn under_load(gateway: &Gateway, trouble: impl FnOnce()) -> (u64, u64) {
 
 #[test]
 fn killed_osds_and_monitor_cost_no_acknowledged_byte_and_service_resumes() {
-    let _alone = CLUSTER.write();
-    let mut p = Pools::start(&[
+    let cluster = OwnCluster::up();
+    let settings = [
         "--object-size",
         "64KiB",
         "--max-dirty-age",
@@ -327,19 +357,20 @@ fn killed_osds_and_monitor_cost_no_acknowledged_byte_and_service_resumes() {
         "2s",
         "--policy",
         "lru",
-    ]);
+    ];
+    let mut p = Pools::start_with(pool_flags_in(cluster.0.path()), &settings);
     let (done, refused) = under_load(&p.gateway, || {
         for osd in ["0", "1"] {
-            ceph_ok(&["kill-osd", osd]);
+            cluster.ceph(&["kill-osd", osd]);
             // The outage itself is the experiment: long enough for operations to time out.
             std::thread::sleep(Duration::from_secs(4));
-            ceph_ok(&["restart-osd", osd]);
+            cluster.ceph(&["restart-osd", osd]);
         }
-        ceph_ok(&["kill-mon"]);
-        ceph_ok(&["restart-mon"]);
-        ceph_ok(&["net-cut"]);
+        cluster.ceph(&["kill-mon"]);
+        cluster.ceph(&["restart-mon"]);
+        cluster.ceph(&["net-cut"]);
         std::thread::sleep(Duration::from_secs(3));
-        ceph_ok(&["net-heal"]);
+        cluster.ceph(&["net-heal"]);
     });
     println!("{done} operations done, {refused} refused");
     assert!(done > 20 && refused > 0, "{done} done, {refused} refused");
@@ -359,7 +390,6 @@ fn killed_osds_and_monitor_cost_no_acknowledged_byte_and_service_resumes() {
 
 #[test]
 fn a_gateway_that_the_cluster_shut_out_comes_back_by_itself() {
-    let _whole = CLUSTER.read();
     let p = Pools::start(&["--ceph-op-timeout", "5s"]);
     assert_eq!(p.gateway.put("/f", b"before").status, 201);
     let lock = p.rados(
@@ -383,7 +413,6 @@ fn a_gateway_that_the_cluster_shut_out_comes_back_by_itself() {
 
 #[test]
 fn a_full_pool_is_507_and_takes_again_when_it_has_room() {
-    let _whole = CLUSTER.read();
     let pool = format!("full-{}", std::process::id());
     ceph_ok(&["ceph", "osd", "pool", "create", &pool, "4", "4"]);
     ceph_ok(&[
@@ -441,7 +470,6 @@ fn a_full_pool_is_507_and_takes_again_when_it_has_room() {
 
 #[test]
 fn pools_belong_to_one_root_and_one_gateway() {
-    let _whole = CLUSTER.read();
     let p = Pools::start(&[]);
     assert_eq!(p.gateway.put("/f", b"x").status, 201);
     let flags: Vec<&str> = p.flags.iter().map(String::as_str).collect();
@@ -469,7 +497,6 @@ fn pools_belong_to_one_root_and_one_gateway() {
 
 #[test]
 fn a_root_insists_on_its_pools_and_an_unreachable_cluster_is_named() {
-    let _whole = CLUSTER.read();
     let mut p = Pools::start(&[]);
     assert_eq!(p.gateway.put("/f", b"x").status, 201);
     assert_eq!(p.gateway.terminate(), Some(0));
@@ -503,7 +530,6 @@ fn a_root_insists_on_its_pools_and_an_unreachable_cluster_is_named() {
 
 #[test]
 fn plain_files_are_taken_into_pools_and_out_again_and_stay_the_same_resources() {
-    let _whole = CLUSTER.read();
     let mut flags = pool_flags();
     flags.extend(["--object-size", "64KiB"].map(str::to_owned));
     let mut plain = Gateway::start(&["--cache-dir", "none"]);
@@ -590,7 +616,6 @@ fn plain_files_are_taken_into_pools_and_out_again_and_stay_the_same_resources() 
 /// Mixed load with promotions, flushes and evictions at full tilt, for `TIERDAV_MIXED_SECONDS` (the suite: 300).
 #[test]
 fn after_a_mixed_load_with_moves_at_full_tilt_a_deep_scrub_finds_nothing() {
-    let _whole = CLUSTER.read();
     let seconds = std::env::var("TIERDAV_MIXED_SECONDS");
     let seconds = seconds.ok().and_then(|s| s.parse().ok()).unwrap_or(10);
     let mut p = Pools::start(&[

@@ -202,16 +202,21 @@ pub fn pool_flags() -> Vec<String> {
     let dir = std::env::var("TIERDAV_CEPH_DIR").expect(
         "these tests need a cluster: deploy/dev/ceph.sh up, then eval \"$(deploy/dev/ceph.sh env)\"",
     );
+    pool_flags_in(std::path::Path::new(&dir))
+}
+
+/// The same for the cluster in `dir`.
+pub fn pool_flags_in(dir: &std::path::Path) -> Vec<String> {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .expect("clock");
     let namespace = format!("test-{}-{}", std::process::id(), now.as_nanos());
-    let conf = format!("{dir}/ceph.conf");
+    let conf = dir.join("ceph.conf");
     [
         "--cache-dir",
         "none",
         "--ceph-conf",
-        conf.as_str(),
+        conf.to_str().expect("UTF-8"),
         "--data-pool",
         "tierdav-data",
         "--cache-pool",
