@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks everything under deploy/ that a cluster, Prometheus or Grafana would read, without any of them: schemas, our own
-# rules for pods, alerts, dashboards against a running gateway, the scripts that run in containers.
+# rules for pods, alerts, dashboards against a running gateway, the scripts that run in containers. The gateway has its
+# content in a throwaway Ceph cluster (ceph.sh), unless TIERDAV_CEPH_DIR names one.
 #
 #   deploy/dev/manifests.sh           check
 #   deploy/dev/manifests.sh --write   write the generated files anew: prometheusrule.yaml, dashboard.json, docs/metrics.md
@@ -17,7 +18,9 @@ fi
 export PATH="$TOOLS/bin:$PATH" TIERDAV WORK
 cd "$REPO" || exit 1
 
-# A gateway that has everything that is measured: a cache, TLS, reads and writes.
+# A gateway that has everything that is measured: pools, TLS, reads and writes.
+own_cluster
+POOLS="manifests-$$"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 -subj /CN=localhost \
     -keyout "$WORK/tls.key" -out "$WORK/tls.crt" 2>/dev/null
 gateway_start --tls-cert "$WORK/tls.crt" --tls-key "$WORK/tls.key" || exit 1

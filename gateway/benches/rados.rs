@@ -22,14 +22,17 @@ const CACHED: u64 = 100_000;
 fn pools(namespace: &str) -> Arc<RadosPools> {
     let dir = std::env::var("TIERDAV_CEPH_DIR").expect("TIERDAV_CEPH_DIR");
     Arc::new(
-        RadosPools::connect(PoolSettings {
-            conf: Path::new(&dir).join("ceph.conf"),
-            user: "client.tierdav".into(),
-            cache_pool: Some("tierdav-cache".into()),
-            data_pool: "tierdav-data".into(),
-            namespace: format!("{namespace}-{}", std::process::id()),
-            op_timeout: Duration::from_secs(30),
-        })
+        RadosPools::connect(
+            PoolSettings {
+                conf: Path::new(&dir).join("ceph.conf"),
+                user: "client.tierdav".into(),
+                cache_pool: Some("tierdav-cache".into()),
+                data_pool: "tierdav-data".into(),
+                namespace: format!("{namespace}-{}", std::process::id()),
+                op_timeout: Duration::from_secs(30),
+            },
+            Arc::default(),
+        )
         .expect("pools"),
     )
 }

@@ -4,15 +4,17 @@
 
 mod clients;
 mod process;
+mod rados;
 mod window;
 
 pub use clients::{Client, Clients, Connected};
 pub use process::{open_descriptors, resident_bytes};
+pub use rados::{RadosFault, RadosMetrics, RadosOp, RadosPool, RadosRunning};
 pub use window::{STEP, Sample, Span, Window, sum};
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -47,6 +49,8 @@ macro_rules! labels {
         }
     };
 }
+
+use labels;
 
 labels! {
     /// The method of a request.
@@ -339,6 +343,7 @@ pub struct Metrics {
     login_failures: Vec<AtomicU64>,
     gauges: RwLock<Vec<(Gauge, Source)>>,
     clients: Clients,
+    rados: OnceLock<Arc<RadosMetrics>>,
 }
 
 impl Default for Metrics {
@@ -395,6 +400,7 @@ impl Metrics {
             login_failures: zeros(LoginFailure::ALL.len()),
             gauges: RwLock::default(),
             clients: Clients::default(),
+            rados: OnceLock::new(),
         }
     }
 
@@ -442,6 +448,11 @@ impl Metrics {
     /// Who is connected.
     pub fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// Counts of what is asked of Ceph; exported from the first call on.
+    pub fn rados(&self) -> &Arc<RadosMetrics> {
+        self.rados.get_or_init(Arc::default)
     }
 
     /// The value of a gauge now, if someone provides it.
@@ -563,6 +574,9 @@ impl Metrics {
             );
         }
         self.render_gauges(o);
+        if let Some(rados) = self.rados.get() {
+            rados.render(o);
+        }
         process::render(o);
         out
     }

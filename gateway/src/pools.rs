@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::objects::pools::Pools;
 
 /// Connects to the pools, if content lives in some. A gateway that is to serve tries until the cluster answers.
@@ -10,7 +11,11 @@ use crate::objects::pools::Pools;
 /// # Errors
 /// Offline: the cluster cannot be reached; the message says what to look at.
 #[cfg(feature = "rados")]
-pub async fn open(config: &Config, online: bool) -> anyhow::Result<Option<Arc<dyn Pools>>> {
+pub async fn open(
+    config: &Config,
+    online: bool,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<Arc<dyn Pools>>> {
     use std::time::Duration;
 
     use crate::rados::RadosPools;
@@ -23,8 +28,8 @@ pub async fn open(config: &Config, online: bool) -> anyhow::Result<Option<Arc<dy
     };
     let mut wait = Duration::from_secs(1);
     loop {
-        let settings = settings.clone();
-        match tokio::task::spawn_blocking(move || RadosPools::connect(settings)).await? {
+        let (settings, metrics) = (settings.clone(), Arc::clone(metrics.rados()));
+        match tokio::task::spawn_blocking(move || RadosPools::connect(settings, metrics)).await? {
             Ok(pools) => return Ok(Some(Arc::new(pools))),
             Err(error) if online && error.may_pass() => {
                 tracing::error!(%error, "tried again in {} s", wait.as_secs());
@@ -41,6 +46,6 @@ pub async fn open(config: &Config, online: bool) -> anyhow::Result<Option<Arc<dy
 /// # Errors
 /// None; the signature is that of a binary with Ceph.
 #[cfg(not(feature = "rados"))]
-pub async fn open(_: &Config, _: bool) -> anyhow::Result<Option<Arc<dyn Pools>>> {
+pub async fn open(_: &Config, _: bool, _: &Metrics) -> anyhow::Result<Option<Arc<dyn Pools>>> {
     Ok(None)
 }

@@ -152,8 +152,8 @@ pub async fn open(config: &Config, online: bool) -> anyhow::Result<Tiers> {
         make(dir, "cache_dir")?;
         keep_object_size(dir, config.object_size)?;
     }
-    let pools = crate::pools::open(config, online).await?;
     let metrics = Arc::new(Metrics::new());
+    let pools = crate::pools::open(config, online, &metrics).await?;
     let recorder = if online && config.trace {
         let dir = match &config.cache_dir {
             Some(dir) => dir.join("trace"),

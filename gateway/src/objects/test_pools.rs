@@ -228,13 +228,16 @@ pub fn rados(name: &str) -> Arc<crate::rados::RadosPools> {
         .expect("needs a cluster: deploy/dev/ceph.sh up, then eval \"$(deploy/dev/ceph.sh env)\"");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let pools = RadosPools::connect(PoolSettings {
-        conf: std::path::Path::new(&dir).join("ceph.conf"),
-        user: "client.tierdav".into(),
-        cache_pool: Some("tierdav-cache".into()),
-        data_pool: "tierdav-data".into(),
-        namespace: format!("{name}-{}-{n}", now.as_nanos()),
-        op_timeout: Duration::from_secs(30),
-    });
+    let pools = RadosPools::connect(
+        PoolSettings {
+            conf: std::path::Path::new(&dir).join("ceph.conf"),
+            user: "client.tierdav".into(),
+            cache_pool: Some("tierdav-cache".into()),
+            data_pool: "tierdav-data".into(),
+            namespace: format!("{name}-{}-{n}", now.as_nanos()),
+            op_timeout: Duration::from_secs(30),
+        },
+        Arc::default(),
+    );
     Arc::new(pools.unwrap())
 }

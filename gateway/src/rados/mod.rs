@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use tiering::{ObjectId, Tier};
 
 use crate::config::PoolSettings;
+use crate::metrics::{RadosMetrics, RadosPool};
 use crate::objects::pools::{
     ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools, object_name, parse_object_name,
 };
@@ -64,6 +65,7 @@ impl RadosError {
 pub struct RadosPools {
     live: ArcSwap<Live>,
     options: PoolSettings,
+    metrics: Arc<RadosMetrics>,
     /// Set while the owner's lock is not held: every operation is refused.
     fenced: AtomicBool,
     space: Mutex<Option<(Instant, Vec<u8>)>>,
@@ -82,10 +84,14 @@ impl RadosPools {
     ///
     /// # Errors
     /// Names the monitors, the user, the keyring and what librados said.
-    pub fn connect(options: PoolSettings) -> Result<RadosPools, RadosError> {
+    pub fn connect(
+        options: PoolSettings,
+        metrics: Arc<RadosMetrics>,
+    ) -> Result<RadosPools, RadosError> {
         Ok(RadosPools {
-            live: ArcSwap::from_pointee(Live::connect(&options)?),
+            live: ArcSwap::from_pointee(Live::connect(&options, &metrics)?),
             options,
+            metrics,
             fenced: AtomicBool::new(false),
             space: Mutex::new(None),
         })
@@ -96,6 +102,12 @@ impl RadosPools {
         let o = &self.options;
         let cache = o.cache_pool.as_deref().unwrap_or("no cache pool");
         format!("{} and {cache}, namespace {}", o.data_pool, o.namespace)
+    }
+
+    /// Refuses all operations from now on, or no longer.
+    fn set_fenced(&self, fenced: bool) {
+        self.fenced.store(fenced, Ordering::Relaxed);
+        self.metrics.set_owner(!fenced);
     }
 
     fn begin<T: Send + 'static>(
@@ -117,7 +129,16 @@ impl RadosPools {
 }
 
 impl Live {
-    fn connect(options: &PoolSettings) -> Result<Live, RadosError> {
+    fn connect(options: &PoolSettings, metrics: &Arc<RadosMetrics>) -> Result<Live, RadosError> {
+        let connected = Live::try_connect(options, metrics);
+        metrics.connected(connected.is_ok());
+        connected
+    }
+
+    fn try_connect(
+        options: &PoolSettings,
+        metrics: &Arc<RadosMetrics>,
+    ) -> Result<Live, RadosError> {
         if !options.conf.is_file() {
             return Err(RadosError::new(format!(
                 "ceph_conf {}: no such file",
@@ -154,20 +175,28 @@ impl Live {
                 may_pass: e.raw_os_error() == Some(libc::ETIMEDOUT),
             }
         };
-        let handle = sys::Handle::new(&options.user, &text_of(&options.conf)?, &settings)
-            .map_err(|e| failed("cannot be set up", None, &e))?;
+        let handle = sys::Handle::new(
+            &options.user,
+            &text_of(&options.conf)?,
+            &settings,
+            Arc::clone(metrics),
+        )
+        .map_err(|e| failed("cannot be set up", None, &e))?;
         handle
             .connect()
             .map_err(|e| failed("cannot connect", Some(&handle), &e))?;
         let handle = Arc::new(handle);
-        let open = |pool: &str| {
-            handle.context(pool, &options.namespace).map_err(|e| {
+        let open = |pool: &str, role| {
+            handle.context(pool, &options.namespace, role).map_err(|e| {
                 let what = format!("cannot open pool {pool:?}");
                 failed(&what, Some(&handle), &e)
             })
         };
-        let cache = options.cache_pool.as_deref().map(open).transpose()?;
-        let data = open(&options.data_pool)?;
+        let cache = match options.cache_pool.as_deref() {
+            Some(pool) => Some(open(pool, RadosPool::Cache)?),
+            None => None,
+        };
+        let data = open(&options.data_pool, RadosPool::Data)?;
         let fsid = handle
             .fsid()
             .map_err(|e| failed("cannot ask for the cluster's id", Some(&handle), &e))?;
@@ -439,7 +468,7 @@ mod tests {
             namespace: "n".into(),
             op_timeout: Duration::from_secs(1),
         };
-        let error = RadosPools::connect(options).err().unwrap();
+        let error = RadosPools::connect(options, Arc::default()).err().unwrap();
         assert!(error.to_string().contains("/nonexistent/ceph.conf"));
     }
 }

@@ -56,6 +56,7 @@ impl Owner {
         };
         lock.bind()?;
         lock.take()?;
+        lock.pools.set_fenced(false);
         let (stop, stopped) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("rados-owner".into())
@@ -173,7 +174,7 @@ impl Lock {
                 Ok(()) if held => {}
                 Ok(()) => {
                     tracing::info!("the pools' lock is held again; serving");
-                    fenced.store(false, Ordering::Relaxed);
+                    self.pools.set_fenced(false);
                 }
                 Err(e) if !held => {
                     tracing::debug!(error = %explain(&e), "the pools' lock is not to be had yet");
@@ -185,7 +186,7 @@ impl Lock {
                     ) =>
                 {
                     tracing::error!(error = %explain(&e), "lost the pools' lock; nothing is served until it is held again");
-                    fenced.store(true, Ordering::Relaxed);
+                    self.pools.set_fenced(true);
                 }
                 // The cluster does not answer: its lock may run out, but then nobody can take it either.
                 Err(e) => {
@@ -208,11 +209,13 @@ impl Lock {
         {
             tracing::warn!(%error, "cannot give the pools' lock back; it ends by itself");
         }
+        self.pools.metrics.set_owner(false);
     }
 
     /// Connects anew and takes the lock if it is free or still this gateway's own.
     fn regain(&self) -> io::Result<()> {
-        let live = Live::connect(&self.pools.options).map_err(io::Error::other)?;
+        let live =
+            Live::connect(&self.pools.options, &self.pools.metrics).map_err(io::Error::other)?;
         if let Err(e) = self.renew(&live) {
             match live.data.locker(OWNER, LOCK)? {
                 Some([client, cookie, _]) if cookie == self.cookie => {

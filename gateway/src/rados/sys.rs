@@ -27,6 +27,8 @@ use bytes::Bytes;
 use ceph::rados as c;
 use tokio::sync::oneshot;
 
+use crate::metrics::{RadosMetrics, RadosOp, RadosPool, RadosRunning};
+
 /// What the shim's replies point to.
 #[repr(C)]
 struct RawReply {
@@ -123,6 +125,7 @@ fn text(s: &str) -> io::Result<CString> {
 /// A connection to a cluster.
 pub struct Handle {
     raw: c::rados_t,
+    metrics: Arc<RadosMetrics>,
 }
 
 // SAFETY: rule 1; a `rados_t` is only a pointer to an object that locks itself.
@@ -132,12 +135,17 @@ unsafe impl Sync for Handle {}
 
 impl Handle {
     /// A client that is configured but not connected. Blocks.
-    pub fn new(user: &str, conf: &str, options: &[(&str, String)]) -> io::Result<Handle> {
+    pub fn new(
+        user: &str,
+        conf: &str,
+        options: &[(&str, String)],
+        metrics: Arc<RadosMetrics>,
+    ) -> io::Result<Handle> {
         let mut raw = ptr::null_mut();
         let (cluster, user, conf) = (text("ceph")?, text(user)?, text(conf)?);
         // SAFETY: `raw` is a place for the new handle; the strings live across the call and are copied by it.
         check(unsafe { c::rados_create2(&mut raw, cluster.as_ptr(), user.as_ptr(), 0) })?;
-        let handle = Handle { raw };
+        let handle = Handle { raw, metrics };
         // SAFETY: the handle is live (rule 1), the string too.
         check(unsafe { c::rados_conf_read_file(handle.raw, conf.as_ptr()) }).map_err(|e| {
             let why = format!(
@@ -188,13 +196,24 @@ impl Handle {
     /// Shuts another client out for `seconds`. Blocks.
     pub fn blocklist(&self, address: &str, seconds: u32) -> io::Result<()> {
         let address = text(address)?;
-        // SAFETY: the handle and the string live across the call; the call does not write to the string.
-        check(unsafe { c::rados_blacklist_add(self.raw, address.as_ptr().cast_mut(), seconds) })
-            .map(|_| ())
+        self.timed(|| {
+            let raw = address.as_ptr().cast_mut();
+            // SAFETY: the handle and the string live across the call; the call does not write to the string.
+            check(unsafe { c::rados_blacklist_add(self.raw, raw, seconds) }).map(|_| ())
+        })
+    }
+
+    /// Counts what is asked of the monitors.
+    fn timed<T>(&self, ask: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        timed(&self.metrics, RadosOp::Command, RadosPool::None, ask)
     }
 
     /// Asks the monitors. Blocks for `rados_mon_op_timeout` at most.
     pub fn mon_command(&self, command: &str) -> io::Result<Vec<u8>> {
+        self.timed(|| self.ask(command))
+    }
+
+    fn ask(&self, command: &str) -> io::Result<Vec<u8>> {
         let command = text(command)?;
         let mut commands = [command.as_ptr()];
         let (mut out, mut out_len) = (ptr::null_mut(), 0usize);
@@ -230,7 +249,13 @@ impl Handle {
     }
 
     /// The context of a pool's namespace. Blocks if the map of pools has yet to arrive.
-    pub fn context(self: &Arc<Self>, pool: &str, namespace: &str) -> io::Result<Context> {
+    /// `role` is what the pool is for.
+    pub fn context(
+        self: &Arc<Self>,
+        pool: &str,
+        namespace: &str,
+        role: RadosPool,
+    ) -> io::Result<Context> {
         let mut raw = ptr::null_mut();
         let (pool, namespace) = (text(pool)?, text(namespace)?);
         // SAFETY: `raw` is a place for the new context; handle and strings live across the calls.
@@ -240,7 +265,8 @@ impl Handle {
         Ok(Context {
             inner: Arc::new(ContextInner {
                 raw,
-                _handle: Arc::clone(self),
+                handle: Arc::clone(self),
+                role,
             }),
         })
     }
@@ -261,7 +287,8 @@ fn until_nul(buf: &[u8]) -> String {
 
 struct ContextInner {
     raw: c::rados_ioctx_t,
-    _handle: Arc<Handle>,
+    handle: Arc<Handle>,
+    role: RadosPool,
 }
 
 // SAFETY: rule 1; contexts lock themselves, and the namespace is set before the context is shared.
@@ -353,7 +380,22 @@ impl Drop for Reply {
 /// What an operation under way holds.
 struct Waiter {
     done: oneshot::Sender<io::Result<Reply>>,
-    _contexts: (Context, Option<Context>),
+    contexts: (Context, Option<Context>),
+    running: RadosRunning,
+    /// Bytes that it writes.
+    written: u64,
+}
+
+impl Waiter {
+    /// Counts the operation and hands its outcome to who waits, if anyone does; else the reply is freed here.
+    fn settle(self, outcome: io::Result<Reply>) -> (Context, Option<Context>) {
+        self.running.end(match &outcome {
+            Ok(reply) => Ok(self.written + reply.data_len as u64),
+            Err(e) => Err(e),
+        });
+        let _ = self.done.send(outcome);
+        self.contexts
+    }
 }
 
 /// An operation's result, later.
@@ -367,11 +409,21 @@ extern "C" fn complete(arg: *mut c_void, result: c_int, reply: *mut RawReply) {
     let reply = unsafe { Reply::take(reply) };
     let outcome = check(result)
         .and_then(|_| reply.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory)));
-    // Nobody waits any more: the reply is freed here.
-    let Waiter { done, _contexts } = *waiter;
-    let _ = done.send(outcome);
     // The last context may end the connection, which must not happen on a thread that belongs to it.
-    release(_contexts);
+    release(waiter.settle(outcome));
+}
+
+/// Runs an operation that blocks, and counts it.
+fn timed<T>(
+    metrics: &Arc<RadosMetrics>,
+    op: RadosOp,
+    pool: RadosPool,
+    run: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let running = metrics.begin(op, pool);
+    let outcome = run();
+    running.end(outcome.as_ref().map(|_| 0));
+    outcome
 }
 
 /// Drops contexts where they may end a connection.
@@ -390,26 +442,35 @@ fn release(contexts: (Context, Option<Context>)) {
 impl Context {
     fn begin(
         &self,
+        op: RadosOp,
+        written: u64,
         other: Option<&Context>,
         submit: impl FnOnce(c::rados_ioctx_t, Done, *mut c_void) -> c_int,
     ) -> Wait {
         let (done, wait) = oneshot::channel();
         let waiter = Box::into_raw(Box::new(Waiter {
             done,
-            _contexts: (self.clone(), other.cloned()),
+            contexts: (self.clone(), other.cloned()),
+            running: self.inner.handle.metrics.begin(op, self.inner.role),
+            written,
         }));
         if let Err(e) = check(submit(self.inner.raw, complete, waiter.cast())) {
             // SAFETY: rule 3: the operation was not begun, so `complete` will not take the waiter.
             let waiter = unsafe { Box::from_raw(waiter) };
-            let _ = waiter.done.send(Err(e));
+            drop(waiter.settle(Err(e)));
         }
         wait
+    }
+
+    /// Counts an operation that blocks.
+    fn timed<T>(&self, op: RadosOp, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        timed(&self.inner.handle.metrics, op, self.inner.role, run)
     }
 
     /// Begins to read `len` bytes and the attribute `attr`, in one operation.
     pub fn read(&self, oid: &CStr, offset: u64, len: usize, attr: &CStr) -> Wait {
         // SAFETY (here and in the methods below): rule 1 for the context; names are copied before the call returns.
-        self.begin(None, |io, done, arg| unsafe {
+        self.begin(RadosOp::Read, 0, None, |io, done, arg| unsafe {
             tierdav_read(io, oid.as_ptr(), offset, len, attr.as_ptr(), done, arg)
         })
     }
@@ -430,8 +491,9 @@ impl Context {
                 len: p.len(),
             })
             .collect();
+        let written = parts.iter().map(|p| p.len() as u64).sum();
         // SAFETY: rule 2: the bytes of `parts` and `value` are copied before the call returns.
-        self.begin(None, |io, done, arg| unsafe {
+        self.begin(RadosOp::Write, written, None, |io, done, arg| unsafe {
             tierdav_write(
                 io,
                 oid.as_ptr(),
@@ -450,7 +512,7 @@ impl Context {
     /// Begins to copy `from_oid` of the context `from` to `oid` here, from OSD to OSD, attributes included.
     pub fn copy_from(&self, oid: &CStr, from: &Context, from_oid: &CStr) -> Wait {
         // SAFETY: both contexts are held by the waiter.
-        self.begin(Some(from), |io, done, arg| unsafe {
+        self.begin(RadosOp::Copy, 0, Some(from), |io, done, arg| unsafe {
             tierdav_copy(
                 io,
                 oid.as_ptr(),
@@ -465,7 +527,7 @@ impl Context {
     /// Begins to set `mark` on an object that exists.
     pub fn set_mark(&self, oid: &CStr, mark: &CStr) -> Wait {
         // SAFETY: see `read`.
-        self.begin(None, |io, done, arg| unsafe {
+        self.begin(RadosOp::Mark, 0, None, |io, done, arg| unsafe {
             tierdav_set_mark(io, oid.as_ptr(), mark.as_ptr(), done, arg)
         })
     }
@@ -473,7 +535,7 @@ impl Context {
     /// Begins to take `mark` from an object that exists.
     pub fn unset_mark(&self, oid: &CStr, mark: &CStr) -> Wait {
         // SAFETY: see `read`.
-        self.begin(None, |io, done, arg| unsafe {
+        self.begin(RadosOp::Mark, 0, None, |io, done, arg| unsafe {
             tierdav_unset_mark(io, oid.as_ptr(), mark.as_ptr(), done, arg)
         })
     }
@@ -481,7 +543,7 @@ impl Context {
     /// Begins to read the attribute `attr`; the reply has a byte if the object carries `mark`.
     pub fn attributes(&self, oid: &CStr, attr: &CStr, mark: &CStr) -> Wait {
         // SAFETY: see `read`.
-        self.begin(None, |io, done, arg| unsafe {
+        self.begin(RadosOp::Stat, 0, None, |io, done, arg| unsafe {
             tierdav_attributes(io, oid.as_ptr(), attr.as_ptr(), mark.as_ptr(), done, arg)
         })
     }
@@ -489,7 +551,7 @@ impl Context {
     /// Begins to remove an object.
     pub fn remove(&self, oid: &CStr) -> Wait {
         // SAFETY: see `read`.
-        self.begin(None, |io, done, arg| unsafe {
+        self.begin(RadosOp::Remove, 0, None, |io, done, arg| unsafe {
             tierdav_remove(io, oid.as_ptr(), done, arg)
         })
     }
@@ -506,7 +568,9 @@ impl Context {
             // SAFETY: the context is live (rule 1); the closure lives across the call, which is synchronous.
             unsafe { tierdav_list(io, name::<F>, ptr::from_mut(each).cast()) }
         }
-        check(call(self.inner.raw, &mut each)).map(|_| ())
+        self.timed(RadosOp::List, || {
+            check(call(self.inner.raw, &mut each)).map(|_| ())
+        })
     }
 
     /// Takes, or renews, the exclusive lock `lock` on `oid` for `seconds`. Blocks. `EBUSY`: another holds it.
@@ -526,28 +590,32 @@ impl Context {
             tv_usec: 0,
         };
         // SAFETY: the context is live, the strings and the duration live across the call.
-        check(unsafe {
-            c::rados_lock_exclusive(
-                self.inner.raw,
-                oid.as_ptr(),
-                lock.as_ptr(),
-                cookie.as_ptr(),
-                description.as_ptr(),
-                &mut duration,
-                RENEW,
-            )
+        self.timed(RadosOp::Lock, || {
+            check(unsafe {
+                c::rados_lock_exclusive(
+                    self.inner.raw,
+                    oid.as_ptr(),
+                    lock.as_ptr(),
+                    cookie.as_ptr(),
+                    description.as_ptr(),
+                    &mut duration,
+                    RENEW,
+                )
+            })
+            .map(|_| ())
         })
-        .map(|_| ())
     }
 
     /// Gives a lock of ours back. Blocks.
     pub fn unlock(&self, oid: &CStr, lock: &CStr, cookie: &str) -> io::Result<()> {
         let cookie = text(cookie)?;
         // SAFETY: the context is live, the strings live across the call.
-        check(unsafe {
-            c::rados_unlock(self.inner.raw, oid.as_ptr(), lock.as_ptr(), cookie.as_ptr())
+        self.timed(RadosOp::Lock, || {
+            check(unsafe {
+                c::rados_unlock(self.inner.raw, oid.as_ptr(), lock.as_ptr(), cookie.as_ptr())
+            })
+            .map(|_| ())
         })
-        .map(|_| ())
     }
 
     /// Ends another client's lock. Blocks.
@@ -560,16 +628,18 @@ impl Context {
     ) -> io::Result<()> {
         let (client, cookie) = (text(client)?, text(cookie)?);
         // SAFETY: the context is live, the strings live across the call.
-        check(unsafe {
-            c::rados_break_lock(
-                self.inner.raw,
-                oid.as_ptr(),
-                lock.as_ptr(),
-                client.as_ptr(),
-                cookie.as_ptr(),
-            )
+        self.timed(RadosOp::Lock, || {
+            check(unsafe {
+                c::rados_break_lock(
+                    self.inner.raw,
+                    oid.as_ptr(),
+                    lock.as_ptr(),
+                    client.as_ptr(),
+                    cookie.as_ptr(),
+                )
+            })
+            .map(|_| ())
         })
-        .map(|_| ())
     }
 
     /// Who holds the lock: client, cookie and address of the first holder. Blocks.
@@ -580,21 +650,23 @@ impl Context {
         let [tag, clients, cookies, addresses] = &mut buffers;
         let [tag_len, clients_len, cookies_len, addresses_len] = &mut lens;
         // SAFETY: each buffer is as long as the length beside it says.
-        let count = check(unsafe {
-            c::rados_list_lockers(
-                self.inner.raw,
-                oid.as_ptr(),
-                lock.as_ptr(),
-                &mut exclusive,
-                tag.as_mut_ptr().cast(),
-                tag_len,
-                clients.as_mut_ptr().cast(),
-                clients_len,
-                cookies.as_mut_ptr().cast(),
-                cookies_len,
-                addresses.as_mut_ptr().cast(),
-                addresses_len,
-            ) as c_int
+        let count = self.timed(RadosOp::Lock, || {
+            check(unsafe {
+                c::rados_list_lockers(
+                    self.inner.raw,
+                    oid.as_ptr(),
+                    lock.as_ptr(),
+                    &mut exclusive,
+                    tag.as_mut_ptr().cast(),
+                    tag_len,
+                    clients.as_mut_ptr().cast(),
+                    clients_len,
+                    cookies.as_mut_ptr().cast(),
+                    cookies_len,
+                    addresses.as_mut_ptr().cast(),
+                    addresses_len,
+                ) as c_int
+            })
         })?;
         let [_, clients, cookies, addresses] = &buffers;
         Ok((count > 0).then(|| [until_nul(clients), until_nul(cookies), until_nul(addresses)]))
