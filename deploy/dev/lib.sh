@@ -10,10 +10,10 @@ CHILDREN=()
 cleanup() {
     local status=${1:-$?} m
     for m in "${CHILDREN[@]}"; do kill -9 "$m" 2>/dev/null; done
-    for m in "${MOUNTS[@]}"; do mountpoint -q "$m" && umount -l "$m"; done
+    for m in "${MOUNTS[@]}"; do mountpoint -q "$m" && umount -il "$m"; done
     [ -z "$GATEWAY_PID" ] || kill -9 "$GATEWAY_PID" 2>/dev/null
     [ $status = 0 ] || { echo "--- last lines of the gateway's log"; tail -20 "$WORK/gateway.log" 2>/dev/null; }
-    rm -rf "$WORK"
+    rm -rf --one-file-system "$WORK"
     exit $status
 }
 trap cleanup EXIT

@@ -43,6 +43,8 @@ mod throttle;
 mod tree;
 
 #[cfg(test)]
+mod answers_tests;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod model_tests;

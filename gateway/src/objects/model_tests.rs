@@ -29,7 +29,7 @@ type Held = (Arc<File>, Arc<Vec<u8>>);
 
 /// The tree files of all versions, and what each must hold once it is settled.
 #[derive(Default)]
-struct Trees {
+pub(super) struct Trees {
     files: Mutex<HashMap<FileId, Held>>,
 }
 
@@ -61,19 +61,19 @@ impl Backing for Trees {
     }
 }
 
-struct Rig {
+pub(super) struct Rig {
     /// Content in pools rather than directories.
     pools: Option<Arc<FaultyPools>>,
     dir: tempfile::TempDir,
-    cache: Arc<ObjectCache>,
-    trees: Arc<Trees>,
+    pub(super) cache: Arc<ObjectCache>,
+    pub(super) trees: Arc<Trees>,
     cache_faults: Faults,
-    tree_faults: Faults,
+    pub(super) tree_faults: Faults,
     next: AtomicU64,
 }
 
 impl Rig {
-    fn new(pools: Option<Arc<dyn Pools>>) -> Rig {
+    pub(super) fn new(pools: Option<Arc<dyn Pools>>) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let pools = pools.map(|inner| Arc::new(FaultyPools::new(inner)));
         let (cache_faults, tree_faults) = (Faults::default(), Faults::default());
@@ -99,7 +99,7 @@ impl Rig {
         )
     }
 
-    fn reader(&self, version: &Version) -> ContentReader {
+    pub(super) fn reader(&self, version: &Version) -> ContentReader {
         let tree = version.tree.clone();
         let len = version.data.len() as u64;
         if self.pools.is_some() {
@@ -134,7 +134,7 @@ impl Rig {
         Ok(Version { file, tree, data })
     }
 
-    async fn put(&self, data: Vec<u8>) -> Result<Version, CacheError> {
+    pub(super) async fn put(&self, data: Vec<u8>) -> Result<Version, CacheError> {
         let (file, tree) = self.fresh();
         let mut staging = self.cache.stage(file, tree.clone(), IoContext::default());
         for part in data.chunks(50) {
@@ -172,7 +172,7 @@ impl Rig {
         self.commit(staging, file, tree, data).await
     }
 
-    fn forget(&self, version: &Version) {
+    pub(super) fn forget(&self, version: &Version) {
         self.trees.files.lock().remove(&version.file);
         let len = version.data.len() as u64;
         match self.pools {
@@ -192,7 +192,7 @@ impl Rig {
         }
     }
 
-    fn clear_faults(&self) {
+    pub(super) fn clear_faults(&self) {
         self.cache_faults.clear();
         self.tree_faults.clear();
         if let Some(pools) = &self.pools {
@@ -269,20 +269,20 @@ fn open(
 }
 
 #[derive(Clone)]
-struct Version {
-    file: FileId,
-    tree: Arc<File>,
-    data: Arc<Vec<u8>>,
+pub(super) struct Version {
+    pub(super) file: FileId,
+    pub(super) tree: Arc<File>,
+    pub(super) data: Arc<Vec<u8>>,
 }
 
-fn content(seed: u8, len: usize) -> Vec<u8> {
+pub(super) fn content(seed: u8, len: usize) -> Vec<u8> {
     (0..len)
         .map(|i| (i as u8).wrapping_mul(31) ^ seed | 1)
         .collect()
 }
 
 /// Reads all; an error is allowed while faults are armed, a wrong byte never.
-async fn check(reader: &ContentReader, want: &[u8], strict: bool) {
+pub(super) async fn check(reader: &ContentReader, want: &[u8], strict: bool) {
     assert_eq!(reader.len(), want.len() as u64);
     let mut at = 0;
     while at < want.len() {
