@@ -90,40 +90,85 @@ impl Summary {
     }
 }
 
-fn describe(entry: &Entry) -> String {
+/// `read d/a at 0.000001 s`, as in messages.
+pub(crate) fn describe(entry: &Entry) -> String {
     let seconds = entry.at_us as f64 / 1e6;
     format!("{} {} at {seconds:.6} s", entry.op.name(), entry.path)
 }
 
 /// Converts, and says what came of it. On failure nothing is left under the output's name.
 pub fn convert(args: &Args) -> anyhow::Result<Summary> {
-    let to = match args.to {
-        Some(to) => to,
-        None => by_name(&args.output)?,
-    };
+    let output = Output::create(&args.output, args.to)?;
     let mut reader = read::open_as(&args.input, args.from)?;
-    let mut partial = OsString::from(&args.output);
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&partial)
-        .with_context(|| partial.display().to_string())?;
-    let result = copy(&mut *reader, file, to)
-        .with_context(|| format!("while writing {}", args.output.display()))
-        .and_then(|summary| {
-            std::fs::rename(&partial, &args.output)
-                .with_context(|| args.output.display().to_string())?;
-            Ok(summary)
-        });
-    if result.is_err() {
-        // The error that is reported is the first one; the left-over is named in it by its own name.
-        let _ = std::fs::remove_file(&partial);
+    let summary = output.fill(&mut *reader)?;
+    output.commit()?;
+    Ok(summary)
+}
+
+/// A trace that is being written, and appears under its name when it is complete. Dropped before, it leaves nothing.
+#[derive(Debug)]
+pub struct Output {
+    path: PathBuf,
+    partial: PathBuf,
+    file: File,
+    format: write::Format,
+}
+
+impl Output {
+    /// Makes `path` with `.partial` behind it; without a `format` the name tells it.
+    ///
+    /// # Errors
+    /// When the name does not tell, or the file cannot be made.
+    pub fn create(path: &Path, format: Option<write::Format>) -> anyhow::Result<Output> {
+        let format = match format {
+            Some(format) => format,
+            None => by_name(path)?,
+        };
+        if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+            bail!("{}: is no plain file, and is not replaced", path.display());
+        }
+        let mut partial = OsString::from(path);
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&partial)
+            .with_context(|| partial.display().to_string())?;
+        Ok(Output {
+            path: path.to_path_buf(),
+            partial,
+            file,
+            format,
+        })
     }
-    result
+
+    /// Writes all that `reader` has.
+    ///
+    /// # Errors
+    /// What reading or writing reports.
+    pub fn fill(&self, reader: &mut dyn Reader) -> anyhow::Result<Summary> {
+        let while_writing = || format!("while writing {}", self.path.display());
+        let file = self.file.try_clone().with_context(while_writing)?;
+        copy(reader, file, self.format).with_context(while_writing)
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn commit(self) -> anyhow::Result<()> {
+        std::fs::rename(&self.partial, &self.path).with_context(|| self.path.display().to_string())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Gone already when it was committed; otherwise the error that is reported is the first one.
+        let _ = std::fs::remove_file(&self.partial);
+    }
 }
 
 fn by_name(output: &Path) -> anyhow::Result<write::Format> {

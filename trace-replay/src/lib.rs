@@ -5,6 +5,8 @@
 //! keep-alive connections, and [`report`] says what came of it.
 
 pub mod calls;
+pub mod capture;
+pub mod cli;
 pub mod client;
 pub mod compare;
 pub mod content;

@@ -6,13 +6,13 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use trace_replay::cli::seconds;
 use trace_replay::client::Target;
 use trace_replay::exchange::Verify;
 use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
 use trace_replay::trace::Level;
-use trace_replay::{calls, compare};
-use trace_replay::{convert, info, read, simulate, tune};
+use trace_replay::{calls, capture, compare, convert, info, read, simulate, tune};
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
 #[derive(Parser)]
@@ -43,6 +43,11 @@ enum Command {
     /// written. What cannot be read or expressed is counted by reason and shown on standard error.
     #[command(after_help = convert::EXAMPLES)]
     Convert(convert::Args),
+    /// Records what a program does with files, while it runs.
+    ///
+    /// Ends with the exit status of the command.
+    #[command(after_help = capture::EXAMPLES)]
+    Capture(capture::Args),
     /// What each policy would have done with the recorded load: hits, bytes moved, disk time, response times.
     Simulate(Box<simulate::Args>),
     /// Searches better parameters of a policy for recorded loads, and prints them as settings of the gateway.
@@ -93,13 +98,6 @@ enum Mode {
     /// As fast as possible with --clients always busy: operations of one client may overtake each other, too,
     /// where their paths allow it.
     Closed,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse::<f64>()
-        .ok()
-        .and_then(|s| Duration::try_from_secs_f64(s).ok())
-        .ok_or_else(|| format!("`{text}` is no number of seconds"))
 }
 
 #[derive(clap::Args)]
@@ -189,6 +187,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let summary = convert::convert(&args)?;
             eprint!("{}", summary.text());
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Capture(args) => {
+            let captured = capture::capture(&args)?;
+            eprint!("{}", captured.summary.text());
+            Ok(ExitCode::from(captured.status))
         }
         Command::Simulate(args) => {
             print!("{}", simulate::simulate(&args)?);

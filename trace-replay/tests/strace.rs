@@ -104,6 +104,41 @@ fn names_are_resolved_and_what_is_unseen_is_counted() {
     assert!(mmap.contains("log:4: column 61: mmap"), "{mmap}");
 }
 
+#[test]
+fn copies_inside_the_kernel_are_a_read_and_a_write() {
+    let (seen, unusable) = lines(
+        r#"1 openat(AT_FDCWD</d>, "a", O_RDONLY) = 3</d/a> <0.000010>
+        1 openat(AT_FDCWD</d>, "b", O_RDWR|O_CREAT|O_TRUNC, 0777) = 4</d/b> <0.000010>
+        1 copy_file_range(3</d/a>, NULL, 4</d/b>, NULL, 1000, 0) = 1000 <0.000063>
+        1 copy_file_range(3</d/a>, [100], 4</d/b>, [2000], 500, 0) = 500 <0.000043>
+        1 sendfile(4</d/b>, 3</d/a>, [50] => [350], 300) = 300 <0.000040>
+        1 sendfile(4</d/b>, 3</d/a>, NULL, 400) = 400 <0.000040>
+        1 splice(3</d/a>, [10], 6<pipe:[1439348]>, NULL, 70, 0) = 70 <0.000041>
+        1 splice(5<pipe:[1439348]>, NULL, 4</d/b>, NULL, 70, 0 <unfinished ...>
+        1 <... splice resumed>) = 70 <0.000039>
+        1 copy_file_range(3</d/a>, NULL, 4</d/b>, NULL, 9223372035781033984, 0) = 0 <0.000032>
+        1 copy_file_range(3</d/a>, NULL, 4</d/b>, NULL, 10, 0) = -1 EXDEV (Invalid cross-device link) <0.000032>
+        1 sendfile(4</d/b>, 3</d/a>, [x], 300) = 300 <0.000040>"#,
+    );
+    let read = |offset, length| (Op::FileRead, "d/a".to_string(), offset, length);
+    let write = |offset, length| (Op::FileWrite, "d/b".to_string(), offset, length);
+    let expected = [
+        read(0, 1000),
+        write(0, 1000),
+        read(100, 500),
+        write(2000, 500),
+        read(50, 300),
+        write(1000, 300),
+        read(1000, 400),
+        write(1300, 400),
+        read(10, 70),
+        write(1700, 70),
+        read(1400, 0),
+    ];
+    assert_eq!(seen[2..], expected);
+    assert_eq!(unusable.lines, 1, "{:?}", unusable.examples);
+}
+
 /// The suite installs strace; where it is missing or may not trace, the test says so.
 #[test]
 fn a_program_that_runs_under_strace_is_understood() {

@@ -58,6 +58,10 @@ pub trait LineFormat {
     fn level(&self) -> Level;
     /// The entry that `line` (from 1) ends with; none for lines that carry no operation by design.
     fn line(&mut self, line: &str) -> Result<Option<Entry>, Bad>;
+    /// The second entry of the line that `line` has just read, for formats where a line can be two operations.
+    fn second(&mut self) -> Option<Entry> {
+        None
+    }
     /// What is left over after the last line.
     fn leftover(&mut self) -> Vec<Bad> {
         Vec::new()
@@ -135,6 +139,9 @@ impl<F: LineFormat> Reader for LineReader<F> {
     }
 
     fn next_entry(&mut self) -> Option<Result<Entry, ReadError>> {
+        if let Some(entry) = self.format.second() {
+            return Some(Ok(entry));
+        }
         while !self.ended {
             match self.fill() {
                 Ok(true) => {}

@@ -150,6 +150,28 @@ pub fn open_as(path: &Path, format: Option<Format>) -> Result<Box<dyn Reader>, R
     })
 }
 
+/// The system calls that strace must log for [`strace_output`].
+pub use self::strace::CALLS as STRACE_CALLS;
+
+/// Reads strace's log as it is written; `pids` are processes that strace attaches to, and `name` stands in messages.
+///
+/// # Errors
+/// When one of the processes cannot be looked at.
+pub fn strace_output(
+    input: Box<dyn Read>,
+    name: &Path,
+    pids: &[u32],
+) -> Result<Box<dyn Reader>, ReadError> {
+    let mut format = strace::Strace::default();
+    for pid in pids {
+        format.attach(*pid).map_err(|source| ReadError::Io {
+            path: Path::new("/proc").join(pid.to_string()),
+            source,
+        })?;
+    }
+    Ok(Box::new(LineReader::new(input, name, format)))
+}
+
 /// Tells the format by the first bytes. Text that is nothing else is taken for our CSV, whose reader says what is missing.
 fn detect(head: &[u8]) -> Option<Format> {
     if head.contains(&0) {

@@ -6,11 +6,15 @@
 //! that were duplicated or inherited, as in the kernel. An operation's place in the output is where its call ended.
 
 mod args;
+mod copy;
+mod live;
+mod names;
 mod table;
 
 use super::lines::{Bad, LineFormat};
 use crate::trace::{Entry, Level, Op, Outcome, normal_path};
 use args::{Call, Descriptor};
+pub use live::CALLS;
 use std::collections::HashMap;
 use std::sync::Arc;
 use table::Tables;
@@ -24,6 +28,8 @@ pub struct Strace {
     first_us: Option<i64>,
     unfinished: HashMap<u32, (i64, String)>,
     tables: Tables,
+    /// The second operation of the last call, where it had two.
+    second: Option<Entry>,
 }
 
 impl LineFormat for Strace {
@@ -80,6 +86,10 @@ impl LineFormat for Strace {
             column: bad.column + offset,
             ..bad
         })
+    }
+
+    fn second(&mut self) -> Option<Entry> {
+        self.second.take()
     }
 
     fn leftover(&mut self) -> Vec<Bad> {
@@ -177,25 +187,38 @@ impl Strace {
             Some(name) => Outcome::Errno(Arc::from(*name)),
             None => Outcome::Ok,
         };
-        let Some(meaning) = self.meaning(pid, text, &call)? else {
-            return Ok(None);
+        let (meaning, second) = match call.name {
+            "sendfile" | "sendfile64" | "copy_file_range" | "splice" => {
+                match self.copy(pid, text, &call)? {
+                    [Some(read), write] => (Some(read), write),
+                    [None, write] => (write, None),
+                }
+            }
+            _ => (self.meaning(pid, text, &call)?, None),
         };
-        super::check_end(meaning.offset, meaning.length)
-            .map_err(|()| Bad::at(text, text, "past 2^50 bytes"))?;
-        Ok(Some(Entry {
-            thread: pid.to_string().into(),
-            path2: meaning.path2,
-            offset: meaning.offset,
-            length: meaning.length,
-            latency_us: call.took.and_then(micros).unwrap_or(0).unsigned_abs(),
-            outcome,
-            ..Entry::new(
-                at.saturating_sub(first),
-                Arc::from("strace"),
-                meaning.op,
-                meaning.path,
-            )
-        }))
+        let took = call.took.and_then(micros).unwrap_or(0).unsigned_abs();
+        let entry = |meaning: Meaning, latency_us| {
+            super::check_end(meaning.offset, meaning.length)
+                .map_err(|()| Bad::at(text, text, "past 2^50 bytes"))?;
+            Ok(Entry {
+                thread: pid.to_string().into(),
+                path2: meaning.path2,
+                offset: meaning.offset,
+                length: meaning.length,
+                latency_us,
+                outcome: outcome.clone(),
+                ..Entry::new(
+                    at.saturating_sub(first),
+                    Arc::from("strace"),
+                    meaning.op,
+                    meaning.path,
+                )
+            })
+        };
+        // The call's time counts once: with the write, when there is one.
+        let first_took = if second.is_some() { 0 } else { took };
+        self.second = second.map(|write| entry(write, took)).transpose()?;
+        meaning.map(|m| entry(m, first_took)).transpose()
     }
 
     fn meaning(&mut self, pid: u32, text: &str, call: &Call) -> Result<Option<Meaning>, Bad> {
@@ -385,79 +408,12 @@ impl Strace {
                 }
                 None
             }
-            "sendfile" | "copy_file_range" | "splice" | "link" | "linkat" | "symlink"
-            | "symlinkat" | "io_uring_enter" | "io_submit"
+            "link" | "linkat" | "symlink" | "symlinkat" | "io_uring_enter" | "io_submit"
                 if !failed =>
             {
                 return Err(Bad::at(text, call.name, "call that is not followed"));
             }
             _ => None,
         })
-    }
-
-    fn open(&mut self, pid: u32, text: &str, call: &Call) -> Result<Option<Meaning>, Bad> {
-        let at = matches!(call.name, "openat" | "openat2");
-        let named = self.path(pid, text, call, at.then_some(0), usize::from(at))?;
-        let flags = match call.name {
-            "creat" => "O_WRONLY|O_CREAT|O_TRUNC",
-            _ => call.argument(text, usize::from(at) + 1)?,
-        };
-        if call.error.is_some() {
-            return Ok(Some(Meaning::of(Op::FileOpen, &named)));
-        }
-        let result = Descriptor::parse(call.result);
-        let Some((fd, path)) = result.and_then(Descriptor::into_file) else {
-            return Ok(None);
-        };
-        let directory = flags.contains("O_DIRECTORY");
-        // Without the directory's listing nobody knows whether O_CREAT found the file: it is made when it is not
-        // known from before, or must be new.
-        let creates = flags.contains("O_CREAT")
-            && (flags.contains("O_EXCL") || self.tables.size(&path).is_none());
-        let truncates = flags.contains("O_TRUNC");
-        if creates || truncates {
-            self.tables.resize(&path, 0);
-        }
-        self.tables.open(pid, fd, flags.contains("O_APPEND"));
-        let op = if directory {
-            Op::FileOpendir
-        } else if creates || truncates {
-            Op::FileCreate
-        } else {
-            Op::FileOpen
-        };
-        Ok(Some(Meaning::of(op, &path)))
-    }
-
-    /// The absolute path at argument `index`, relative to the descriptor at `dirfd` or the working directory.
-    fn path(
-        &self,
-        pid: u32,
-        text: &str,
-        call: &Call,
-        dirfd: Option<usize>,
-        index: usize,
-    ) -> Result<String, Bad> {
-        let argument = call.argument(text, index)?;
-        let path = args::quoted(argument)
-            .ok_or_else(|| Bad::at(text, argument, "no whole path (strace -s 4096)"))?;
-        if path.starts_with('/') {
-            return Ok(table::resolve("", &path));
-        }
-        let base = match dirfd {
-            Some(dirfd) => Descriptor::parse(call.argument(text, dirfd)?).and_then(|d| d.path),
-            None => self.tables.cwd(pid),
-        };
-        let base = base.ok_or_else(|| {
-            Bad::at(
-                text,
-                argument,
-                "relative path, directory not known (strace -yy)",
-            )
-        })?;
-        if path.is_empty() {
-            return Ok(base);
-        }
-        Ok(table::resolve(&base, &path))
     }
 }

@@ -1,0 +1,140 @@
+//! `trace-replay capture`: a trace of what happens now, by strace or by a proxy.
+
+mod strace;
+
+use crate::convert::{Output, Summary, describe};
+use crate::read::{ReadError, Reader, Unusable};
+use crate::trace::{Entry, Level};
+use crate::write;
+use anyhow::bail;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Examples of the command's help; a test runs them.
+pub const EXAMPLES: &str = "Examples:
+  what a command does with files:
+    trace-replay capture -o /tmp/copy.csv -- cp fixtures/es/smoke.csv.xz /tmp/copy
+  only beneath one directory, at most a minute:
+    trace-replay capture -o /tmp/sh.csv --within /tmp --duration 60 -- sh -c 'echo a > /tmp/a; cat /tmp/a; rm /tmp/a'
+  a process that runs, until Ctrl-C:
+    trace-replay capture -o es.csv --pid 1234 --within /var/lib/elasticsearch";
+
+/// Arguments of `trace-replay capture`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where the trace goes. It appears under this name when it is complete.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Format of the output; else it is told by the name's end, as for `convert`.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    to: Option<write::Format>,
+    /// A process to watch with all its threads, until it ends or Ctrl-C. May be repeated.
+    #[arg(long, value_name = "PID", conflicts_with = "command")]
+    pid: Vec<u32>,
+    /// Keeps operations beneath this directory only. May be repeated.
+    #[arg(long, value_name = "DIR")]
+    within: Vec<PathBuf>,
+    /// Ends after this many seconds; a command is then sent SIGTERM.
+    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::seconds)]
+    duration: Option<Duration>,
+    /// The command to run and watch, with all processes it starts.
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// What a capture came to.
+#[derive(Debug)]
+pub struct Captured {
+    /// What was written, and what could not be.
+    pub summary: Summary,
+    /// Exit status of the command that was watched; 0 without one.
+    pub status: u8,
+}
+
+/// Why an operation is not in the trace.
+const OUTSIDE: &str = "outside --within";
+
+/// Captures until the command, the process or the time ends.
+///
+/// # Errors
+/// When strace cannot be run, or the trace cannot be written.
+pub fn capture(args: &Args) -> anyhow::Result<Captured> {
+    if args.pid.is_empty() && args.command.is_empty() {
+        bail!("nothing to capture: name a process with --pid, or a command after --");
+    }
+    let within = args
+        .within
+        .iter()
+        .map(|dir| root(dir))
+        .collect::<Result<Vec<_>, _>>()?;
+    let output = Output::create(&args.output, args.to)?;
+    let mut left_out = (0, String::new());
+    let (mut summary, status) = strace::watch(args, |reader| {
+        let mut within = Within {
+            reader,
+            roots: within,
+            left_out: (0, String::new()),
+        };
+        let summary = output.fill(&mut within);
+        left_out = within.left_out;
+        summary
+    })?;
+    if left_out.0 > 0 {
+        summary.left_out.insert(OUTSIDE, left_out.0);
+        summary.examples.insert(OUTSIDE, left_out.1);
+    }
+    output.commit()?;
+    Ok(Captured { summary, status })
+}
+
+/// The directory as the trace names it.
+fn root(dir: &Path) -> anyhow::Result<String> {
+    let real = std::fs::canonicalize(dir)
+        .map_err(|e| anyhow::anyhow!("--within {}: {e}", dir.display()))?;
+    Ok(real.to_string_lossy().trim_matches('/').to_string())
+}
+
+/// Passes on what concerns a path beneath one of the roots, or all when there are none.
+struct Within {
+    reader: Box<dyn Reader>,
+    roots: Vec<String>,
+    /// How many operations, and the first of them.
+    left_out: (u64, String),
+}
+
+impl Within {
+    fn takes(&self, path: &str) -> bool {
+        self.roots.is_empty()
+            || self.roots.iter().any(|root| {
+                path.strip_prefix(root.as_str())
+                    .is_some_and(|rest| root.is_empty() || rest.is_empty() || rest.starts_with('/'))
+            })
+    }
+}
+
+impl Reader for Within {
+    fn level(&self) -> Level {
+        self.reader.level()
+    }
+
+    fn next_entry(&mut self) -> Option<Result<Entry, ReadError>> {
+        loop {
+            let entry = match self.reader.next_entry()? {
+                Ok(entry) => entry,
+                Err(e) => return Some(Err(e)),
+            };
+            if self.takes(&entry.path) || entry.path2.as_deref().is_some_and(|p| self.takes(p)) {
+                return Some(Ok(entry));
+            }
+            self.left_out.0 += 1;
+            if self.left_out.0 == 1 {
+                self.left_out.1 = describe(&entry);
+            }
+        }
+    }
+
+    fn unusable(&self) -> &Unusable {
+        self.reader.unusable()
+    }
+}
