@@ -17,5 +17,6 @@ pub mod rados;
 pub mod recorder;
 pub mod scrub;
 pub mod serve;
+pub mod tiers;
 pub mod transfer;
 pub mod volume;

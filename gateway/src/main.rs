@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use gateway::cli::{self, Request};
 use gateway::config::{Config, Raw};
-use gateway::{admin, auth, scrub, serve, transfer};
+use gateway::{admin, auth, scrub, serve, tiers, transfer};
 use http::Method;
 use tracing_subscriber::prelude::*;
 
@@ -121,7 +121,7 @@ fn checked(raw: &Raw) -> anyhow::Result<Config> {
 }
 
 async fn drain(config: &Config) -> anyhow::Result<()> {
-    let tiers = serve::open(config, false).await?;
+    let tiers = tiers::open(config).await?;
     let report = tiers
         .cache
         .drain()

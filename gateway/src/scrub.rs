@@ -9,7 +9,7 @@ use tiering::FileId;
 use crate::cli::Scrub;
 use crate::config::Config;
 use crate::objects::{PoolScrub, ScrubReport};
-use crate::serve::{self, Tiers};
+use crate::tiers::{self, Tiers};
 
 /// How often it is written down how far a scrub of pools has come.
 const NOTE_PERIOD: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ const NOTE_PERIOD: Duration = Duration::from_secs(5);
 /// # Errors
 /// What could not be opened or read. Damage is no error: it is in the report.
 pub async fn run(config: &Config, how: Scrub) -> anyhow::Result<ScrubReport> {
-    let tiers = serve::open(config, false).await?;
+    let tiers = tiers::open(config).await?;
     let report = match tiers.cache.pools() {
         Some(_) => pools(&tiers, how).await,
         None => directory(&tiers, how).await,
@@ -29,7 +29,7 @@ pub async fn run(config: &Config, how: Scrub) -> anyhow::Result<ScrubReport> {
 }
 
 async fn directory(tiers: &Tiers, how: Scrub) -> anyhow::Result<ScrubReport> {
-    serve::learn_paths(&tiers.volume)
+    tiers::learn_paths(&tiers.volume)
         .await
         .context("the tree could not be read")?;
     let report = tiers.cache.scrub(tiers.volume.clone(), how.repair).await;

@@ -1,15 +1,14 @@
-//! Puts the rooms together: opens the tiers, recovers, serves, and stops in order.
+//! Puts the rooms together: opens the tiers, or waits for them, serves, and stops in order.
 
 use std::io::Write;
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use tiering::Tier;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use crate::admin::status::places_of;
 use crate::admin::{Admin, Door};
@@ -18,223 +17,13 @@ use crate::config::{Config, ConfigError};
 use crate::dav::{Dav, DavOptions};
 use crate::http::{self, Front, Limits, tls};
 use crate::metrics::{Gauge, Metrics, Window};
-use crate::objects::pools::Pools;
-use crate::objects::{Backing, CacheOptions, Durability, IoContext, MigratorHandle, ObjectCache};
-use crate::recorder::{Recorder, RecorderConfig};
-use crate::volume::{Kind, ResourcePath, Volume, VolumeError, VolumeOptions};
+use crate::objects::Durability;
+use crate::tiers::{self, Opening, Tiers};
 
-/// A cache tier of at most this, unless the configuration says otherwise.
-const AUTO_CAPACITY_MAX: u64 = 64 << 30;
-
-/// The opened tiers.
-pub struct Tiers {
-    /// The namespace.
-    pub volume: Arc<Volume>,
-    /// The object cache.
-    pub cache: Arc<ObjectCache>,
-    /// The trace.
-    pub recorder: Recorder,
-    /// Numbers.
-    pub metrics: Arc<Metrics>,
-    /// Moves objects until it is stopped; none offline.
-    pub migrator: Option<MigratorHandle>,
-}
-
-fn capacity(config: &Config, cache_dir: &Path) -> anyhow::Result<u64> {
-    if let Some(bytes) = config.cache_capacity {
-        return Ok(bytes);
-    }
-    let fs = rustix::fs::statvfs(cache_dir)
-        .with_context(|| format!("cannot measure {}", cache_dir.display()))?;
-    Ok((fs.f_bavail.saturating_mul(fs.f_frsize) / 2).min(AUTO_CAPACITY_MAX))
-}
-
-async fn pool_capacity(config: &Config, pools: Arc<dyn Pools>) -> anyhow::Result<u64> {
-    if !pools.has_cache() {
-        return Ok(0);
-    }
-    if let Some(bytes) = config.cache_capacity {
-        return Ok(bytes);
-    }
-    let space = tokio::task::spawn_blocking(move || pools.space(Tier::Cache)).await?;
-    let space = space.context("cannot measure the cache pool: set cache_capacity")?;
-    // Ceph stops all writes to an OSD that is nearly full: leave it room.
-    Ok((space.used + space.available) / 10 * 8)
-}
-
-/// Size and free bytes of the file systems under the tiers.
-fn register_volumes(metrics: &Metrics, config: &Config) {
-    let of = |path: &Path, bytes: fn(&rustix::fs::StatVfs) -> u64| {
-        let path = path.to_path_buf();
-        move || rustix::fs::statvfs(&path).map_or(f64::NAN, |fs| bytes(&fs) as f64)
-    };
-    let size = |fs: &rustix::fs::StatVfs| fs.f_blocks.saturating_mul(fs.f_frsize);
-    let available = |fs: &rustix::fs::StatVfs| fs.f_bavail.saturating_mul(fs.f_frsize);
-    metrics.gauge(Gauge::RootSizeBytes, of(&config.root, size));
-    metrics.gauge(Gauge::RootAvailableBytes, of(&config.root, available));
-    if let Some(dir) = &config.cache_dir {
-        metrics.gauge(Gauge::CacheSizeBytes, of(dir, size));
-        metrics.gauge(Gauge::CacheAvailableBytes, of(dir, available));
-    }
-}
-
-/// Refuses a cache whose objects were cut at another size: their place in the files would be wrong.
-fn keep_object_size(dir: &Path, object_size: u32) -> anyhow::Result<()> {
-    let file = dir.join("object_size");
-    let at = || format!("cannot use {}", file.display());
-    match std::fs::read_to_string(&file) {
-        Ok(text) if text.trim() == object_size.to_string() => return Ok(()),
-        Ok(text) => {
-            let shards = std::fs::read_dir(dir.join("objects"))
-                .into_iter()
-                .flatten()
-                .flatten();
-            let used = shards
-                .flat_map(|s| std::fs::read_dir(s.path()).into_iter().flatten())
-                .next()
-                .is_some();
-            anyhow::ensure!(
-                !used,
-                "object_size = {object_size}, but the cache in {} holds objects of {} bytes: \
-                 set object_size to that, or drain the cache with that size first",
-                dir.display(),
-                text.trim()
-            );
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e).with_context(at),
-    }
-    let temporary = dir.join("object_size.tmp");
-    let write = || {
-        let mut out = std::fs::File::create(&temporary)?;
-        writeln!(out, "{object_size}")?;
-        out.sync_all()?;
-        std::fs::rename(&temporary, &file)?;
-        std::fs::File::open(dir)?.sync_all()
-    };
-    write().with_context(at)
-}
-
-/// Opens every file once, so that the volume knows the paths of all versions: what an offline scrub compares with.
-///
-/// # Errors
-/// When the tree cannot be read.
-pub async fn learn_paths(volume: &Volume) -> Result<u64, VolumeError> {
-    let mut files = 0;
-    let mut queue = vec![ResourcePath::root()];
-    while let Some(collection) = queue.pop() {
-        for (name, meta) in volume.list(&collection).await? {
-            let Ok(path) = collection.join(&name) else {
-                continue;
-            };
-            if meta.kind == Kind::Collection {
-                queue.push(path);
-            } else {
-                files += 1;
-                drop(volume.open_read(&path, IoContext::default()).await?);
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// Opens root and cache and recovers what a crash left. `online` also records a trace and moves objects.
-///
-/// # Errors
-/// What cannot be opened, and what to do.
-pub async fn open(config: &Config, online: bool) -> anyhow::Result<Tiers> {
-    let make = |dir: &Path, key: &str| {
-        std::fs::create_dir_all(dir)
-            .with_context(|| format!("{key} = {}: cannot make the directory", dir.display()))
-    };
-    make(&config.root, "root")?;
-    if let Some(dir) = &config.cache_dir {
-        make(dir, "cache_dir")?;
-        keep_object_size(dir, config.object_size)?;
-    }
-    let metrics = Arc::new(Metrics::new());
-    let pools = crate::pools::open(config, online, &metrics).await?;
-    let recorder = if online && config.trace {
-        let dir = match &config.cache_dir {
-            Some(dir) => dir.join("trace"),
-            None => config.root.join(".tierdav").join("trace"),
-        };
-        make(&dir, "trace directory")?;
-        let mut settings = RecorderConfig::new(dir);
-        settings.segment_bytes = config.trace_segment_size;
-        settings.segment_age = config.trace_segment_age;
-        settings.retention_bytes = config.trace_retention;
-        Recorder::start(settings).context("cannot record the trace")?
-    } else {
-        Recorder::disabled()
-    };
-    recorder.register(&metrics);
-    register_volumes(&metrics, config);
-    let options = CacheOptions {
-        cache_dir: config.cache_dir.clone(),
-        pools: pools.clone(),
-        object_bytes: config.object_size,
-        capacity_bytes: match (&config.cache_dir, pools) {
-            (Some(dir), _) => capacity(config, dir)?,
-            (None, Some(pools)) => pool_capacity(config, pools).await?,
-            (None, None) => 0,
-        },
-        high_watermark: config.high_watermark,
-        low_watermark: config.low_watermark,
-        max_dirty_age: config.max_dirty_age,
-        write_policy: config.write_policy,
-        policy: config.policy.clone(),
-        migrate_bytes_per_s: config.migrate_bandwidth,
-        migrate_ops_per_s: config.migrate_ops,
-        migrate_in_flight: config.migrate_in_flight,
-        durability: config.durability,
-    };
-    let (r, m) = (recorder.clone(), Arc::clone(&metrics));
-    let cache = tokio::task::spawn_blocking(move || ObjectCache::open(options, r, m)).await?;
-    let cache = cache.context("cannot open the cache tier")?;
-    let volume = Volume::open(VolumeOptions {
-        root: config.root.clone(),
-        cache: Arc::clone(&cache),
-        log_dir: config.cache_dir.as_ref().map(|d| d.join("log")),
-        durability: config.durability,
-        symlinks: config.symlinks,
-        quota_bytes: config.quota,
-    })
-    .await?;
-    let backing = Arc::clone(&volume) as Arc<dyn Backing>;
-    let migrator = if online {
-        Some(cache.start_migrator(backing))
-    } else {
-        cache.attach_backing(backing);
-        None
-    };
-    Ok(Tiers {
-        volume,
-        cache,
-        recorder,
-        metrics,
-        migrator,
-    })
-}
-
-impl Tiers {
-    /// Stops moving, makes a checkpoint and seals the trace.
-    ///
-    /// # Errors
-    /// When the checkpoint fails; what was acknowledged is still in the log.
-    pub async fn close(self) -> anyhow::Result<()> {
-        if let Some(migrator) = self.migrator {
-            migrator.stop().await;
-        }
-        self.volume
-            .shutdown()
-            .await
-            .context("the last checkpoint failed; the next start recovers from the log")?;
-        let recorder = self.recorder.clone();
-        tokio::task::spawn_blocking(move || recorder.finish()).await?;
-        Ok(())
-    }
-}
+/// Wait between the first two tries to open pools that are away; it doubles each time.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest wait between two tries.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Reads the files that the configuration names: users and certificates.
 ///
@@ -271,6 +60,50 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// The WebDAV listener. While it is shut, clients wait in the backlog; before there is something to serve they get 503.
+struct Gate {
+    front: Arc<Front>,
+    listener: Option<TcpListener>,
+    stopped: watch::Receiver<bool>,
+    grace: Duration,
+    serving: Option<JoinHandle<usize>>,
+}
+
+impl Gate {
+    fn open(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            let front = Arc::clone(&self.front);
+            let serving = front.serve(listener, self.stopped.clone(), self.grace);
+            self.serving = Some(tokio::spawn(serving));
+        }
+    }
+}
+
+/// Opens the tiers. A start is short, so clients wait for it; pools that are away may stay so for long: then the gate
+/// opens, and they are tried again.
+async fn until_open(opening: &Opening<'_>, gate: &mut Gate, door: &Door) -> anyhow::Result<Tiers> {
+    let mut wait = RETRY_MIN;
+    loop {
+        match opening.tiers().await {
+            Ok(tiers) => return Ok(tiers),
+            Err(error) if tiers::may_pass(&error) => {
+                let error = format!("{error:#}");
+                tracing::error!(%error, "tried again in {} s; until then requests get 503", wait.as_secs());
+                door.wait_for(error);
+            }
+            Err(error) => return Err(error),
+        }
+        gate.open();
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+fn stopped_early() -> anyhow::Result<()> {
+    tracing::info!("stopped before there was something to serve");
+    Ok(())
+}
+
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -286,13 +119,44 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let admin_listener = config.admin_listen.map(http::bind).transpose()?;
 
     let admin_address = admin_listener.as_ref().and_then(|l| l.local_addr().ok());
+    let metrics = Arc::new(Metrics::new());
     // Open from before recovery until all is flushed: who asks whether the server is ready gets an answer.
-    let door = Arc::new(Door::default());
+    let door = Arc::new(Door::new(Arc::clone(&metrics)));
     if let Some(listener) = admin_listener {
         tokio::spawn(Arc::clone(&door).serve(listener));
     }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
 
-    let tiers = open(&config, true).await?;
+    let opening = Opening::prepare(&config, metrics, true)?;
+    let (stop, stopped) = watch::channel(false);
+    let front = Arc::new(Front {
+        dav: OnceLock::new(),
+        users: Arc::clone(&users),
+        recorder: opening.recorder.clone(),
+        metrics: Arc::clone(&opening.metrics),
+        tls: tls.clone(),
+        limits: Limits {
+            max_connections: config.max_connections,
+            max_header_bytes: config.max_header_bytes,
+            header_timeout: config.header_timeout,
+            stall_timeout: config.body_idle_timeout,
+        },
+        stopping: AtomicBool::new(false),
+    });
+    let mut gate = Gate {
+        front: Arc::clone(&front),
+        listener: Some(listener),
+        stopped,
+        grace: config.shutdown_grace,
+        serving: None,
+    };
+    let tiers = tokio::select! {
+        opened = until_open(&opening, &mut gate, &door) => opened?,
+        _ = terminate.recv() => return stopped_early(),
+        _ = interrupt.recv() => return stopped_early(),
+    };
     let dav_options = DavOptions {
         public_base_url: config.public_base_url.clone(),
         allow_infinite_depth: config.allow_infinite_depth,
@@ -320,21 +184,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         let not_after = move || tls.not_after() as f64;
         tiers.metrics.gauge(Gauge::TlsNotAfter, not_after);
     }
-    let front = Arc::new(Front {
-        dav: Arc::clone(&dav),
-        users: Arc::clone(&users),
-        recorder: tiers.recorder.clone(),
-        metrics: Arc::clone(&tiers.metrics),
-        tls: tls.clone(),
-        limits: Limits {
-            max_connections: config.max_connections,
-            max_header_bytes: config.max_header_bytes,
-            header_timeout: config.header_timeout,
-            stall_timeout: config.body_idle_timeout,
-        },
-        stopping: AtomicBool::new(false),
-    });
-    let (stop, stopped) = watch::channel(false);
     let stopping = Arc::new(AtomicBool::new(false));
     let reload = Arc::new(Notify::new());
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -352,20 +201,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         places: parking_lot::Mutex::new(places_of(&config)),
     });
     let kept_open = Arc::clone(&tiers.volume);
+    let expiring = Arc::clone(&dav);
     let expiry = tokio::spawn(async move {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         loop {
             second.tick().await;
-            dav.expire().await;
+            expiring.expire().await;
             kept_open.close_old();
         }
     });
+    // Set here alone, once.
+    let _ = front.dav.set(dav);
+    gate.open();
     announce(&config, &url, admin_address);
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let serving = tokio::spawn(front.serve(listener, stopped, config.shutdown_grace));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -384,7 +232,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     );
     stopping.store(true, Ordering::Relaxed);
     let _ = stop.send(true);
-    let cut = serving.await?;
+    let cut = match gate.serving.take() {
+        Some(serving) => serving.await?,
+        None => 0,
+    };
     if cut > 0 {
         tracing::warn!(connections = cut, "cut off at the end of shutdown_grace");
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::serve;
+use crate::tiers;
 use crate::volume::{Kind, ResourcePath, Transfer, Volume};
 
 /// How often it is said how far it has come.
@@ -45,7 +45,7 @@ pub async fn run(config: &Config, direction: Direction, path: &str) -> anyhow::R
     );
     let path =
         ResourcePath::parse(path).with_context(|| format!("{path:?} is no path below the root"))?;
-    let tiers = serve::open(config, false).await?;
+    let tiers = tiers::open(config).await?;
     // What an interrupted run left goes first.
     tiers.volume.pooled_files().await?;
     tiers.cache.purge_queued().await?;

@@ -9,21 +9,39 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::{Admin, Reply, guard, later, text};
+use super::{Admin, Reply, guard, later, metrics_page, text};
+use crate::metrics::Metrics;
 
 /// Admin connections at once.
 const CONNECTIONS_MAX: usize = 64;
 
 /// Answers for the server while there is no [`Admin`] yet.
-#[derive(Default)]
 pub struct Door {
     admin: OnceLock<Arc<Admin>>,
+    metrics: Arc<Metrics>,
+    /// What the start waits for, for people.
+    waits_for: Mutex<Option<String>>,
 }
 
 impl Door {
+    /// A server that is starting.
+    pub fn new(metrics: Arc<Metrics>) -> Door {
+        Door {
+            admin: OnceLock::new(),
+            metrics,
+            waits_for: Mutex::new(None),
+        }
+    }
+
+    /// The start goes on when this has passed.
+    pub fn wait_for(&self, trouble: String) {
+        *self.waits_for.lock() = Some(trouble);
+    }
+
     /// From now on `admin` answers.
     pub fn open(&self, admin: Admin) {
         let admin = Arc::new(admin);
@@ -66,12 +84,16 @@ impl Door {
         if let Err(why) = guard(&request, local) {
             return text(StatusCode::FORBIDDEN, why);
         }
-        match self.admin.get() {
-            Some(admin) => admin.answer(request).await,
-            None if request.uri().path().trim_end_matches('/') == "/.tierdav/health" => {
-                text(StatusCode::OK, "ok\n")
-            }
-            None => later("starting\n"),
+        if let Some(admin) = self.admin.get() {
+            return admin.answer(request).await;
+        }
+        match request.uri().path().trim_end_matches('/') {
+            "/.tierdav/health" => text(StatusCode::OK, "ok\n"),
+            "/.tierdav/metrics" => metrics_page(&self.metrics),
+            _ => later(match &*self.waits_for.lock() {
+                Some(trouble) => format!("starting; waits for this to pass: {trouble}\n"),
+                None => "starting\n".to_owned(),
+            }),
         }
     }
 }

@@ -74,11 +74,16 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
 }
 
 /// 503: it works again in a moment.
-fn later(body: &'static str) -> Reply {
+fn later(body: impl Into<Bytes>) -> Reply {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, body);
     let seconds = HeaderValue::from_static("2");
     response.headers_mut().insert(header::RETRY_AFTER, seconds);
     response
+}
+
+fn metrics_page(metrics: &Metrics) -> Reply {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    reply(StatusCode::OK, content_type, metrics.render())
 }
 
 fn json(value: &impl Serialize) -> Reply {
@@ -172,11 +177,7 @@ impl Admin {
             (&Method::POST | &Method::DELETE, _) if self.stopping.load(Ordering::Relaxed) => {
                 later("stopping\n")
             }
-            (&Method::GET, "metrics") => reply(
-                StatusCode::OK,
-                "text/plain; version=0.0.4; charset=utf-8",
-                self.metrics.render(),
-            ),
+            (&Method::GET, "metrics") => metrics_page(&self.metrics),
             (&Method::GET, "status") => json(&self.status().await),
             (&Method::GET, "history") => json(&self.window.steps(&self.metrics)),
             (&Method::GET, "locks") => json(&self.dav.locks()),

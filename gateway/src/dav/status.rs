@@ -140,9 +140,10 @@ pub fn of(error: &VolumeError) -> StatusCode {
             StatusCode::INSUFFICIENT_STORAGE
         }
         VolumeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        VolumeError::Unavailable { .. } | VolumeError::Startup(_) | VolumeError::Cache(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        VolumeError::Unavailable { .. }
+        | VolumeError::Startup(_)
+        | VolumeError::Pools(_)
+        | VolumeError::Cache(_) => StatusCode::SERVICE_UNAVAILABLE,
         VolumeError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -174,7 +175,10 @@ impl From<VolumeError> for Refusal {
             VolumeError::NoSpace { why, .. } => format!("no space: {why}").into(),
             VolumeError::Cache(CacheError::NoSpace) => "no space".into(),
             VolumeError::TooLarge { .. } => "too large".into(),
-            VolumeError::Unavailable { .. } | VolumeError::Startup(_) | VolumeError::Cache(_) => {
+            VolumeError::Unavailable { .. }
+            | VolumeError::Startup(_)
+            | VolumeError::Pools(_)
+            | VolumeError::Cache(_) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "request cannot be served now"

@@ -9,8 +9,8 @@ pub mod tls;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -56,8 +56,8 @@ pub struct Limits {
 
 /// The WebDAV front: everything that a connection needs.
 pub struct Front {
-    /// The protocol engine.
-    pub dav: Arc<Dav>,
+    /// The protocol engine; without one, requests are answered 503.
+    pub dav: OnceLock<Arc<Dav>>,
     /// Who may come in.
     pub users: Arc<Users>,
     /// For client ids.
@@ -240,7 +240,11 @@ impl Front {
                     user: user.clone(),
                     io_client,
                 };
-                (user, self.dav.handle(ctx, request).await)
+                let response = match self.dav.get() {
+                    Some(dav) => dav.handle(ctx, request).await,
+                    None => unavailable("starting: the storage does not answer yet"),
+                };
+                (user, response)
             }
         };
         entry.finish(user.as_deref(), busy, response)

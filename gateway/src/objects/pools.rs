@@ -96,6 +96,37 @@ impl From<PoolError> for io::Error {
     }
 }
 
+/// Why the pools cannot be taken into use. The message says what to look at.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct AttachError {
+    what: String,
+    may_pass: bool,
+}
+
+impl AttachError {
+    /// Something that only other settings mend.
+    pub fn lasting(what: impl Into<String>) -> AttachError {
+        AttachError {
+            what: what.into(),
+            may_pass: false,
+        }
+    }
+
+    /// Something that the cluster or its operator mends: monitors, OSDs, pools or keys that are not there yet.
+    pub fn passing(what: impl Into<String>) -> AttachError {
+        AttachError {
+            what: what.into(),
+            may_pass: true,
+        }
+    }
+
+    /// Whether the same settings may do later.
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+}
+
 /// A result that is on its way: the operation has begun when the future is returned, and goes on if it is dropped.
 pub type Pending<T> = BoxFuture<'static, Result<T, PoolError>>;
 
@@ -157,12 +188,12 @@ pub trait Pools: Send + Sync + 'static {
     /// the returned value is dropped. `description` tells people who it is. Blocks.
     ///
     /// # Errors
-    /// One line for a person: who owns it instead.
+    /// Who owns it instead, or that the data pool does not answer.
     fn own(
         self: Arc<Self>,
         root_id: &str,
         description: &str,
-    ) -> Result<Box<dyn std::any::Any + Send + Sync>, String>;
+    ) -> Result<Box<dyn std::any::Any + Send + Sync>, AttachError>;
 
     /// Space of a pool, a few seconds old perhaps. Blocks.
     fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError>;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tiering::{ObjectId, Tier};
 
-use super::pools::{ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools};
+use super::pools::{AttachError, ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools};
 
 type Kept = (Bytes, ObjectInfo, bool);
 
@@ -105,7 +105,7 @@ impl Pools for MemoryPools {
             foreign: Vec::new(),
         })
     }
-    fn own(self: Arc<Self>, _: &str, _: &str) -> Result<Box<dyn Any + Send + Sync>, String> {
+    fn own(self: Arc<Self>, _: &str, _: &str) -> Result<Box<dyn Any + Send + Sync>, AttachError> {
         Ok(Box::new(()))
     }
     fn space(&self, _: Tier) -> Result<PoolSpace, PoolError> {
@@ -206,7 +206,7 @@ impl Pools for FaultyPools {
     fn list(&self, tier: Tier) -> Result<PoolListing, PoolError> {
         self.inner.list(tier)
     }
-    fn own(self: Arc<Self>, _: &str, _: &str) -> Result<Box<dyn Any + Send + Sync>, String> {
+    fn own(self: Arc<Self>, _: &str, _: &str) -> Result<Box<dyn Any + Send + Sync>, AttachError> {
         Ok(Box::new(()))
     }
     fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError> {

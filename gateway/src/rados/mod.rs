@@ -3,18 +3,19 @@
 //! | part | does |
 //! | --- | --- |
 //! | `sys`, `shim.cc` | librados' asynchronous calls as futures; all that is unsafe |
+//! | `connect` | a connection, or a full account of why there is none |
 //! | `owner` | one gateway per namespace: the lock in the data pool |
 //! | here | objects: names, attributes, errors |
 //!
 //! An object is named `{FileId:016x}.{index:08x}`. Its attribute `tierdav` is an [`ObjectInfo`]; a cached object that the
 //! data pool has as well carries the attribute `tierdav.clean`. A write of bytes and attributes is one compound operation.
 
+mod connect;
 mod owner;
 mod sys;
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,9 +26,10 @@ use parking_lot::Mutex;
 use tiering::{ObjectId, Tier};
 
 use crate::config::PoolSettings;
-use crate::metrics::{RadosMetrics, RadosPool};
+use crate::metrics::RadosMetrics;
 use crate::objects::pools::{
-    ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools, object_name, parse_object_name,
+    AttachError, ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools, object_name,
+    parse_object_name,
 };
 
 pub use owner::Owner;
@@ -38,28 +40,6 @@ const CLEAN: &CStr = c"tierdav.clean";
 const SPACE_AGE: Duration = Duration::from_secs(5);
 /// The object that carries the owner's lock; no name of an object of ours.
 const OWNER: &CStr = c"tierdav.owner";
-
-/// Why the pools cannot be used. The message says what to look at.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub struct RadosError {
-    what: String,
-    may_pass: bool,
-}
-
-impl RadosError {
-    fn new(what: impl Into<String>) -> RadosError {
-        RadosError {
-            what: what.into(),
-            may_pass: false,
-        }
-    }
-
-    /// Whether it is the cluster that does not answer, rather than the settings that are wrong.
-    pub fn may_pass(&self) -> bool {
-        self.may_pass
-    }
-}
 
 /// The two pools of one cluster. The connection is replaced when the cluster has shut it out.
 pub struct RadosPools {
@@ -83,11 +63,11 @@ impl RadosPools {
     /// Connects and opens the pools. Blocks, for ten seconds or the operations' timeout at most if nobody answers.
     ///
     /// # Errors
-    /// Names the monitors, the user, the keyring and what librados said.
+    /// Names the monitors, the user, the keyring and what librados said; see [`AttachError::may_pass`].
     pub fn connect(
         options: PoolSettings,
         metrics: Arc<RadosMetrics>,
-    ) -> Result<RadosPools, RadosError> {
+    ) -> Result<RadosPools, AttachError> {
         Ok(RadosPools {
             live: ArcSwap::from_pointee(Live::connect(&options, &metrics)?),
             options,
@@ -129,85 +109,6 @@ impl RadosPools {
 }
 
 impl Live {
-    fn connect(options: &PoolSettings, metrics: &Arc<RadosMetrics>) -> Result<Live, RadosError> {
-        let connected = Live::try_connect(options, metrics);
-        metrics.connected(connected.is_ok());
-        connected
-    }
-
-    fn try_connect(
-        options: &PoolSettings,
-        metrics: &Arc<RadosMetrics>,
-    ) -> Result<Live, RadosError> {
-        if !options.conf.is_file() {
-            return Err(RadosError::new(format!(
-                "ceph_conf {}: no such file",
-                options.conf.display()
-            )));
-        }
-        let seconds = options.op_timeout.as_secs().max(1).to_string();
-        let settings = [
-            ("client_mount_timeout", "10".to_owned()),
-            ("rados_mon_op_timeout", seconds.clone()),
-            ("rados_osd_op_timeout", seconds),
-            // The gateway bounds what is under way itself: librados must not block the thread that begins an operation.
-            ("objecter_inflight_ops", "65536".to_owned()),
-            ("objecter_inflight_op_bytes", (8u64 << 30).to_string()),
-            ("log_to_stderr", "false".to_owned()),
-        ];
-        let failed = |what: &str, handle: Option<&sys::Handle>, e: &io::Error| {
-            let setting = |key| {
-                handle
-                    .and_then(|h| h.setting(key).ok())
-                    .filter(|v| !v.is_empty())
-                    .unwrap_or_else(|| "not set".into())
-            };
-            let what = format!(
-                "Ceph: {what}: {}; monitors {} and keyring {} by {}, user {}",
-                explain(e),
-                setting("mon_host"),
-                setting("keyring"),
-                options.conf.display(),
-                options.user,
-            );
-            RadosError {
-                what,
-                may_pass: e.raw_os_error() == Some(libc::ETIMEDOUT),
-            }
-        };
-        let handle = sys::Handle::new(
-            &options.user,
-            &text_of(&options.conf)?,
-            &settings,
-            Arc::clone(metrics),
-        )
-        .map_err(|e| failed("cannot be set up", None, &e))?;
-        handle
-            .connect()
-            .map_err(|e| failed("cannot connect", Some(&handle), &e))?;
-        let handle = Arc::new(handle);
-        let open = |pool: &str, role| {
-            handle.context(pool, &options.namespace, role).map_err(|e| {
-                let what = format!("cannot open pool {pool:?}");
-                failed(&what, Some(&handle), &e)
-            })
-        };
-        let cache = match options.cache_pool.as_deref() {
-            Some(pool) => Some(open(pool, RadosPool::Cache)?),
-            None => None,
-        };
-        let data = open(&options.data_pool, RadosPool::Data)?;
-        let fsid = handle
-            .fsid()
-            .map_err(|e| failed("cannot ask for the cluster's id", Some(&handle), &e))?;
-        Ok(Live {
-            handle,
-            cache,
-            data,
-            fsid,
-        })
-    }
-
     fn context(&self, tier: Tier) -> Result<&sys::Context, PoolError> {
         match (tier, &self.cache) {
             (Tier::Backing, _) => Ok(&self.data),
@@ -217,17 +118,11 @@ impl Live {
     }
 }
 
-fn text_of(path: &Path) -> Result<String, RadosError> {
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| RadosError::new(format!("{}: not UTF-8", path.display())))
-}
-
 /// What a number from librados means to a person who sets a gateway up.
 fn explain(e: &io::Error) -> String {
     let hint = match e.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => "the key or its capabilities are not accepted",
-        Some(libc::ENOENT) => "not found (a pool, or the user's key)",
+        Some(libc::ENOENT) => "not found",
         Some(libc::ETIMEDOUT) => "no answer",
         Some(libc::ENOTSUP) => "no key for this user, or no common way to authenticate",
         _ => return e.to_string(),
@@ -382,11 +277,8 @@ impl Pools for RadosPools {
         self: Arc<Self>,
         root_id: &str,
         description: &str,
-    ) -> Result<Box<dyn std::any::Any + Send + Sync>, String> {
-        match Owner::take(self, root_id, description) {
-            Ok(owner) => Ok(Box::new(owner)),
-            Err(e) => Err(e.to_string()),
-        }
+    ) -> Result<Box<dyn std::any::Any + Send + Sync>, AttachError> {
+        Ok(Box::new(Owner::take(self, root_id, description)?))
     }
 
     fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError> {
@@ -456,19 +348,5 @@ mod tests {
         assert_eq!(space(10, "d"), want(0));
         assert_eq!(space(0, "absent"), None);
         assert_eq!(space_of(b"{", "d"), None);
-    }
-
-    #[test]
-    fn a_missing_configuration_file_is_named() {
-        let options = PoolSettings {
-            conf: "/nonexistent/ceph.conf".into(),
-            user: "client.tierdav".into(),
-            cache_pool: None,
-            data_pool: "d".into(),
-            namespace: "n".into(),
-            op_timeout: Duration::from_secs(1),
-        };
-        let error = RadosPools::connect(options, Arc::default()).err().unwrap();
-        assert!(error.to_string().contains("/nonexistent/ceph.conf"));
     }
 }

@@ -12,7 +12,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{INFO, Live, OWNER, RadosError, RadosPools, explain};
+use super::{INFO, Live, OWNER, RadosPools, explain};
+use crate::objects::pools::AttachError;
 
 const LOCK: &std::ffi::CStr = c"owner";
 /// How long a lock lives without being renewed.
@@ -47,7 +48,7 @@ impl Owner {
         pools: Arc<RadosPools>,
         root_id: &str,
         description: &str,
-    ) -> Result<Owner, RadosError> {
+    ) -> Result<Owner, AttachError> {
         let lock = Lock {
             root_id: root_id.to_owned(),
             cookie: format!("{root_id} {}", uuid::Uuid::new_v4()),
@@ -61,7 +62,7 @@ impl Owner {
         let thread = std::thread::Builder::new()
             .name("rados-owner".into())
             .spawn(move || lock.keep(&stopped))
-            .map_err(|e| RadosError::new(format!("cannot start a thread: {e}")))?;
+            .map_err(|e| AttachError::lasting(format!("cannot start a thread: {e}")))?;
         Ok(Owner {
             stop: Some(stop),
             thread: Some(thread),
@@ -79,12 +80,12 @@ impl Drop for Owner {
 }
 
 impl Lock {
-    fn failed(&self, what: &str, e: &io::Error) -> RadosError {
-        RadosError::new(format!("{}: {what}: {}", self.pools.name(), explain(e)))
+    fn failed(&self, what: &str, e: &io::Error) -> AttachError {
+        AttachError::passing(format!("{}: {what}: {}", self.pools.name(), explain(e)))
     }
 
     /// Writes the root's id into a new namespace; refuses one that is another root's.
-    fn bind(&self) -> Result<(), RadosError> {
+    fn bind(&self) -> Result<(), AttachError> {
         let live = self.pools.live.load();
         let wait = |w: super::sys::Wait| {
             w.blocking_recv()
@@ -92,7 +93,7 @@ impl Lock {
         };
         match wait(live.data.read(OWNER, 0, 0, INFO)) {
             Ok(reply) if reply.attr() == self.root_id.as_bytes() => Ok(()),
-            Ok(reply) => Err(RadosError::new(format!(
+            Ok(reply) => Err(AttachError::lasting(format!(
                 "{}: has the data of root {}, not of this root {}: give another ceph_namespace",
                 self.pools.name(),
                 String::from_utf8_lossy(reply.attr()),
@@ -114,7 +115,7 @@ impl Lock {
             .lock(OWNER, LOCK, &self.cookie, &self.description, seconds)
     }
 
-    fn take(&self) -> Result<(), RadosError> {
+    fn take(&self) -> Result<(), AttachError> {
         let live = self.pools.live.load_full();
         let began = Instant::now();
         loop {
@@ -135,7 +136,7 @@ impl Lock {
                 self.depose(&live, &client, &cookie, &address)
                     .map_err(|e| self.failed("a dead owner's lock cannot be ended", &e))?;
             } else if began.elapsed() > LEASE + RETRY {
-                return Err(RadosError::new(format!(
+                return Err(AttachError::lasting(format!(
                     "{}: owned by another gateway, {client} at {address}, which serves root {root}",
                     self.pools.name(),
                 )));

@@ -154,11 +154,16 @@ impl Handle {
             io::Error::new(e.kind(), why)
         })?;
         for (key, value) in options {
-            let (key, value) = (text(key)?, text(value)?);
-            // SAFETY: as above.
-            check(unsafe { c::rados_conf_set(handle.raw, key.as_ptr(), value.as_ptr()) })?;
+            handle.set(key, value)?;
         }
         Ok(handle)
+    }
+
+    /// Sets a setting. Before the handle is connected.
+    pub fn set(&self, key: &str, value: &str) -> io::Result<()> {
+        let (key, value) = (text(key)?, text(value)?);
+        // SAFETY: the handle is live (rule 1), the strings live across the call, which copies them.
+        check(unsafe { c::rados_conf_set(self.raw, key.as_ptr(), value.as_ptr()) }).map(|_| ())
     }
 
     /// A setting's value, as the configuration file and the defaults give it.

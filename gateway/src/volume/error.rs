@@ -4,6 +4,7 @@ use std::io;
 
 use super::path::{PathError, ResourcePath};
 use crate::objects::CacheError;
+use crate::objects::pools::AttachError;
 
 /// A failed namespace operation. Mapped to HTTP once, in `dav::status`.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,9 @@ pub enum VolumeError {
     /// The volume cannot be opened as configured.
     #[error("{0}")]
     Startup(String),
+    /// The pools cannot be taken into use.
+    #[error(transparent)]
+    Pools(#[from] AttachError),
     /// The object cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -116,6 +120,7 @@ impl VolumeError {
             VolumeError::Unavailable { .. } => true,
             VolumeError::Io { .. } => true,
             VolumeError::Cache(_) => true,
+            VolumeError::Pools(e) => e.may_pass(),
             VolumeError::NotFound { .. }
             | VolumeError::Conflict { .. }
             | VolumeError::Exists { .. }

@@ -24,6 +24,7 @@ use super::types::{Kind, VolumeOptions};
 use super::usage::{self, Usage};
 use super::{Durability, Inner, RECENT_FILES_MAX, locks, log, replay, sync};
 use crate::objects::ObjectCache;
+use crate::objects::pools::AttachError;
 
 /// How often the log is looked at.
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(15);
@@ -273,16 +274,14 @@ fn attach_pools(
     }
     let name = rustix::system::uname();
     let description = format!("{root} on {}", name.nodename().to_string_lossy());
-    let owner = std::sync::Arc::clone(pools)
-        .own(root_id, &description)
-        .map_err(fail)?;
+    let owner = std::sync::Arc::clone(pools).own(root_id, &description)?;
     if known.is_none() {
         let text = format!("tierdav 1\npools {here}\nobject_size {size}\n");
         write_small(&marker, &text)?;
     }
     cache
         .load_pools()
-        .map_err(|e| fail(format!("the cache pool cannot be read: {e}")))?;
+        .map_err(|e| AttachError::passing(format!("the cache pool cannot be read: {e}")))?;
     Ok(Some(owner))
 }
 

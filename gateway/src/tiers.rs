@@ -1,0 +1,280 @@
+//! Opens the tiers in the right order, recovers what a crash left, and closes them.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tiering::Tier;
+
+use crate::config::Config;
+use crate::metrics::{Gauge, Metrics};
+use crate::objects::pools::{AttachError, Pools};
+use crate::objects::{Backing, CacheOptions, IoContext, MigratorHandle, ObjectCache};
+use crate::recorder::{Recorder, RecorderConfig};
+use crate::volume::{Kind, ResourcePath, Volume, VolumeError, VolumeOptions};
+
+/// A cache tier of at most this, unless the configuration says otherwise.
+const AUTO_CAPACITY_MAX: u64 = 64 << 30;
+
+/// The opened tiers.
+pub struct Tiers {
+    /// The namespace.
+    pub volume: Arc<Volume>,
+    /// The object cache.
+    pub cache: Arc<ObjectCache>,
+    /// The trace.
+    pub recorder: Recorder,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// Moves objects until it is stopped; none offline.
+    pub migrator: Option<MigratorHandle>,
+}
+
+fn capacity(config: &Config, cache_dir: &Path) -> anyhow::Result<u64> {
+    if let Some(bytes) = config.cache_capacity {
+        return Ok(bytes);
+    }
+    let fs = rustix::fs::statvfs(cache_dir)
+        .with_context(|| format!("cannot measure {}", cache_dir.display()))?;
+    Ok((fs.f_bavail.saturating_mul(fs.f_frsize) / 2).min(AUTO_CAPACITY_MAX))
+}
+
+async fn pool_capacity(config: &Config, pools: Arc<dyn Pools>) -> anyhow::Result<u64> {
+    if !pools.has_cache() {
+        return Ok(0);
+    }
+    if let Some(bytes) = config.cache_capacity {
+        return Ok(bytes);
+    }
+    let space = tokio::task::spawn_blocking(move || pools.space(Tier::Cache)).await?;
+    let space = space
+        .map_err(|e| AttachError::passing(format!("the cache pool cannot be measured: {e}")))?;
+    // Ceph stops all writes to an OSD that is nearly full: leave it room.
+    Ok((space.used + space.available) / 10 * 8)
+}
+
+/// Size and free bytes of the file systems under the tiers.
+fn register_volumes(metrics: &Metrics, config: &Config) {
+    let of = |path: &Path, bytes: fn(&rustix::fs::StatVfs) -> u64| {
+        let path = path.to_path_buf();
+        move || rustix::fs::statvfs(&path).map_or(f64::NAN, |fs| bytes(&fs) as f64)
+    };
+    let size = |fs: &rustix::fs::StatVfs| fs.f_blocks.saturating_mul(fs.f_frsize);
+    let available = |fs: &rustix::fs::StatVfs| fs.f_bavail.saturating_mul(fs.f_frsize);
+    metrics.gauge(Gauge::RootSizeBytes, of(&config.root, size));
+    metrics.gauge(Gauge::RootAvailableBytes, of(&config.root, available));
+    if let Some(dir) = &config.cache_dir {
+        metrics.gauge(Gauge::CacheSizeBytes, of(dir, size));
+        metrics.gauge(Gauge::CacheAvailableBytes, of(dir, available));
+    }
+}
+
+/// Refuses a cache whose objects were cut at another size: their place in the files would be wrong.
+fn keep_object_size(dir: &Path, object_size: u32) -> anyhow::Result<()> {
+    let file = dir.join("object_size");
+    let at = || format!("cannot use {}", file.display());
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim() == object_size.to_string() => return Ok(()),
+        Ok(text) => {
+            let shards = std::fs::read_dir(dir.join("objects"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let used = shards
+                .flat_map(|s| std::fs::read_dir(s.path()).into_iter().flatten())
+                .next()
+                .is_some();
+            anyhow::ensure!(
+                !used,
+                "object_size = {object_size}, but the cache in {} holds objects of {} bytes: \
+                 set object_size to that, or drain the cache with that size first",
+                dir.display(),
+                text.trim()
+            );
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(at),
+    }
+    let temporary = dir.join("object_size.tmp");
+    let write = || {
+        let mut out = std::fs::File::create(&temporary)?;
+        writeln!(out, "{object_size}")?;
+        out.sync_all()?;
+        std::fs::rename(&temporary, &file)?;
+        std::fs::File::open(dir)?.sync_all()
+    };
+    write().with_context(at)
+}
+
+/// Opens every file once, so that the volume knows the paths of all versions: what an offline scrub compares with.
+///
+/// # Errors
+/// When the tree cannot be read.
+pub async fn learn_paths(volume: &Volume) -> Result<u64, VolumeError> {
+    let mut files = 0;
+    let mut queue = vec![ResourcePath::root()];
+    while let Some(collection) = queue.pop() {
+        for (name, meta) in volume.list(&collection).await? {
+            let Ok(path) = collection.join(&name) else {
+                continue;
+            };
+            if meta.kind == Kind::Collection {
+                queue.push(path);
+            } else {
+                files += 1;
+                drop(volume.open_read(&path, IoContext::default()).await?);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Opens root and cache and recovers what a crash left, for a command that does not serve.
+///
+/// # Errors
+/// What cannot be opened, and what to do.
+pub async fn open(config: &Config) -> anyhow::Result<Tiers> {
+    Opening::prepare(config, Arc::new(Metrics::new()), false)?
+        .tiers()
+        .await
+}
+
+/// What there is before the tiers are open.
+pub struct Opening<'a> {
+    config: &'a Config,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// The trace.
+    pub recorder: Recorder,
+    online: bool,
+}
+
+impl Opening<'_> {
+    /// Makes the directories. `online` also records a trace, and lets the tiers move objects.
+    ///
+    /// # Errors
+    /// What cannot be made or written.
+    pub fn prepare(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        online: bool,
+    ) -> anyhow::Result<Opening<'_>> {
+        let make = |dir: &Path, key: &str| {
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("{key} = {}: cannot make the directory", dir.display()))
+        };
+        make(&config.root, "root")?;
+        if let Some(dir) = &config.cache_dir {
+            make(dir, "cache_dir")?;
+            keep_object_size(dir, config.object_size)?;
+        }
+        let recorder = if online && config.trace {
+            let dir = match &config.cache_dir {
+                Some(dir) => dir.join("trace"),
+                None => config.root.join(".tierdav").join("trace"),
+            };
+            make(&dir, "trace directory")?;
+            let mut settings = RecorderConfig::new(dir);
+            settings.segment_bytes = config.trace_segment_size;
+            settings.segment_age = config.trace_segment_age;
+            settings.retention_bytes = config.trace_retention;
+            Recorder::start(settings).context("cannot record the trace")?
+        } else {
+            Recorder::disabled()
+        };
+        recorder.register(&metrics);
+        register_volumes(&metrics, config);
+        Ok(Opening {
+            config,
+            metrics,
+            recorder,
+            online,
+        })
+    }
+
+    /// Opens root and cache and recovers what a crash left. After an error that [`may_pass`] it can be tried again.
+    ///
+    /// # Errors
+    /// What cannot be opened, and what to do.
+    pub async fn tiers(&self) -> anyhow::Result<Tiers> {
+        let config = self.config;
+        let pools = crate::pools::open(config, &self.metrics).await?;
+        let options = CacheOptions {
+            cache_dir: config.cache_dir.clone(),
+            pools: pools.clone(),
+            object_bytes: config.object_size,
+            capacity_bytes: match (&config.cache_dir, pools) {
+                (Some(dir), _) => capacity(config, dir)?,
+                (None, Some(pools)) => pool_capacity(config, pools).await?,
+                (None, None) => 0,
+            },
+            high_watermark: config.high_watermark,
+            low_watermark: config.low_watermark,
+            max_dirty_age: config.max_dirty_age,
+            write_policy: config.write_policy,
+            policy: config.policy.clone(),
+            migrate_bytes_per_s: config.migrate_bandwidth,
+            migrate_ops_per_s: config.migrate_ops,
+            migrate_in_flight: config.migrate_in_flight,
+            durability: config.durability,
+        };
+        let (recorder, metrics) = (self.recorder.clone(), Arc::clone(&self.metrics));
+        let cache =
+            tokio::task::spawn_blocking(move || ObjectCache::open(options, recorder, metrics))
+                .await?;
+        let cache = cache.context("cannot open the cache tier")?;
+        let volume = Volume::open(VolumeOptions {
+            root: config.root.clone(),
+            cache: Arc::clone(&cache),
+            log_dir: config.cache_dir.as_ref().map(|d| d.join("log")),
+            durability: config.durability,
+            symlinks: config.symlinks,
+            quota_bytes: config.quota,
+        })
+        .await?;
+        let backing = Arc::clone(&volume) as Arc<dyn Backing>;
+        let migrator = if self.online {
+            Some(cache.start_migrator(backing))
+        } else {
+            cache.attach_backing(backing);
+            None
+        };
+        Ok(Tiers {
+            volume,
+            cache,
+            recorder: self.recorder.clone(),
+            metrics: Arc::clone(&self.metrics),
+            migrator,
+        })
+    }
+}
+
+/// Whether it is the cluster that does not answer, or lacks something yet, rather than the settings that are wrong.
+pub fn may_pass(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| {
+        let attach = e.downcast_ref::<AttachError>();
+        let volume = e.downcast_ref::<VolumeError>();
+        attach.is_some_and(AttachError::may_pass)
+            || volume.is_some_and(|e| matches!(e, VolumeError::Pools(attach) if attach.may_pass()))
+    })
+}
+
+impl Tiers {
+    /// Stops moving, makes a checkpoint and seals the trace.
+    ///
+    /// # Errors
+    /// When the checkpoint fails; what was acknowledged is still in the log.
+    pub async fn close(self) -> anyhow::Result<()> {
+        if let Some(migrator) = self.migrator {
+            migrator.stop().await;
+        }
+        self.volume
+            .shutdown()
+            .await
+            .context("the last checkpoint failed; the next start recovers from the log")?;
+        let recorder = self.recorder.clone();
+        tokio::task::spawn_blocking(move || recorder.finish()).await?;
+        Ok(())
+    }
+}
