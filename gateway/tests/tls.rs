@@ -13,7 +13,9 @@ use bytes::Bytes;
 use common::{Gateway, eventually};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
@@ -31,6 +33,13 @@ fn issue(ca: &Issuer, name: &str) -> (rcgen::Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["localhost".to_string()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
+    (params.signed_by(&key, ca).unwrap(), key)
+}
+
+fn issue_without_common_name(ca: &Issuer, name: &str) -> (rcgen::Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_string()]).unwrap();
+    params.distinguished_name = DistinguishedName::new();
     (params.signed_by(&key, ca).unwrap(), key)
 }
 
@@ -198,9 +207,16 @@ fn a_certificate_names_a_user_with_its_rights_and_others_need_passwords() {
     );
     let reply = ask(&mut connect(gateway.address, &known), "DELETE /f").unwrap();
     assert!(reply.starts_with("HTTP/1.1 403"), "{reply}");
-    let unknown = client(&ca, &[], None);
-    let reply = ask(&mut connect(gateway.address, &unknown), "GET /pi/f").unwrap();
-    assert!(reply.starts_with("HTTP/1.1 401"), "{reply}");
+    // Named by an alternative name alone.
+    let named = client(&ca, &[], Some(&issue_without_common_name(&ca, "mo")));
+    let reply = ask(&mut connect(gateway.address, &named), "GET /pi/f").unwrap();
+    assert!(reply.ends_with("its own"), "{reply}");
+    // No certificate, or one of the same CA that names nobody.
+    for who in [None, Some(issue(&ca, "pi-8"))] {
+        let unknown = client(&ca, &[], who.as_ref());
+        let reply = ask(&mut connect(gateway.address, &unknown), "GET /pi/f").unwrap();
+        assert!(reply.starts_with("HTTP/1.1 401"), "{reply}");
+    }
 }
 
 #[test]

@@ -108,11 +108,21 @@ impl Users {
         self.file.is_some()
     }
 
-    /// The user that a client certificate names: with the root and rights of its line, if it has one.
-    pub fn by_certificate(&self, name: &str) -> Arc<User> {
+    /// The user that a client certificate names. With a file of users: the one on that line, with its root and
+    /// rights, and nobody without a line. Without a file, every name is a user with all rights.
+    pub fn by_certificate(&self, name: &str) -> Option<Arc<User>> {
+        if self.file.is_none() {
+            return Some(Arc::new(file::plain_user(name)));
+        }
         let entries = Arc::clone(&self.state.lock().entries);
         let entry = entries.iter().find(|e| e.user.name == name);
-        entry.map_or_else(|| Arc::new(file::plain_user(name)), |e| Arc::clone(&e.user))
+        if entry.is_none() {
+            tracing::warn!(
+                name,
+                "a client certificate names nobody in users_file: a password is asked for"
+            );
+        }
+        entry.map(|e| Arc::clone(&e.user))
     }
 
     /// Reads the file again. A file that makes no sense leaves the users as they were and is logged.

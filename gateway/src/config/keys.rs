@@ -144,7 +144,7 @@ const PLAIN: &[Key] = &[
         "tls_client_ca",
         "",
         "a PEM file",
-        "clients with a certificate of this CA need no password; its common name is the user",
+        "clients with a certificate of this CA need no password; its common name (or first alternative name) is the user, who must be in users_file if there is one",
     ),
     key(
         "public_base_url",

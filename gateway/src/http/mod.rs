@@ -158,7 +158,7 @@ impl Front {
             Some(tls) => {
                 match tokio::time::timeout(self.limits.header_timeout, tls.accept(stream)).await {
                     Ok(Ok((stream, name))) => {
-                        let user = name.map(|n| self.users.by_certificate(&n));
+                        let user = name.and_then(|n| self.users.by_certificate(&n));
                         self.requests(stream, peer, user, activity, watcher).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),

@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_parser::prelude::GeneralName;
 
 use crate::config::TlsFiles;
 
@@ -73,7 +74,8 @@ impl Tls {
         self.not_after.load(Ordering::Relaxed)
     }
 
-    /// Shakes hands; the name is the client certificate's common name.
+    /// Shakes hands; the name is the client certificate's common name, or without one its
+    /// first alternative name (email address, DNS name or URI).
     ///
     /// # Errors
     /// What went wrong in the handshake.
@@ -89,15 +91,25 @@ impl Tls {
             .1
             .peer_certificates()
             .and_then(|c| c.first())
-            .and_then(common_name);
+            .and_then(name_in);
         Ok((stream, name))
     }
 }
 
-fn common_name(cert: &CertificateDer<'_>) -> Option<String> {
+fn name_in(cert: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(cert).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(name.to_string())
+    let common = parsed.subject().iter_common_name().next();
+    if let Some(name) = common.and_then(|n| n.as_str().ok()) {
+        return Some(name.to_owned());
+    }
+    let alternative = parsed.subject_alternative_name().ok()??;
+    let mut names = alternative.value.general_names.iter();
+    names.find_map(|name| match name {
+        GeneralName::RFC822Name(name) | GeneralName::DNSName(name) | GeneralName::URI(name) => {
+            Some((*name).to_owned())
+        }
+        _ => None,
+    })
 }
 
 fn chain(
