@@ -8,6 +8,8 @@
     missing_docs
 )]
 
+pub mod storm;
+
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -55,6 +57,10 @@ impl Gateway {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
         self.restart();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGTERM; returns the exit code.

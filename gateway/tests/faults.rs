@@ -1,0 +1,163 @@
+//! System calls of a running gateway that fail, by strace's fault injection: what fails is refused as the server's trouble
+//! (5xx), nothing acknowledged is lost, nothing wrong is served, and service goes on when the trouble ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::storm::Storm;
+use common::{Gateway, Random, eventually};
+
+/// What fails, and how. `pwrite64` and the like are of files only: the sockets and the runtime use other calls.
+const FAULTS: [(&str, &str); 16] = [
+    ("fdatasync,fsync", "EIO"),
+    ("syncfs", "EIO"),
+    ("pwrite64,pwritev,pwritev2", "ENOSPC"),
+    ("pwrite64,pwritev,pwritev2", "EIO"),
+    ("pread64,preadv,preadv2", "EIO"),
+    ("openat,openat2", "EMFILE"),
+    ("openat,openat2", "EIO"),
+    ("linkat", "EIO"),
+    ("renameat,renameat2,rename", "EIO"),
+    ("unlinkat,unlink", "EIO"),
+    ("mkdirat,mkdir", "ENOSPC"),
+    ("setxattr,fsetxattr", "ENOSPC"),
+    ("getxattr,fgetxattr", "EIO"),
+    ("ftruncate,fallocate", "ENOSPC"),
+    ("statx,newfstatat,fstat", "EIO"),
+    ("getdents64", "EIO"),
+];
+
+/// strace that makes every so-manieth of these calls fail, until it is dropped.
+struct Fault {
+    strace: Child,
+    seen: std::path::PathBuf,
+}
+
+impl Fault {
+    fn inject(gateway: &Gateway, calls: &str, error: &str, every: u64) -> Fault {
+        let seen = gateway.root().with_file_name("strace");
+        let mut strace = Command::new("strace")
+            .args(["-f", "-p", &gateway.pid().to_string(), "-o"])
+            .arg(&seen)
+            .args(["-e", &format!("trace={calls}")])
+            .args([
+                "-e",
+                &format!("inject={calls}:error={error}:when=2+{every}"),
+            ])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("strace");
+        let mut line = String::new();
+        let mut said = BufReader::new(strace.stderr.take().expect("stderr"));
+        said.read_line(&mut line).expect("strace's first line");
+        assert!(line.contains("attached"), "strace: {line}");
+        // What it says of new threads is read, so that it never waits for us.
+        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        Fault { strace, seen }
+    }
+
+    /// Ends it; returns how many calls it made fail.
+    fn end(self) -> usize {
+        let seen = self.seen.clone();
+        drop(self);
+        let seen = std::fs::read_to_string(seen).expect("strace's output");
+        seen.matches("(INJECTED)").count()
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.strace);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let _ = self.strace.wait();
+    }
+}
+
+fn trouble(flags: &[&str]) {
+    let mut random = Random::from_env();
+    let mut gateway = Gateway::start(flags);
+    let mut storms: Vec<Storm> = (0..3)
+        .map(|id| Storm::new(id, random.next(), true))
+        .collect();
+    for id in 0..3 {
+        let made = gateway.request("MKCOL", &format!("/c{id}"), &[], b"");
+        assert_eq!(made.status, 201);
+    }
+    let (mut injected, mut refused) = (0, 0);
+    for (calls, error) in FAULTS {
+        let (address, stop) = (gateway.address, AtomicBool::new(false));
+        let every = 3 + random.below(20);
+        let done = std::thread::scope(|scope| {
+            let running: Vec<_> = storms
+                .iter_mut()
+                .map(|s| {
+                    let stop = &stop;
+                    scope
+                        .spawn(move || (s.run_until(address, stop), std::mem::take(&mut s.refused)))
+                })
+                .collect();
+            let fault = Fault::inject(&gateway, calls, error, every);
+            // The time under the fault is the experiment.
+            std::thread::sleep(Duration::from_millis(1200));
+            injected += fault.end();
+            stop.store(true, Ordering::Relaxed);
+            let ends = running.into_iter().map(|r| r.join().expect("a storm"));
+            ends.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+        });
+        println!(
+            "{error} of {calls}, one in {every}: {} done, {} refused; {injected} failures so far",
+            done.0, done.1
+        );
+        refused += done.1;
+        eventually("service goes on", || {
+            gateway.put("/after", b"x").status < 300
+        });
+        gateway.kill_and_restart();
+        for storm in &mut storms {
+            storm.verify(&gateway);
+        }
+    }
+    assert!(
+        injected > 100 && refused > 20,
+        "{injected} calls failed, {refused} requests"
+    );
+    assert_eq!(gateway.terminate(), Some(0));
+    let scrub = gateway.command("scrub", flags);
+    assert!(scrub.status.success(), "scrub: {scrub:?}");
+}
+
+/// Small objects and a short age, so that flushes, promotions and evictions meet the faults, too.
+const MOVING: [&str; 8] = [
+    "--object-size",
+    "64KiB",
+    "--cache-capacity",
+    "16MiB",
+    "--max-dirty-age",
+    "300ms",
+    "--policy",
+    "lru",
+];
+
+#[test]
+fn failing_system_calls_cost_no_acknowledged_byte_with_a_cache_tier() {
+    trouble(&MOVING);
+}
+
+#[test]
+fn failing_system_calls_cost_no_acknowledged_byte_without_a_cache_tier() {
+    trouble(&["--cache-dir", "none"]);
+}
+
+#[cfg(feature = "rados")]
+#[test]
+fn failing_system_calls_cost_no_acknowledged_byte_over_pools() {
+    let pools = common::pool_flags();
+    let mut flags: Vec<&str> = pools.iter().map(String::as_str).collect();
+    flags.extend(MOVING);
+    trouble(&flags);
+}
