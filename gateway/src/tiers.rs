@@ -218,6 +218,7 @@ impl Opening<'_> {
             migrate_ops_per_s: config.migrate_ops,
             migrate_in_flight: config.migrate_in_flight,
             durability: config.durability,
+            in_place: config.in_place,
         };
         let (recorder, metrics) = (self.recorder.clone(), Arc::clone(&self.metrics));
         let cache =

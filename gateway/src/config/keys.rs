@@ -236,6 +236,12 @@ const PLAIN: &[Key] = &[
         ON_OFF,
         "answer PROPFIND with Depth: infinity",
     ),
+    key(
+        "in_place",
+        "true",
+        ON_OFF,
+        "answer what is in memory without handing over to another thread; false looks for faults, and is slower",
+    ),
     key("trace", "true", ON_OFF, "record the trace"),
     key(
         "trace_segment_size",

@@ -230,6 +230,8 @@ pub struct Config {
     pub symlinks: Symlinks,
     pub quota: Option<u64>,
     pub allow_infinite_depth: bool,
+    /// Whether requests are answered from memory on the thread that has them.
+    pub in_place: bool,
     pub trace: bool,
     pub trace_segment_size: u64,
     pub trace_segment_age: Duration,
@@ -433,6 +435,7 @@ impl Config {
         });
         let quota = c.get("quota", optional(units::size));
         let allow_infinite_depth = c.get("allow_infinite_depth", flag);
+        let in_place = c.get("in_place", flag);
         let trace = c.get("trace", flag);
         let trace_segment_size = c.get("trace_segment_size", |t| {
             within(units::size(t)?, 64 << 10, 1 << 40)
@@ -562,6 +565,7 @@ impl Config {
             symlinks: symlinks?,
             quota: quota?,
             allow_infinite_depth: allow_infinite_depth?,
+            in_place: in_place?,
             trace: trace?,
             trace_segment_size: trace_segment_size?,
             trace_segment_age: trace_segment_age?,

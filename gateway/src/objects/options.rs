@@ -40,6 +40,8 @@ pub struct CacheOptions {
     pub migrate_in_flight: usize,
     /// Whether `finish` leaves bytes on stable storage.
     pub durability: Durability,
+    /// Whether what the kernel has in memory is read on whatever thread asks, rather than on one that may wait.
+    pub in_place: bool,
 }
 
 impl CacheOptions {
@@ -59,6 +61,7 @@ impl CacheOptions {
             migrate_ops_per_s: 0,
             migrate_in_flight: 4,
             durability: Durability::Commit,
+            in_place: true,
         }
     }
 }

@@ -158,7 +158,9 @@ impl ContentReader {
             return shared.read_ahead(ahead, offset, max_len).await;
         }
         let _foreground = self.shared.cache.foreground();
-        if let Some(read) = shared.read_chunk_now(offset, max_len) {
+        if shared.cache.opts.in_place
+            && let Some(read) = shared.read_chunk_now(offset, max_len)
+        {
             return Ok(read);
         }
         blocking(move || shared.read_chunk(offset, max_len)).await

@@ -42,7 +42,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     let pair = Markers::read(root, cache_dir)?;
     pair.check(root, cache_dir)?;
 
-    let tree = Tree::open(root, options.symlinks)
+    let tree = Tree::open(root, options.symlinks, options.cache.options().in_place)
         .map_err(|e| fail(format!("root {}: cannot be opened: {e}", root.display())))?;
     let owner = take_ownership(&tree, root)?;
     match rustix::fs::fsetxattr(

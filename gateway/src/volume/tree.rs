@@ -61,6 +61,8 @@ pub(crate) struct Tree {
     pub open_files: OpenFiles,
     /// What attributes said.
     records: Records,
+    /// Whether it is asked.
+    remembers: bool,
     /// `.tierdav`.
     pub hidden: OwnedFd,
     /// `.tierdav/tmp`: prepared and discarded things.
@@ -93,7 +95,9 @@ pub(crate) fn id_name(id: tiering::FileId) -> String {
 
 impl Tree {
     /// Opens `root`, makes the hidden directories.
-    pub fn open(root: &Path, symlinks: Symlinks) -> io::Result<Tree> {
+    ///
+    /// `in_place`: whether what the kernel or the tree remembers may be used.
+    pub fn open(root: &Path, symlinks: Symlinks, in_place: bool) -> io::Result<Tree> {
         let root = rustix::fs::open(root, DIR, Mode::empty())?;
         let sub = |dir: &OwnedFd, name: &str| -> io::Result<OwnedFd> {
             match rustix::fs::mkdirat(dir, name, Mode::from(0o700)) {
@@ -113,7 +117,8 @@ impl Tree {
         let kind = rustix::fs::fstatfs(&root)?.f_type;
         Ok(Tree {
             journals_inodes: JOURNALS_INODES.contains(&(kind as u32)),
-            in_memory: LOCAL.contains(&(kind as u32)),
+            in_memory: in_place && LOCAL.contains(&(kind as u32)),
+            remembers: in_place,
             open_files: OpenFiles::default(),
             records: Records::default(),
             root,
@@ -272,6 +277,9 @@ impl Tree {
 
     /// What a file or directory in this state is, if that is known.
     fn known(&self, stat: &Stat) -> Option<Entry> {
+        if !self.remembers {
+            return None;
+        }
         let known = self.records.get(&Stamp::of(stat))?;
         let mut entry = entry_of(known.record, stat);
         if let Entry::Found(found) = &mut entry {
