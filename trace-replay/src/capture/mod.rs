@@ -1,12 +1,15 @@
 //! `trace-replay capture`: a trace of what happens now, by strace or by a proxy.
 
+mod end;
+mod proxy;
+mod record;
 mod strace;
 
 use crate::convert::{Output, Summary, describe};
 use crate::read::{ReadError, Reader, Unusable};
 use crate::trace::{Entry, Level};
 use crate::write;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +21,9 @@ pub const EXAMPLES: &str = "Examples:
   only beneath one directory, at most a minute:
     trace-replay capture -o /tmp/sh.csv --within /tmp --duration 60 -- sh -c 'echo a > /tmp/a; cat /tmp/a; rm /tmp/a'
   a process that runs, until Ctrl-C:
-    trace-replay capture -o es.csv --pid 1234 --within /var/lib/elasticsearch";
+    trace-replay capture -o es.csv --pid 1234 --within /var/lib/elasticsearch
+  WebDAV requests to any server, here while one command runs:
+    trace-replay capture -o /tmp/dav.csv --proxy 127.0.0.1:0=http://127.0.0.1:4918 -- sleep 0.1";
 
 /// Arguments of `trace-replay capture`.
 #[derive(clap::Args)]
@@ -32,13 +37,18 @@ pub struct Args {
     /// A process to watch with all its threads, until it ends or Ctrl-C. May be repeated.
     #[arg(long, value_name = "PID", conflicts_with = "command")]
     pid: Vec<u32>,
+    /// Passes WebDAV requests on from LISTEN (host:port) to TARGET (http://host:port), and records those.
+    ///
+    /// Ends with Ctrl-C, or with the command if there is one.
+    #[arg(long, value_name = "LISTEN=TARGET", conflicts_with_all = ["pid", "within"])]
+    proxy: Option<proxy::Route>,
     /// Keeps operations beneath this directory only. May be repeated.
     #[arg(long, value_name = "DIR")]
     within: Vec<PathBuf>,
     /// Ends after this many seconds; a command is then sent SIGTERM.
     #[arg(long, value_name = "SECONDS", value_parser = crate::cli::seconds)]
     duration: Option<Duration>,
-    /// The command to run and watch, with all processes it starts.
+    /// The command to run and watch, with all processes it starts. With --proxy: to run beside it.
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
@@ -60,8 +70,10 @@ const OUTSIDE: &str = "outside --within";
 /// # Errors
 /// When strace cannot be run, or the trace cannot be written.
 pub fn capture(args: &Args) -> anyhow::Result<Captured> {
-    if args.pid.is_empty() && args.command.is_empty() {
-        bail!("nothing to capture: name a process with --pid, or a command after --");
+    if args.pid.is_empty() && args.command.is_empty() && args.proxy.is_none() {
+        bail!(
+            "nothing to capture: name a process with --pid, a server with --proxy, or a command after --"
+        );
     }
     let within = args
         .within
@@ -69,6 +81,11 @@ pub fn capture(args: &Args) -> anyhow::Result<Captured> {
         .map(|dir| root(dir))
         .collect::<Result<Vec<_>, _>>()?;
     let output = Output::create(&args.output, args.to)?;
+    if let Some(route) = &args.proxy {
+        let (summary, status) = through(route, args, &output)?;
+        output.commit()?;
+        return Ok(Captured { summary, status });
+    }
     let mut left_out = (0, String::new());
     let (mut summary, status) = strace::watch(args, |reader| {
         let mut within = Within {
@@ -86,6 +103,43 @@ pub fn capture(args: &Args) -> anyhow::Result<Captured> {
     }
     output.commit()?;
     Ok(Captured { summary, status })
+}
+
+/// Records what passes a proxy; the command runs beside it.
+fn through(route: &proxy::Route, args: &Args, output: &Output) -> anyhow::Result<(Summary, u8)> {
+    let listener = route.bind()?;
+    let (recorder, mut reader) = record::recorder();
+    let (route, duration) = (route.clone(), args.duration);
+    let command = args.command.split_first().map(|(name, rest)| {
+        let mut command = tokio::process::Command::new(name);
+        command.args(rest);
+        command
+    });
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let child = match command {
+                Some(mut command) => {
+                    let spawned = command.spawn();
+                    Some(spawned.with_context(|| format!("{:?}", command.as_std().get_program()))?)
+                }
+                None => None,
+            };
+            route
+                .serve(listener, recorder, end::wait(child, duration))
+                .await
+        })
+    });
+    let summary = output.fill(&mut reader);
+    // Requests that come after a failed write are passed on all the same.
+    drop(reader);
+    let status = match server.join() {
+        Ok(status) => status?,
+        Err(_) => bail!("the thread of the proxy ended early"),
+    };
+    Ok((summary?, status))
 }
 
 /// The directory as the trace names it.

@@ -1,18 +1,14 @@
 //! strace beside us: its log comes through a pipe, and is converted while it is written.
 
 use super::Args;
+use super::end::{self, Cause};
 use crate::convert::Summary;
 use crate::read::{self, Reader};
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process};
 use std::io::{PipeReader, PipeWriter, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
-use std::time::Duration;
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::process::Command;
 
 /// Room for what strace writes while we write: it stops the watched program when the pipe is full.
 const PIPE_BYTES: usize = 1 << 20;
@@ -41,7 +37,8 @@ pub fn watch(
                 .spawn()
                 .context("strace cannot be run; install it (package strace)")?;
             // While this end is open the log has no end, even before strace opens it.
-            let status = supervise(child, attached, duration).await;
+            let id = child.id();
+            let status = end::supervise(child, duration, |cause| ask(id, attached, cause)).await;
             drop(log_in);
             status
         })
@@ -58,9 +55,8 @@ pub fn watch(
     if !status.success() && summary.written == 0 && summary.unusable.lines == 0 {
         anyhow::bail!("strace recorded nothing and ended with {status}; its message is above");
     }
-    let code = status.code().or(status.signal().map(|s| 128 + s));
-    let code = code.and_then(|c| u8::try_from(c).ok()).unwrap_or(1);
-    Ok((summary, if attached { 0 } else { code }))
+    let code = if attached { 0 } else { end::code(status) };
+    Ok((summary, code))
 }
 
 fn command(args: &Args, log: &PipeWriter) -> Command {
@@ -84,50 +80,16 @@ fn command(args: &Args, log: &PipeWriter) -> Command {
     command
 }
 
-async fn supervise(
-    mut child: Child,
-    attached: bool,
-    duration: Option<Duration>,
-) -> anyhow::Result<ExitStatus> {
-    let mut interrupts = signal(SignalKind::interrupt())?;
-    let mut terminations = signal(SignalKind::terminate())?;
-    let over = async {
-        match duration {
-            Some(duration) => tokio::time::sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(over);
-    let mut asked = false;
-    loop {
-        tokio::select! {
-            status = child.wait() => return Ok(status?),
-            // Ctrl-C reaches a command by itself; its end is waited for.
-            _ = interrupts.recv() => if attached { end(&child, attached) },
-            _ = terminations.recv() => end(&child, attached),
-            () = &mut over, if !asked => { asked = true; end(&child, attached) }
-        }
-    }
-}
-
 /// Asks strace to let go of what it is attached to, or the command to end.
-fn end(child: &Child, attached: bool) {
-    let Some(strace) = child.id() else { return };
-    let pids = if attached {
-        vec![strace]
-    } else {
+fn ask(strace: Option<u32>, attached: bool, cause: Cause) {
+    let Some(strace) = strace else { return };
+    if attached {
+        end::terminate(strace);
+    } else if cause == Cause::Term {
         let children = format!("/proc/{strace}/task/{strace}/children");
         let children = std::fs::read_to_string(children).unwrap_or_default();
-        children
-            .split_whitespace()
-            .filter_map(|p| p.parse().ok())
-            .collect()
-    };
-    for pid in pids {
-        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-            // Gone already is what was wanted.
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        let pids = children.split_whitespace().filter_map(|p| p.parse().ok());
+        pids.for_each(end::terminate);
     }
 }
 

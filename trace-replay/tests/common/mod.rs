@@ -1,0 +1,72 @@
+//! The real gateway beside a test, in a process of its own: this test program once more.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use gateway::config::{Config, Raw};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Set for the process that serves: the settings file.
+const CONFIG: &str = "TRACE_REPLAY_TEST_GATEWAY";
+
+/// A running gateway. Dropping it kills it.
+pub struct Gateway {
+    pub dir: tempfile::TempDir,
+    /// `http://127.0.0.1:PORT/`.
+    pub url: String,
+    child: Child,
+}
+
+impl Gateway {
+    /// With a cache tier, on a free port. The test program must have a test `gateway_process` that calls [`serve`].
+    pub fn start() -> Gateway {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        let text = format!(
+            "root = \"{0}/root\"\ncache_dir = \"{0}/cache\"\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n",
+            dir.path().display()
+        );
+        std::fs::create_dir(dir.path().join("root")).unwrap();
+        std::fs::write(&file, text).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "gateway_process", "--nocapture"])
+            .env(CONFIG, &file)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let url = lines
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once(" on http://")?.1.to_string()))
+            .expect("the gateway says where it serves");
+        let url = format!("http://{url}");
+        Gateway { dir, url, child }
+    }
+
+    /// Without the last slash.
+    pub fn base(&self) -> &str {
+        self.url.trim_end_matches('/')
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Serves in the process that [`Gateway::start`] makes; returns at once in any other.
+pub fn serve() {
+    let Some(file) = std::env::var_os(CONFIG) else {
+        return;
+    };
+    let mut raw = Raw::default();
+    raw.read_file(Path::new(&file));
+    let config = Config::check(&raw).unwrap();
+    tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(gateway::serve::serve(config))
+        .unwrap();
+}
