@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{KEYS, Raw, Source};
+use crate::top::Top;
 use crate::transfer::Direction;
 
 /// What the user asked for.
@@ -23,6 +25,8 @@ pub enum Request {
         /// As JSON.
         json: bool,
     },
+    /// Watch a running server.
+    Top(Top),
     /// Flush everything: of a running server, or offline.
     Drain {
         /// The running server's admin address, if it was given.
@@ -135,6 +139,12 @@ fn rate(text: &str) -> Result<u64, String> {
     crate::config::size(text).ok_or_else(|| "must be a size, such as 50MiB".to_owned())
 }
 
+fn interval(text: &str) -> Result<Duration, String> {
+    crate::config::duration(text)
+        .filter(|d| (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(d))
+        .ok_or_else(|| "must be a time from 100ms to 1h, such as 2s".to_owned())
+}
+
 fn command() -> Command {
     Command::new("tierdav")
         .version(env!("CARGO_PKG_VERSION"))
@@ -149,7 +159,8 @@ fn command() -> Command {
             "Examples:\n  \
              tierdav serve --root /srv/share --cache-dir /ssd/tierdav\n  \
              TIERDAV_DURABILITY=relaxed tierdav check-config --config /etc/tierdav.toml\n  \
-             tierdav status --json\n\n\
+             tierdav status --json\n  \
+             tierdav top\n\n\
              Exit status: 0 done; 1 failed, with the reason on standard error; 2 wrong arguments or configuration; \
              3 scrub found damage.",
         )
@@ -160,6 +171,23 @@ fn command() -> Command {
                 .about("Show what a running server's tiers hold and do")
                 .arg(admin(true))
                 .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("print JSON")),
+        )
+        .subcommand(
+            Command::new("top")
+                .about("Watch a running server: hot files, hit ratio, latencies, moves and why")
+                .long_about(
+                    "Watch a running server in the terminal: what clients do, how full the tiers are, hit ratio, latencies, \
+                     dirty data, hot files with their objects by tier, the last moves and why, clients, policy, pools.\n\n\
+                     On a terminal it redraws in place: q or Ctrl-C quits, Ctrl-Z suspends, any other key looks at once. \
+                     Elsewhere, or with --once, it prints plain lines. NO_COLOR=1 does without colours.",
+                )
+                .after_help("Examples:\n  tierdav top\n  tierdav top --admin 10.0.0.5:4919 --interval 500ms\n  tierdav top --once | head -20")
+                .arg(admin(true))
+                .arg(
+                    Arg::new("interval").long("interval").value_name("TIME").value_parser(interval).default_value("2s")
+                        .help("time between two looks, 100ms to 1h"),
+                )
+                .arg(Arg::new("once").long("once").action(ArgAction::SetTrue).help("look once and print plain lines")),
         )
         .subcommand(settings(
             Command::new("drain")
@@ -260,6 +288,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
             admin: text(m, "admin").unwrap_or_default(),
             json: m.get_flag("json"),
         },
+        Some(("top", m)) => Request::Top(Top {
+            admin: text(m, "admin").unwrap_or_default(),
+            interval: m
+                .get_one::<Duration>("interval")
+                .copied()
+                .unwrap_or(Duration::from_secs(2)),
+            once: m.get_flag("once"),
+        }),
         Some(("drain", m)) => Request::Drain {
             admin: text(m, "admin"),
             raw: raw(m),

@@ -18,5 +18,6 @@ pub mod recorder;
 pub mod scrub;
 pub mod serve;
 pub mod tiers;
+pub mod top;
 pub mod transfer;
 pub mod volume;

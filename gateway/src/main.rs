@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use gateway::cli::{self, Request};
 use gateway::config::{Config, Raw};
-use gateway::{admin, auth, scrub, serve, tiers, transfer};
+use gateway::{admin, auth, scrub, serve, tiers, top, transfer};
 use http::Method;
 use tracing_subscriber::prelude::*;
 
@@ -50,6 +50,7 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
                 print!("{}", admin::client::describe(&status));
             }
         }
+        Request::Top(top) => runtime()?.block_on(top::run(&top))?,
         Request::Drain {
             admin: Some(admin), ..
         } => {

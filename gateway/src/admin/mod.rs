@@ -8,7 +8,7 @@ pub mod client;
 mod door;
 mod page;
 pub mod status;
-mod words;
+pub(crate) mod words;
 
 pub use door::Door;
 

@@ -77,7 +77,7 @@ fn render(status: &Status, steps: &[Sample]) -> String {
     policy(o, status);
     clients(o, status);
     o.push_str(
-        "</main>\n<footer><p>In a terminal: <code>tierdav status</code>. For programs: <a href=\"/.tierdav/status\">status</a>, \
+        "</main>\n<footer><p>In a terminal: <code>tierdav top</code>, <code>tierdav status</code>. For programs: <a href=\"/.tierdav/status\">status</a>, \
          <a href=\"/.tierdav/history\">history</a>, <a href=\"/.tierdav/metrics\">metrics</a>, \
          <a href=\"/.tierdav/locks\">locks</a>.</p></footer></body></html>\n",
     );

@@ -22,7 +22,7 @@ use crate::objects::{Durability, WritePolicy};
 use crate::volume::Symlinks;
 
 pub use keys::{KEYS, Key, find};
-pub use units::{human_micros, human_size, size};
+pub use units::{duration, human_micros, human_size, size};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
