@@ -80,6 +80,19 @@ fn operations_bytes_latencies_and_errors_are_counted_by_operation_and_pool() {
     assert_eq!(copies.sum::<u64>(), 3);
     assert_eq!((moved("read"), moved("write")), before);
 
+    // A write of a part takes the object with the part through the gateway; the others are copied by the OSDs.
+    let range = [("Content-Range", "bytes 1500000-1500009/*")];
+    let patched = gateway.request("PUT", "/b", &range, b"0123456789");
+    assert_eq!(patched.status, 204);
+    let one = MIB as u64;
+    assert_eq!(
+        (moved("read"), moved("write")),
+        (before.0 + one, before.1 + one)
+    );
+    let mut expected = content(1, 3 * MIB);
+    expected[1_500_000..1_500_010].copy_from_slice(b"0123456789");
+    assert_eq!(gateway.get("/b").body, expected);
+
     // What is not there is an error of its own kind: the reader finds no object in either pool.
     let id = gateway
         .get("/b")

@@ -47,6 +47,8 @@ mod answers_tests;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod copy_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod test_pools;

@@ -120,6 +120,8 @@ pub struct FaultyPools {
     room: [AtomicI64; 2],
     /// Operations that change the data pool are done, but answered with an error.
     pub unanswered: AtomicBool,
+    /// The OSDs refuse to copy.
+    pub copies_refused: AtomicBool,
 }
 
 impl FaultyPools {
@@ -128,6 +130,7 @@ impl FaultyPools {
             inner,
             room: [AtomicI64::new(-1), AtomicI64::new(-1)],
             unanswered: AtomicBool::new(false),
+            copies_refused: AtomicBool::new(false),
         }
     }
     pub fn fill(&self, tier: Tier, room: i64) {
@@ -186,6 +189,9 @@ impl Pools for FaultyPools {
         self.answer(tier, self.inner.write(tier, id, parts, info, clean))
     }
     fn copy(&self, from: (Tier, ObjectId), to: (Tier, ObjectId)) -> Pending<()> {
+        if self.copies_refused.load(Ordering::Relaxed) {
+            return now(Err(PoolError::Io(io::ErrorKind::Unsupported.into())));
+        }
         if !self.takes(to.0, 1) {
             return now(Err(PoolError::Full));
         }
