@@ -50,6 +50,15 @@ pub enum Request {
         /// The configuration.
         raw: Raw,
     },
+    /// Show or change the settings that may change while a server runs.
+    Policy {
+        /// Its admin address.
+        admin: String,
+        /// As JSON.
+        json: bool,
+        /// Keys and their new values.
+        set: Vec<(String, String)>,
+    },
     /// List or break locks of a running server.
     Locks {
         /// Its admin address.
@@ -96,7 +105,8 @@ fn settings(command: Command) -> Command {
         } else {
             &key.default
         };
-        let help = format!("{} [{}; default: {default}]", key.doc, key.allowed);
+        let live = if key.live { "; may change live" } else { "" };
+        let help = format!("{} [{}; default: {default}{live}]", key.doc, key.allowed);
         let mut arg = Arg::new(key.name)
             .long(long)
             .value_name("VALUE")
@@ -143,6 +153,11 @@ fn interval(text: &str) -> Result<Duration, String> {
     crate::config::duration(text)
         .filter(|d| (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(d))
         .ok_or_else(|| "must be a time from 100ms to 1h, such as 2s".to_owned())
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn command() -> Command {
@@ -233,6 +248,20 @@ fn command() -> Command {
                 .arg(below()),
         ))
         .subcommand(
+            Command::new("policy")
+                .about("Show a running server's policy and its parameters, or change them")
+                .long_about(
+                    "Show a running server's policy and its parameters, or change them. What the policy knows about objects \
+                     is kept, unless another policy is chosen: that one knows what is in the cache, as after a start. A change \
+                     holds until the next start, or until the file says something new about the key and the server reads it \
+                     (SIGHUP).",
+                )
+                .after_help("Examples:\n  tierdav policy\n  tierdav policy cost_benefit_theta=2 max_dirty_age=5m\n  tierdav policy policy=lru-2nd")
+                .arg(admin(true))
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("print JSON"))
+                .arg(Arg::new("set").value_name("KEY=VALUE").num_args(0..).value_parser(pair).help("set this, until the next start")),
+        )
+        .subcommand(
             Command::new("locks")
                 .about("List the locks of a running server, or break one")
                 .arg(admin(true))
@@ -317,6 +346,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
             },
             path: text(m, "path").unwrap_or_default(),
             raw: raw(m),
+        },
+        Some(("policy", m)) => Request::Policy {
+            admin: text(m, "admin").unwrap_or_default(),
+            json: m.get_flag("json"),
+            set: m.get_many("set").into_iter().flatten().cloned().collect(),
         },
         Some(("locks", m)) => Request::Locks {
             admin: text(m, "admin").unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! The `tierdav` command.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
@@ -33,7 +34,7 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
     match request {
         Request::Serve(raw) => {
             let config = checked(&raw)?;
-            runtime()?.block_on(serve::serve(config))?;
+            runtime()?.block_on(serve::serve(config, raw))?;
         }
         Request::CheckConfig(raw) => {
             serve::check_files(&valid(&raw)?)?;
@@ -75,6 +76,7 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             let report = runtime()?.block_on(transfer::run(&config, direction, &path))?;
             println!("{}", serde_json::to_string_pretty(&report)?);
         }
+        Request::Policy { admin, json, set } => policy(&admin, json, set)?,
         Request::Locks { admin, break_token } => locks(&admin, break_token)?,
         Request::HashPassword { name } => {
             let mut password = String::new();
@@ -150,6 +152,25 @@ async fn scrub(config: &Config, how: cli::Scrub) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(3)
     })
+}
+
+fn policy(admin: &str, json: bool, set: Vec<(String, String)>) -> anyhow::Result<()> {
+    let (method, body) = match set.is_empty() {
+        true => (Method::GET, Vec::new()),
+        false => {
+            let set: BTreeMap<String, String> = set.into_iter().collect();
+            (Method::POST, serde_json::to_vec(&set)?)
+        }
+    };
+    let asked = admin::client::send(admin, method, "/.tierdav/policy", body.into());
+    let body = runtime()?.block_on(asked)?;
+    let policy: admin::policy::Policy =
+        serde_json::from_slice(&body).context("the answer makes no sense")?;
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(&policy)?),
+        false => print!("{}", policy.describe()),
+    }
+    Ok(())
 }
 
 fn locks(admin: &str, break_token: Option<String>) -> anyhow::Result<()> {

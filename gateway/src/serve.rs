@@ -11,13 +11,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin::status::places_of;
-use crate::admin::{Admin, Door};
+use crate::admin::{Admin, Door, policy};
 use crate::auth::Users;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Live, Raw};
 use crate::dav::{Dav, DavOptions};
 use crate::http::{self, Front, Limits, tls};
 use crate::metrics::{Gauge, Metrics, Window};
 use crate::objects::Durability;
+use crate::objects::ObjectCache;
 use crate::tiers::{self, Opening, Tiers};
 
 /// Wait between the first two tries to open pools that are away; it doubles each time.
@@ -104,11 +105,31 @@ fn stopped_early() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Reads the configuration file again and puts in force what can change; says what cannot.
+async fn reread(live: Arc<Live>, cache: Arc<ObjectCache>) {
+    let read = move || live.reread(|config| policy::apply(&cache, config));
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(reread)) => {
+            policy::log(&reread.changes);
+            for change in reread.waiting {
+                tracing::warn!(
+                    key = change.key,
+                    in_force = change.from,
+                    read = change.to,
+                    "this setting cannot change while the gateway runs: restart it"
+                );
+            }
+        }
+        Ok(Err(error)) => tracing::error!(%error, "the settings stay as they were"),
+        Err(error) => tracing::error!(%error, "the settings were not read"),
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. `raw` is what `config` was made of: read again on SIGHUP.
 ///
 /// # Errors
 /// What keeps the server from starting, or its state from being flushed at the end.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+pub async fn serve(config: Config, raw: Raw) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let passwords = config.users_file.is_some();
     let (users, tls) = check_files(&config)?;
@@ -186,6 +207,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let stopping = Arc::new(AtomicBool::new(false));
     let reload = Arc::new(Notify::new());
+    let live = Arc::new(Live::new(raw));
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}/");
     door.open(Admin {
@@ -195,6 +217,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: Arc::clone(&tiers.metrics),
         stopping: Arc::clone(&stopping),
         reload: Arc::clone(&reload),
+        live: Arc::clone(&live),
         started: Instant::now(),
         serving: url.clone(),
         window: Window::new(&tiers.metrics),
@@ -221,6 +244,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             _ = hangup.recv() => {}
             () = reload.notified() => {}
         }
+        reread(Arc::clone(&live), Arc::clone(&tiers.cache)).await;
         users.reload();
         if let Some(tls) = &tls {
             tls.reload(passwords);

@@ -1,9 +1,9 @@
-//! The other end of the admin listener, for `tierdav status`, `locks` and `drain`.
+//! The other end of the admin listener, for `tierdav status`, `policy`, `locks` and `drain`.
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -15,6 +15,14 @@ use crate::config::human_size;
 /// # Errors
 /// When no server answers there, or it answers with an error, whose text is passed on.
 pub async fn ask(admin: &str, method: Method, path: &str) -> anyhow::Result<Bytes> {
+    send(admin, method, path, Bytes::new()).await
+}
+
+/// The same, with a body.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn send(admin: &str, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
     let hint =
         || format!("no running server answers at {admin} (--admin ADDR names its admin_listen)");
     let stream = TcpStream::connect(admin).await.with_context(hint)?;
@@ -26,7 +34,7 @@ pub async fn ask(admin: &str, method: Method, path: &str) -> anyhow::Result<Byte
         .method(method)
         .uri(path)
         .header("host", admin)
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::new(body))?;
     let response = sender.send_request(request).await.with_context(hint)?;
     let status = response.status();
     let body = response

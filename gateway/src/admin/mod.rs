@@ -1,4 +1,4 @@
-//! The second listener: health, readiness, metrics, status, locks, drain, and a page to look at. Never under the WebDAV root.
+//! The second listener: health, readiness, metrics, status, policy, locks, drain, and a page to look at. Never under the WebDAV root.
 //!
 //! It has no login: whoever reaches it may do all that it does. A browser reaches it for every site that it shows, so what
 //! other sites ask for is refused: changes by `Origin` and `Sec-Fetch-Site`, and on loopback names that are not its own.
@@ -7,6 +7,7 @@ mod chart;
 pub mod client;
 mod door;
 mod page;
+pub mod policy;
 pub mod status;
 pub(crate) mod words;
 
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::config::Live;
 use crate::dav::Dav;
 use crate::metrics::{self, Metrics, Window};
 use crate::objects::ObjectCache;
@@ -49,6 +51,8 @@ pub struct Admin {
     pub started: Instant,
     /// Where WebDAV is served.
     pub serving: String,
+    /// What may change while it runs.
+    pub live: Arc<Live>,
     /// The last hour.
     pub window: Window,
     /// Where the tiers are.
@@ -158,7 +162,7 @@ impl Admin {
         let Some(name) = path.strip_prefix("/.tierdav/") else {
             return text(
                 StatusCode::NOT_FOUND,
-                "try /.tierdav/ for a page, or /.tierdav/health, ready, metrics, status, history or locks\n",
+                "try /.tierdav/ for a page, or /.tierdav/health, ready, metrics, status, history, policy or locks\n",
             );
         };
         match (request.method(), name.trim_end_matches('/')) {
@@ -181,19 +185,20 @@ impl Admin {
             (&Method::GET, "status") => json(&self.status().await),
             (&Method::GET, "history") => json(&self.window.steps(&self.metrics)),
             (&Method::GET, "locks") => json(&self.dav.locks()),
+            (&Method::GET | &Method::POST, "policy") => self.policy_page(request).await,
             (&Method::DELETE, "locks") => self.break_lock(&request).await,
             (&Method::POST, "drain") => self.drain().await,
             (&Method::POST, "reload") => {
                 self.reload.notify_one();
                 text(
                     StatusCode::ACCEPTED,
-                    "certificates and users are being read again\n",
+                    "settings, certificates and users are being read again\n",
                 )
             }
             (
                 _,
                 "" | "page.css" | "page.js" | "health" | "ready" | "metrics" | "status" | "history"
-                | "locks" | "drain" | "reload",
+                | "locks" | "drain" | "reload" | "policy",
             ) => text(StatusCode::METHOD_NOT_ALLOWED, "not this method\n"),
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
         }

@@ -200,8 +200,8 @@ impl Admin {
     }
 
     fn policy(&self) -> PolicyStatus {
-        let config = self.cache.policy();
-        let options = self.cache.options();
+        let options = self.cache.tuning();
+        let config = &options.policy;
         let of_policy = PARAMETERS.iter().filter(|p| p.policy == config.name());
         let mut parameters: Vec<Setting> = of_policy
             .filter_map(|p| {
@@ -244,7 +244,7 @@ impl Admin {
         );
         add(
             "write_policy",
-            options.write_policy.as_str().to_owned(),
+            self.cache.options().write_policy.as_str().to_owned(),
             "Whether new data may be in the cache tier alone for a while.",
         );
         add(

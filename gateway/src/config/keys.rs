@@ -19,6 +19,15 @@ pub struct Key {
     pub doc: &'static str,
     /// The parameter of a policy that it is, if it is one.
     pub parameter: Option<&'static Parameter>,
+    /// May change while the gateway runs.
+    pub live: bool,
+}
+
+impl Key {
+    const fn live(mut self) -> Key {
+        self.live = true;
+        self
+    }
 }
 
 const fn key(
@@ -33,6 +42,7 @@ const fn key(
         allowed: Cow::Borrowed(allowed),
         doc,
         parameter: None,
+        live: false,
     }
 }
 
@@ -50,6 +60,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         allowed: Cow::Owned(p.allowed()),
         doc: p.doc.trim().trim_end_matches('.'),
         parameter: Some(p),
+        live: true,
     });
     PLAIN.iter().cloned().chain(parameters).collect()
 });
@@ -169,7 +180,8 @@ const PLAIN: &[Key] = &[
         "cost-benefit",
         "none, lru, fifo, lfu, arc, lirs, 2q, s3-fifo, sieve, w-tinylfu, gdsf, lru-2nd, recency or cost-benefit",
         "who decides what lives in the cache",
-    ),
+    )
+    .live(),
     key(
         "cache_capacity",
         "auto",
@@ -181,19 +193,22 @@ const PLAIN: &[Key] = &[
         "0.9",
         "0.1 to 1.0",
         "share of the capacity above which objects leave the cache",
-    ),
+    )
+    .live(),
     key(
         "low_watermark",
         "0.8",
         "0.05 to high_watermark",
         "share of the capacity down to which they leave",
-    ),
+    )
+    .live(),
     key(
         "max_dirty_age",
         "120s",
         TIME,
         "age at which new data is flushed to the root",
-    ),
+    )
+    .live(),
     key(
         "object_size",
         "4MiB",
@@ -205,19 +220,22 @@ const PLAIN: &[Key] = &[
         "0",
         "bytes per second as a size; 0 is unlimited",
         "how fast objects may be moved",
-    ),
+    )
+    .live(),
     key(
         "migrate_ops",
         "0",
         "moves per second; 0 is unlimited",
         "how many objects may be moved",
-    ),
+    )
+    .live(),
     key(
         "migrate_in_flight",
         "4",
         "1 to 256",
         "moves under way at once",
-    ),
+    )
+    .live(),
     key(
         "symlinks",
         "refuse",

@@ -5,6 +5,7 @@
 //! is allowed.
 
 mod keys;
+mod live;
 mod units;
 
 use std::collections::BTreeMap;
@@ -18,10 +19,11 @@ use http::Uri;
 use tiering::PolicyConfig;
 use tiering::policy::PARAMETERS;
 
-use crate::objects::{Durability, WritePolicy};
+use crate::objects::{Durability, Tuning, WritePolicy};
 use crate::volume::Symlinks;
 
 pub use keys::{KEYS, Key, find};
+pub use live::{Change, InForce, Live, Reread};
 pub use units::{duration, human_micros, human_size, size};
 
 /// Where a value came from.
@@ -35,6 +37,8 @@ pub enum Source {
     Env(String),
     /// A flag.
     Flag(String),
+    /// Set while the gateway runs.
+    Live,
 }
 
 impl fmt::Display for Source {
@@ -44,6 +48,7 @@ impl fmt::Display for Source {
             Source::File(path) => write!(f, "{}", path.display()),
             Source::Env(name) => write!(f, "environment {name}"),
             Source::Flag(flag) => f.write_str(flag),
+            Source::Live => f.write_str("set while running"),
         }
     }
 }
@@ -51,6 +56,8 @@ impl fmt::Display for Source {
 /// Settings as text, with their sources.
 #[derive(Debug, Clone, Default)]
 pub struct Raw {
+    /// The configuration file, to be read again.
+    path: Option<PathBuf>,
     values: BTreeMap<&'static str, (String, Source)>,
     faults: Vec<String>,
     warnings: Vec<String>,
@@ -64,6 +71,7 @@ pub struct ConfigError(pub Vec<String>);
 impl Raw {
     /// Reads a TOML file.
     pub fn read_file(&mut self, path: &Path) {
+        self.path = Some(path.to_path_buf());
         match std::fs::read_to_string(path) {
             Ok(text) => self.file(path, &text),
             Err(e) => self
@@ -86,28 +94,28 @@ impl Raw {
             }
         };
         for (name, value) in table {
-            let text = match value {
-                toml::Value::String(s) => s,
-                toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
-                    value.to_string()
-                }
-                toml::Value::Array(items) => {
-                    let texts: Vec<String> = items
-                        .iter()
-                        .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_string))
-                        .collect();
-                    texts.join(",")
-                }
-                toml::Value::Table(_) | toml::Value::Datetime(_) => {
-                    self.faults.push(format!(
-                        "  {name} in {}: must be a plain value",
-                        path.display()
-                    ));
-                    continue;
-                }
-            };
-            self.set(&name, text, Source::File(path.to_path_buf()));
+            match text_of(&value) {
+                Some(text) => self.set(&name, text, Source::File(path.to_path_buf())),
+                None => self.faults.push(format!(
+                    "  {name} in {}: must be a plain value",
+                    path.display()
+                )),
+            }
         }
+    }
+
+    /// The same settings after the file has been read again.
+    pub fn reread(&self) -> Raw {
+        let mut new = Raw::default();
+        if let Some(path) = &self.path {
+            new.read_file(path);
+        }
+        for (key, (value, source)) in &self.values {
+            if !matches!(source, Source::File(_)) {
+                new.values.insert(key, (value.clone(), source.clone()));
+            }
+        }
+        new
     }
 
     /// Takes every `TIERDAV_…` variable. `TIERDAV_CONFIG` and `TIERDAV_ADMIN` belong to the command line.
@@ -171,16 +179,39 @@ impl Raw {
             if foreign && source == Source::Default {
                 continue;
             }
+            let live = if key.live { "; may change live" } else { "" };
             let line = format!("{} = {}", key.name, toml::Value::String(value.to_string()));
             let line = if value.is_empty() {
                 format!("# {line}")
             } else {
                 line
             };
-            let _ = writeln!(out, "# {}: {}\n{line}  # {source}\n", key.doc, key.allowed);
+            let _ = writeln!(
+                out,
+                "# {}: {}{live}\n{line}  # {source}\n",
+                key.doc, key.allowed
+            );
         }
         out
     }
+}
+
+/// A plain value of the file as text; lists have commas.
+pub(crate) fn text_of(value: &toml::Value) -> Option<String> {
+    Some(match value {
+        toml::Value::String(s) => s.clone(),
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
+            value.to_string()
+        }
+        toml::Value::Array(items) => {
+            let texts: Vec<String> = items
+                .iter()
+                .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_string))
+                .collect();
+            texts.join(",")
+        }
+        toml::Value::Table(_) | toml::Value::Datetime(_) => return None,
+    })
 }
 
 /// Edit distance, for suggestions.
@@ -350,6 +381,19 @@ fn policy(c: &mut Checker<'_>) -> Option<PolicyConfig> {
 }
 
 impl Config {
+    /// What of this may change while the gateway runs.
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            policy: self.policy.clone(),
+            high_watermark: self.high_watermark,
+            low_watermark: self.low_watermark,
+            max_dirty_age: self.max_dirty_age,
+            migrate_bytes_per_s: self.migrate_bandwidth,
+            migrate_ops_per_s: self.migrate_ops,
+            migrate_in_flight: self.migrate_in_flight,
+        }
+    }
+
     /// Checks everything and reports all faults together.
     ///
     /// # Errors

@@ -70,6 +70,9 @@ impl Policy for Counted {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        self.inner.configure(config)
+    }
     fn place_write(&mut self, now: Nanos, id: ObjectId, len: u32, view: &CacheView) -> Tier {
         self.inner.place_write(now, id, len, view)
     }

@@ -24,6 +24,7 @@ use super::staging::Staging;
 use super::status::History;
 use super::store::{Mark, ObjectStore, Stored, read_verified};
 use super::throttle::Throttle;
+use super::tuning::Tuning;
 use crate::metrics::{Gauge, Metrics, ObjectOp};
 use crate::recorder::Recorder;
 
@@ -71,6 +72,12 @@ pub(super) struct Core {
     /// Bytes reserved by content that is still being written.
     pub staged_bytes: u64,
     pub policy: Box<dyn Policy>,
+    /// What is in force; `opts` says what it was at the start.
+    pub tuning: Tuning,
+    /// Promotions that the mover has in hand.
+    pub promoting: HashSet<ObjectId>,
+    /// Of these, those that another policy had proposed.
+    pub adopted: HashSet<ObjectId>,
     pub pins: HashMap<FileId, Pin>,
     pub queue: Queue,
     pub history: History,
@@ -169,6 +176,9 @@ impl ObjectCache {
                 residency: Residency::default(),
                 staged_bytes: 0,
                 policy,
+                tuning: Tuning::from(&opts),
+                promoting: HashSet::new(),
+                adopted: HashSet::new(),
                 pins: HashMap::new(),
                 queue: Queue::default(),
                 history: History::default(),
@@ -465,9 +475,9 @@ impl ObjectCache {
             capacity_bytes: self.opts.capacity_bytes,
             used_bytes: core.residency.bytes() + core.staged_bytes,
             dirty_bytes: core.residency.dirty().bytes,
-            high_watermark: self.opts.high_watermark,
-            low_watermark: self.opts.low_watermark,
-            max_dirty_age: self.opts.max_dirty_age.into(),
+            high_watermark: core.tuning.high_watermark,
+            low_watermark: core.tuning.low_watermark,
+            max_dirty_age: core.tuning.max_dirty_age.into(),
         }
     }
 

@@ -111,6 +111,11 @@ impl Queue {
         Some(Job::Promote(action))
     }
 
+    /// Forgets all that is queued.
+    pub fn clear(&mut self) {
+        *self = Queue::default();
+    }
+
     /// Queued promotions, flushes, evictions.
     pub fn lengths(&self) -> [u64; 3] {
         [
@@ -209,7 +214,8 @@ impl ObjectCache {
                     }
                     Some(_) = jobs.join_next(), if !jobs.is_empty() => {}
                 }
-                while jobs.len() < cache.opts.migrate_in_flight.max(1) {
+                let most = cache.core.lock().tuning.migrate_in_flight.max(1);
+                while jobs.len() < most {
                     let Some(job) = cache.next_job() else { break };
                     let cache = cache.clone();
                     jobs.spawn(async move { cache.run(job).await });
@@ -229,7 +235,12 @@ impl ObjectCache {
     }
 
     fn next_job(&self) -> Option<Job> {
-        self.core.lock().queue.pop()
+        let mut core = self.core.lock();
+        let job = core.queue.pop();
+        if let Some(Job::Promote(action)) = &job {
+            core.promoting.insert(action.id);
+        }
+        job
     }
 
     /// Lets the policy act, then does all that is queued, one move at a time.
@@ -431,6 +442,7 @@ impl ObjectCache {
         let mut core = self.core.lock();
         self.metrics.moved(action.kind, bytes, ok);
         core.history.add(moved);
+        let event = core.answer(action.kind, event);
         if !core.is_doomed(action.id.file) {
             self.event(&mut core, &event);
         }

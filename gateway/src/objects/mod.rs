@@ -41,6 +41,7 @@ mod store;
 mod telemetry;
 mod throttle;
 mod tree;
+mod tuning;
 
 #[cfg(test)]
 mod answers_tests;
@@ -68,3 +69,4 @@ pub use staging::{INLINE_BYTES_MAX, Staged, StagedObject, Staging};
 pub use status::{CacheStatus, Cell, HotFile, HotObjects, RecentAction};
 pub use store::{Mark, ObjectStore, StoreError, Stored};
 pub use tiering::{FileId, ObjectId, Tier};
+pub use tuning::{Memory, Tuning};

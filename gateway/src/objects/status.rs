@@ -304,11 +304,6 @@ impl ObjectCache {
         top.into_iter().map(describe).collect()
     }
 
-    /// The policy and its parameters.
-    pub fn policy(&self) -> &tiering::PolicyConfig {
-        &self.opts.policy
-    }
-
     /// Asks a pool for its space, if content is in pools. `None`: there is no such pool.
     pub fn pool_space(
         &self,
@@ -323,7 +318,7 @@ impl ObjectCache {
         })
     }
 
-    /// How the migrator and the cache tier are set up.
+    /// What it was opened with. What of this may change is in [`ObjectCache::tuning`].
     pub fn options(&self) -> &CacheOptions {
         &self.opts
     }

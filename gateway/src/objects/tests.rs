@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tiering::{
-    Action, ActionKind, CacheView, Event, FileId, Nanos, ObjectId, Policy, Reason, Tier,
+    Action, ActionKind, CacheView, Event, FileId, Nanos, ObjectId, Policy, PolicyConfig, Reason,
+    Tier,
 };
 
 use super::io::Faults;
@@ -21,6 +22,9 @@ struct AllIn;
 impl Policy for AllIn {
     fn name(&self) -> &'static str {
         "all-in"
+    }
+    fn configure(&mut self, _: &PolicyConfig) -> bool {
+        false
     }
     fn place_write(&mut self, _: Nanos, _: ObjectId, _: u32, _: &CacheView) -> Tier {
         Tier::Cache

@@ -33,6 +33,17 @@ impl Throttle {
         }
     }
 
+    /// Goes on at other rates; debts stay.
+    pub fn set_rates(&mut self, bytes_per_s: u64, ops_per_s: u64) {
+        for (bucket, per_s) in [(&mut self.bytes, bytes_per_s), (&mut self.ops, ops_per_s)] {
+            if bucket.per_s == 0 {
+                // Nothing was counted.
+                bucket.tokens = per_s as f64;
+            }
+            bucket.per_s = per_s;
+        }
+    }
+
     /// Takes what a move of `bytes` costs; the move may start after the returned time.
     pub fn take(&mut self, now: Nanos, bytes: u64) -> Duration {
         self.bytes.take(now, bytes).max(self.ops.take(now, 1))
@@ -75,6 +86,17 @@ mod tests {
         assert_eq!(t.take(Nanos(0), 300), Duration::ZERO);
         assert_eq!(t.take(Nanos(0), 1), Duration::from_secs(2));
         assert_eq!(t.take(Nanos::from_secs(10), 1), Duration::ZERO);
+    }
+
+    #[test]
+    fn other_rates_keep_the_debt() {
+        let mut t = Throttle::new(100, 0);
+        t.take(Nanos(0), 300);
+        t.set_rates(50, 1);
+        assert_eq!(t.take(Nanos(0), 0), Duration::from_secs(4));
+        assert_eq!(t.take(Nanos(0), 0), Duration::from_secs(4));
+        t.set_rates(0, 0);
+        assert_eq!(t.take(Nanos(0), 1), Duration::ZERO);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::evict::{Evictor, of_file, share};
 use super::queue::Queue;
-use super::{S3FifoConfig, TwoQConfig};
+use super::{PolicyConfig, S3FifoConfig, TwoQConfig};
 use crate::types::{FileId, ObjectId};
 
 /// Which ghost list the object at hand was found in.
@@ -168,6 +168,13 @@ impl Evictor for TwoQ {
     fn name(&self) -> &'static str {
         "2q"
     }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        let PolicyConfig::TwoQ(config) = config else {
+            return false;
+        };
+        self.config.clone_from(config);
+        true
+    }
     fn resize(&mut self, capacity: u64) {
         self.capacity = capacity;
     }
@@ -262,6 +269,13 @@ impl S3Fifo {
 impl Evictor for S3Fifo {
     fn name(&self) -> &'static str {
         "s3-fifo"
+    }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        let PolicyConfig::S3Fifo(config) = config else {
+            return false;
+        };
+        self.config.clone_from(config);
+        true
     }
     fn resize(&mut self, capacity: u64) {
         self.capacity = capacity;

@@ -5,11 +5,11 @@
 //! time that a byte of the cache saves per second: reads that the outlook expects at this age, the object's own
 //! decayed accesses, and the flush that an early deletion spares. New objects always get in while they fit.
 
-use super::CostBenefitConfig;
 use super::budget::Budget;
 use super::heat::{Heat, Heats, Place, Slot};
 use super::outlook::{Class, Outlook};
 use super::planner::{Access, Origin, Strategy};
+use super::{CostBenefitConfig, PolicyConfig};
 use crate::event::{CacheView, Reason};
 use crate::types::{FileId, Nanos, ObjectId};
 
@@ -231,6 +231,13 @@ impl CostBenefit {
 impl Strategy for CostBenefit {
     fn name(&self) -> &'static str {
         "cost-benefit"
+    }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        let PolicyConfig::CostBenefit(config) = config else {
+            return false;
+        };
+        self.config.clone_from(config);
+        true
     }
 
     fn dirty_age(&mut self, most: Nanos) {

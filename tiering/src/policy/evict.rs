@@ -1,5 +1,6 @@
 //! The classic replacement algorithms' common shape, and how each becomes a tiering policy.
 
+use super::PolicyConfig;
 use super::planner::{Access, Origin, Strategy};
 use crate::event::{CacheView, Reason};
 use crate::types::{FileId, Nanos, ObjectId};
@@ -9,6 +10,10 @@ use crate::types::{FileId, Nanos, ObjectId};
 /// The order of calls for an access: `hit` for a resident; otherwise `miss`, `victim` until it fits, `insert`.
 pub(crate) trait Evictor: Send {
     fn name(&self) -> &'static str;
+    /// As [`super::Policy::configure`]; this one is for algorithms without parameters.
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        config.name() == self.name()
+    }
     fn resize(&mut self, _capacity: u64) {}
     fn hit(&mut self, id: ObjectId);
     /// Whether the object is worth being fetched.
@@ -36,6 +41,9 @@ pub(crate) struct Classic(pub(crate) Box<dyn Evictor>);
 impl Strategy for Classic {
     fn name(&self) -> &'static str {
         self.0.name()
+    }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        self.0.configure(config)
     }
     fn capacity(&mut self, bytes: u64) {
         self.0.resize(bytes);

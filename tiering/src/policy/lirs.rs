@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::LirsConfig;
 use super::evict::{Evictor, of_file, share};
 use super::queue::Queue;
+use super::{LirsConfig, PolicyConfig};
 use crate::types::{FileId, ObjectId};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,6 +141,13 @@ impl Lirs {
 impl Evictor for Lirs {
     fn name(&self) -> &'static str {
         "lirs"
+    }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        let PolicyConfig::Lirs(config) = config else {
+            return false;
+        };
+        self.config.clone_from(config);
+        true
     }
     fn resize(&mut self, capacity: u64) {
         self.capacity = capacity;

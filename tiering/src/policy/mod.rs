@@ -51,6 +51,10 @@ pub trait Policy: Send {
     /// its high watermark.
     fn tick(&mut self, now: Nanos, view: &CacheView, out: &mut Vec<Action>);
 
+    /// Takes other parameters from now on and keeps all that it has noted of objects. `false` when it cannot: then
+    /// nothing has changed, and `config` needs a policy of its own ([`build`]).
+    fn configure(&mut self, config: &PolicyConfig) -> bool;
+
     /// What is under way and what is remembered. Walks all residents: for status pages and tests.
     fn plan(&self) -> Plan {
         Plan::default()

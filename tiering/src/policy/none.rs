@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::PolicyConfig;
 use super::planner::{Access, Origin, Strategy};
 use crate::event::{CacheView, Reason};
 use crate::types::{FileId, Nanos, ObjectId};
@@ -14,6 +15,9 @@ pub(crate) struct NoCache {
 impl Strategy for NoCache {
     fn name(&self) -> &'static str {
         "none"
+    }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        matches!(config, PolicyConfig::None(_))
     }
     fn takes_writes(&self) -> bool {
         false

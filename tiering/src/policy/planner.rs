@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Plan, Policy};
+use super::{Plan, Policy, PolicyConfig};
 use crate::event::{Action, ActionKind, CacheView, Event, Reason};
 use crate::types::{FileId, Nanos, ObjectId, Tier};
 
@@ -38,6 +38,8 @@ pub(crate) enum Origin {
 /// What distinguishes one policy from another. The planner tells of every resident that comes and goes.
 pub(crate) trait Strategy: Send {
     fn name(&self) -> &'static str;
+    /// As [`Policy::configure`].
+    fn configure(&mut self, config: &PolicyConfig) -> bool;
     fn takes_writes(&self) -> bool {
         true
     }
@@ -411,6 +413,10 @@ impl<S: Strategy> Policy for Planner<S> {
     fn tick(&mut self, now: Nanos, view: &CacheView, out: &mut Vec<Action>) {
         self.flush_aged(now, view, out);
         self.relieve(now, view, 0, out);
+    }
+
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        self.strategy.configure(config)
     }
 
     fn plan(&self) -> Plan {

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::RecencyConfig;
 use super::lru::Order;
 use super::planner::{Access, Origin, Strategy};
+use super::{PolicyConfig, RecencyConfig};
 use crate::event::Reason;
 use crate::types::{FileId, Nanos, ObjectId};
 
@@ -89,6 +89,13 @@ impl Recency {
 impl Strategy for Recency {
     fn name(&self) -> &'static str {
         "recency"
+    }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        let PolicyConfig::Recency(config) = config else {
+            return false;
+        };
+        self.config.clone_from(config);
+        true
     }
     fn read(&mut self, now: Nanos, access: &Access) -> Option<Reason> {
         self.turn_page(now);

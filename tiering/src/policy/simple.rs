@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::evict::{Evictor, share};
 use super::planner::objects_of;
 use super::queue::Queue;
-use super::{GdsfConfig, LfuConfig, Lru2ndConfig};
+use super::{GdsfConfig, LfuConfig, Lru2ndConfig, PolicyConfig};
 use crate::types::{FileId, ObjectId};
 
 /// First in, first out.
@@ -85,6 +85,13 @@ impl Lru2nd {
 impl Evictor for Lru2nd {
     fn name(&self) -> &'static str {
         "lru-2nd"
+    }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        let PolicyConfig::Lru2nd(config) = config else {
+            return false;
+        };
+        self.ghost_share = config.ghost_share;
+        true
     }
     fn resize(&mut self, capacity: u64) {
         self.capacity = capacity;
@@ -203,6 +210,8 @@ impl Ranks {
 /// How an algorithm ranks its residents: the lowest leaves first.
 pub(crate) trait Ranking: Send {
     const NAME: &'static str;
+    /// As [`super::Policy::configure`]: ranks already given stay until the next use.
+    fn configure(&mut self, config: &PolicyConfig) -> bool;
     /// The rank, not negative, of an object that was used `uses` times since it came.
     fn rank(&self, uses: u64, len: u32) -> f64;
     /// An object has been ranked anew.
@@ -234,6 +243,9 @@ impl<R: Ranking> Ranked<R> {
 impl<R: Ranking> Evictor for Ranked<R> {
     fn name(&self) -> &'static str {
         R::NAME
+    }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        self.ranking.configure(config)
     }
     fn hit(&mut self, id: ObjectId) {
         if let Some(&(_, _, uses, len)) = self.ranks.of.get(&id) {
@@ -279,6 +291,13 @@ impl Lfu {
 
 impl Ranking for Lfu {
     const NAME: &'static str = "lfu";
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        let PolicyConfig::Lfu(config) = config else {
+            return false;
+        };
+        self.age_every = u64::from(config.age_every);
+        true
+    }
     fn rank(&self, uses: u64, _: u32) -> f64 {
         uses as f64
     }
@@ -317,6 +336,13 @@ impl Gdsf {
 
 impl Ranking for Gdsf {
     const NAME: &'static str = "gdsf";
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        let PolicyConfig::Gdsf(config) = config else {
+            return false;
+        };
+        self.fixed_bytes = config.fixed_bytes as f64;
+        true
+    }
     fn rank(&self, uses: u64, len: u32) -> f64 {
         let size = f64::from(len.max(1));
         // With no fixed part every fetch costs the same, as in the paper's GDSF(1).

@@ -330,3 +330,60 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn other_parameters_change_decisions_and_keep_what_was_seen() {
+    let strict = CostBenefitConfig {
+        theta: 1000.0,
+        margin: 0.0,
+        ..Default::default()
+    };
+    let easy = CostBenefitConfig {
+        theta: 3.0,
+        ..strict.clone()
+    };
+    let promotes = |reads: usize| {
+        let mut m = Model::new("none", 10);
+        m.policy = build(&PolicyConfig::CostBenefit(strict.clone()));
+        (0..reads).for_each(|_| m.read(1));
+        assert!(m.log.is_empty());
+        let remembered = m.policy.plan().remembered;
+        assert!(m.policy.configure(&PolicyConfig::CostBenefit(easy.clone())));
+        assert_eq!(m.policy.plan().remembered, remembered);
+        m.read(1);
+        m.log == [(Promote, 1)]
+    };
+    // Four passes cost more than three.
+    assert!(!promotes(2));
+    assert!(promotes(3));
+}
+
+#[test]
+fn every_policy_takes_every_value_of_its_own_parameters_and_no_other_policy() {
+    for name in PolicyConfig::NAMES {
+        for row in PARAMETERS.iter().filter(|p| p.policy == *name) {
+            for value in [row.min, row.max, row.default] {
+                let mut m = Model::new(name, 10);
+                (1..=20).for_each(|f| m.read(f % 12));
+                m.write(30);
+                let before = m.policy.plan();
+                let mut config = PolicyConfig::from_name(name).unwrap();
+                config.set(row.name, value);
+                let kept = m.policy.configure(&config);
+                let resets = row.name == "as_libcachesim" && value != row.default;
+                assert_eq!(kept, !resets, "{row:?}");
+                assert_eq!(m.policy.plan(), before, "{row:?}");
+                (1..=40).for_each(|f| m.read(f % 15));
+                m.delete(30);
+                m.tick();
+            }
+        }
+        let other = match *name {
+            "lru" => "fifo",
+            _ => "lru",
+        };
+        let mut policy = build(&PolicyConfig::from_name(name).unwrap());
+        assert!(!policy.configure(&PolicyConfig::from_name(other).unwrap()));
+        assert!(policy.configure(&PolicyConfig::from_name(name).unwrap()));
+    }
+}

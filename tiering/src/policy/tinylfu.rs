@@ -1,9 +1,9 @@
 //! `w-tinylfu`: Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission policy"
 //! (ACM TOS 13(4), 2017): an LRU window, a segmented LRU, and a sketch that decides who may stay.
 
-use super::WTinyLfuConfig;
 use super::evict::{Evictor, of_file, share};
 use super::queue::Queue;
+use super::{PolicyConfig, WTinyLfuConfig};
 use crate::types::{FileId, ObjectId};
 
 /// Counters per row at the start.
@@ -229,6 +229,18 @@ impl WTinyLfu {
 impl Evictor for WTinyLfu {
     fn name(&self) -> &'static str {
         "w-tinylfu"
+    }
+    fn configure(&mut self, config: &PolicyConfig) -> bool {
+        let PolicyConfig::WTinyLfu(config) = config else {
+            return false;
+        };
+        if config.as_libcachesim != self.config.as_libcachesim {
+            // Another sketch.
+            return false;
+        }
+        self.sketch.max = u16::try_from(config.count_max).unwrap_or(u16::MAX);
+        self.config.clone_from(config);
+        true
     }
     fn resize(&mut self, capacity: u64) {
         if self.theirs() && self.capacity != capacity {

@@ -67,6 +67,6 @@ pub fn serve() {
     let config = Config::check(&raw).unwrap();
     tokio::runtime::Runtime::new()
         .unwrap()
-        .block_on(gateway::serve::serve(config))
+        .block_on(gateway::serve::serve(config, raw))
         .unwrap();
 }

@@ -1,0 +1,135 @@
+//! Settings that change while the gateway runs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::{Client, Gateway, Reply, content, eventually};
+use serde_json::Value;
+
+fn status(gateway: &Gateway) -> Value {
+    serde_json::from_slice(&gateway.admin("GET", "/.tierdav/status").body).unwrap()
+}
+
+fn objects(gateway: &Gateway, of: &str) -> u64 {
+    status(gateway)["tiers"][of]["objects"].as_u64().unwrap()
+}
+
+fn set(gateway: &Gateway, body: &str) -> Reply {
+    let mut admin = Client::connect(gateway.admin).unwrap();
+    admin
+        .request("POST", "/.tierdav/policy", &[], body.as_bytes())
+        .unwrap()
+}
+
+fn in_force(gateway: &Gateway, key: &str) -> (String, String) {
+    let body = gateway.admin("GET", "/.tierdav/policy").body;
+    let policy: Value = serde_json::from_slice(&body).unwrap();
+    let settings = policy["settings"].as_array().unwrap();
+    let found = settings.iter().find(|s| s["key"] == key).expect(key);
+    let text = |name: &str| found[name].as_str().unwrap().to_owned();
+    (text("value"), text("source"))
+}
+
+/// Five reads that promote nothing, then one more at an easier threshold.
+#[test]
+fn a_parameter_changed_live_changes_decisions_and_what_was_seen_before_counts() {
+    let gateway = Gateway::start(&[
+        "--cost-benefit-theta=1000",
+        "--cost-benefit-margin=0",
+        "--cache-capacity=64MiB",
+    ]);
+    let body = content(1, 200_000);
+    std::fs::write(gateway.root().join("cold.bin"), &body).unwrap();
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/cold.bin").body, body);
+    }
+    assert_eq!(objects(&gateway, "promoted"), 0);
+
+    let answer = set(&gateway, "{\"cost_benefit_theta\": 3}");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.text().contains("\"from\":\"1000\",\"to\":\"3\""));
+    assert_eq!(
+        in_force(&gateway, "cost_benefit_theta"),
+        ("3".into(), "set while running".into())
+    );
+    // Alone it would have paid a third of what is asked: the five before were remembered.
+    assert_eq!(gateway.get("/cold.bin").body, body);
+    eventually("promoted", || objects(&gateway, "promoted") == 1);
+    assert_eq!(gateway.get("/cold.bin").body, body);
+}
+
+#[test]
+fn another_policy_takes_over_what_is_cached_and_a_wrong_value_changes_nothing() {
+    let gateway = Gateway::start(&["--cache-capacity=64MiB", "--max-dirty-age=1h"]);
+    let body = content(2, 300_000);
+    assert_eq!(gateway.put("/new.bin", &body).status, 201);
+    assert_eq!(objects(&gateway, "dirty"), 1);
+
+    let wrong = set(
+        &gateway,
+        "policy = \"none\"\nlow_watermark = 2\nroot = \"/\"\n",
+    );
+    assert_eq!(wrong.status, 400);
+    for part in [
+        "low_watermark = \"2\" (set while running): must be 0.05 to high_watermark",
+        "root = \"/\": cannot change while the gateway runs",
+    ] {
+        assert!(wrong.text().contains(part), "{part}\n{}", wrong.text());
+    }
+    assert_eq!(in_force(&gateway, "policy").0, "cost-benefit");
+    assert_eq!(objects(&gateway, "dirty"), 1);
+
+    // `none` empties a cache: it must have been told of what is in it.
+    let admin = gateway.admin.to_string();
+    let run = |args: &[&str]| {
+        let mut tierdav = std::process::Command::new(env!("CARGO_BIN_EXE_tierdav"));
+        tierdav.args(["policy", "--admin", &admin]).args(args);
+        let out = tierdav.output().unwrap();
+        (out.status.success(), String::from_utf8(out.stdout).unwrap())
+    };
+    let changed = run(&["policy=none"]);
+    assert_eq!(changed, (true, "policy: cost-benefit -> none\n".to_owned()));
+    eventually("empty", || {
+        objects(&gateway, "dirty") + objects(&gateway, "clean") == 0
+    });
+    assert_eq!(std::fs::read(gateway.root().join("new.bin")).unwrap(), body);
+    assert_eq!(gateway.get("/new.bin").body, body);
+    assert!(!run(&["policy=best"]).0);
+    assert!(run(&[]).1.starts_with("policy = \"none\""));
+
+    assert_eq!(set(&gateway, "policy = \"lru\"").status, 200);
+    assert_eq!(gateway.get("/new.bin").body, body);
+    eventually("promoted", || objects(&gateway, "clean") == 1);
+}
+
+#[test]
+fn sighup_applies_what_can_change_and_names_what_cannot() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tierdav.toml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("cost_benefit_theta = 2\n");
+    let flag = format!("--config={}", file.display());
+    let gateway = Gateway::start(&[&flag, "--cache-capacity=64MiB"]);
+    assert_eq!(in_force(&gateway, "cost_benefit_theta").0, "2");
+
+    write("cost_benefit_theta = 5\nmax_dirty_age = \"7s\"\nquota = \"1GiB\"\n");
+    gateway.signal_hup();
+    eventually("read again", || gateway.log().contains("restart it"));
+    assert_eq!(in_force(&gateway, "cost_benefit_theta").0, "5");
+    let meaning = status(&gateway)["policy"].to_string();
+    assert!(meaning.contains("7.0 s"), "{meaning}");
+    let log = gateway.log();
+    let warned = log.lines().find(|l| l.contains("restart it")).unwrap();
+    assert!(
+        warned.contains("quota") && warned.contains("1GiB"),
+        "{warned}"
+    );
+
+    write("cost_benefit_theta = -5\nmax_dirty_age = \"8s\"\n");
+    gateway.signal_hup();
+    eventually("refused", || gateway.log().contains("stay as they were"));
+    assert!(gateway.log().contains("cost_benefit_theta = \"-5\""));
+    assert_eq!(in_force(&gateway, "max_dirty_age").0, "7s");
+    assert_eq!(in_force(&gateway, "cost_benefit_theta").0, "5");
+}
