@@ -20,6 +20,7 @@ pub mod read;
 pub mod replay;
 pub mod report;
 pub mod simulate;
+pub mod split;
 pub mod trace;
 pub mod tune;
 pub mod write;

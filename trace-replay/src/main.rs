@@ -1,18 +1,17 @@
 //! The `trace-replay` tool.
 
 use anyhow::Context;
-use base64::Engine;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use trace_replay::cli::seconds;
+use trace_replay::cli::{self, seconds};
 use trace_replay::client::Target;
 use trace_replay::exchange::Verify;
 use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
 use trace_replay::trace::Level;
-use trace_replay::{calls, capture, compare, convert, info, read, simulate, tune};
+use trace_replay::{calls, capture, compare, convert, info, read, simulate, split, tune};
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
 #[derive(Parser)]
@@ -81,6 +80,13 @@ enum Command {
     trace-replay replay fixtures/es/local_256.csv.xz --target http://127.0.0.1:4918/ --prefix /run2 --speed 1 \\
       --duration 60 --warmup 10 --filter op=create,write,read,close --filter 'path=**.cfs'")]
     Replay(Box<ReplayArgs>),
+    /// Shares a load between a device and its server: both at once, and what each way of sharing takes.
+    ///
+    /// The load is cut into files (with those they are renamed to or from); each is done in order on one side, and
+    /// is durable there before the next. With `auto`, parts go to the side that is through with them first by the
+    /// rates measured so far. The exit status is 1 when anything failed or differed.
+    #[command(after_help = split::EXAMPLES)]
+    Split(Box<split::Args>),
     /// What changed between replays: ratios per operation of p50, p99, mean and throughput.
     ///
     /// The exit status is 1 when --fail-above is exceeded, 2 when something cannot be compared.
@@ -213,6 +219,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay(args) => run_replay(*args),
+        Command::Split(args) => {
+            let results = split::split(&args)?;
+            if args.json {
+                println!("{}", serde_json::to_string_pretty(&results)?);
+            } else {
+                print!("{}", results.text());
+            }
+            Ok(ExitCode::from(u8::from(!results.is_clean())))
+        }
         Command::Compare(args) => {
             let comparison = compare::compare(&args)?;
             if args.json {
@@ -243,7 +258,8 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             let mut target =
                 Target::parse(&args.target, &args.prefix).map_err(anyhow::Error::msg)?;
             if let Some(user) = &args.user {
-                target.authorization = Some(authorization(user, args.password_file.as_deref())?);
+                target.authorization =
+                    Some(cli::authorization(user, args.password_file.as_deref())?);
             }
             On::Http(target)
         }
@@ -312,21 +328,4 @@ fn interrupt() -> std::io::Result<tokio::sync::watch::Receiver<bool>> {
         std::process::exit(130);
     });
     Ok(receive)
-}
-
-fn authorization(
-    user: &str,
-    password_file: Option<&std::path::Path>,
-) -> anyhow::Result<http::HeaderValue> {
-    let credentials = match password_file {
-        Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-            format!("{user}:{}", text.lines().next().unwrap_or_default())
-        }
-        None => user.to_string(),
-    };
-    let encoded = base64::engine::general_purpose::STANDARD.encode(credentials);
-    let mut value = http::HeaderValue::from_str(&format!("Basic {encoded}"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }

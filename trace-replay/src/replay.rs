@@ -172,7 +172,7 @@ fn plain(kind: Kind, path: u32, content: Option<u32>, length: u64) -> Request {
     }
 }
 
-fn existing_requests(plan: &Plan, calls: bool) -> Vec<Request> {
+pub(crate) fn existing_requests(plan: &Plan, calls: bool) -> Vec<Request> {
     let (write, mkdir) = if calls {
         (Kind::Write, Kind::Mkdir)
     } else {
@@ -202,7 +202,7 @@ fn chained(all: &[Request], index: usize) -> Vec<u32> {
         .collect()
 }
 
-fn remaining_requests(plan: &Plan, calls: bool) -> Vec<Request> {
+pub(crate) fn remaining_requests(plan: &Plan, calls: bool) -> Vec<Request> {
     plan.remaining
         .iter()
         .map(|&(path, content)| {
@@ -218,33 +218,52 @@ fn remaining_requests(plan: &Plan, calls: bool) -> Vec<Request> {
 
 /// Makes the collections of the prefix; what is there already is fine.
 pub async fn make_prefix(target: &Target) -> Result<(), String> {
-    let bare = Target {
-        prefix: "".into(),
-        ..target.clone()
-    };
-    let mut connection = Connection::new(bare);
+    let mut connection = at_root(target);
     let mut path = String::new();
     for segment in target.prefix.split('/').filter(|s| !s.is_empty()) {
         path = format!("{path}/{segment}");
-        let body = http_body_util::BodyExt::boxed_unsync(http_body_util::BodyExt::map_err(
-            http_body_util::Empty::new(),
-            |e: std::convert::Infallible| match e {},
-        ));
-        let request = http::Request::builder()
-            .method("MKCOL")
-            .uri(format!("{path}/"))
-            .body(body);
-        let response = connection
-            .send(request.map_err(|e| e.to_string())?)
-            .await
-            .map_err(|e| e.to_string())?;
-        let status = response.status().as_u16();
+        let status = bare(&mut connection, "MKCOL", &path).await?;
         if !(200..300).contains(&status) && status != 405 {
             return Err(format!("MKCOL {path}: status {status}"));
         }
-        let _ = http_body_util::BodyExt::collect(response.into_body()).await;
     }
     Ok(())
+}
+
+/// Removes the prefix's last collection with all that is in it; when it is gone already that is fine.
+pub async fn remove_prefix(target: &Target) -> Result<(), String> {
+    let path = &*target.prefix;
+    let status = bare(&mut at_root(target), "DELETE", path).await?;
+    if (200..300).contains(&status) || status == 404 {
+        return Ok(());
+    }
+    Err(format!("DELETE {path}: status {status}"))
+}
+
+fn at_root(target: &Target) -> Connection {
+    Connection::new(Target {
+        prefix: "".into(),
+        ..target.clone()
+    })
+}
+
+/// A request for a collection, without a body; gives the status.
+async fn bare(connection: &mut Connection, method: &str, path: &str) -> Result<u16, String> {
+    let body = http_body_util::BodyExt::boxed_unsync(http_body_util::BodyExt::map_err(
+        http_body_util::Empty::new(),
+        |e: std::convert::Infallible| match e {},
+    ));
+    let request = http::Request::builder()
+        .method(method)
+        .uri(format!("{path}/"))
+        .body(body);
+    let response = connection
+        .send(request.map_err(|e| e.to_string())?)
+        .await
+        .map_err(|e| e.to_string())?;
+    let status = response.status().as_u16();
+    let _ = http_body_util::BodyExt::collect(response.into_body()).await;
+    Ok(status)
 }
 
 /// What a phase came to.
