@@ -18,12 +18,12 @@ fi
 export PATH="$TOOLS/bin:$PATH" TIERDAV WORK
 cd "$REPO" || exit 1
 
-# A gateway that has everything that is measured: pools, TLS, reads and writes.
+# A gateway that has everything that is measured: pools, TLS, shadows, reads and writes.
 own_cluster
 POOLS="manifests-$$"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 -subj /CN=localhost \
     -keyout "$WORK/tls.key" -out "$WORK/tls.crt" 2>/dev/null
-gateway_start --tls-cert "$WORK/tls.crt" --tls-key "$WORK/tls.key" || exit 1
+gateway_start --tls-cert "$WORK/tls.crt" --tls-key "$WORK/tls.key" --shadow lru || exit 1
 head -c 100000 /dev/urandom > "$WORK/file"
 check "a gateway with TLS answers" curl -sfk -T "$WORK/file" "${URL}file" -o /dev/null
 curl -sfk "${URL}file" | cmp - "$WORK/file" || exit 1

@@ -5,6 +5,7 @@
 mod clients;
 mod process;
 mod rados;
+mod shadow;
 mod window;
 
 pub use clients::{Client, Clients, Connected};
@@ -344,6 +345,7 @@ pub struct Metrics {
     gauges: RwLock<Vec<(Gauge, Source)>>,
     clients: Clients,
     rados: OnceLock<Arc<RadosMetrics>>,
+    shadow: OnceLock<shadow::Source>,
 }
 
 impl Default for Metrics {
@@ -401,6 +403,7 @@ impl Metrics {
             gauges: RwLock::default(),
             clients: Clients::default(),
             rados: OnceLock::new(),
+            shadow: OnceLock::new(),
         }
     }
 
@@ -576,6 +579,9 @@ impl Metrics {
         self.render_gauges(o);
         if let Some(rados) = self.rados.get() {
             rados.render(o);
+        }
+        if let Some(status) = self.shadow.get().and_then(|source| source()) {
+            shadow::render(&status, o);
         }
         process::render(o);
         out

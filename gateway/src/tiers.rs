@@ -236,6 +236,8 @@ impl Opening<'_> {
         .await?;
         let backing = Arc::clone(&volume) as Arc<dyn Backing>;
         let migrator = if self.online {
+            // What a start does not know of: shadows.
+            cache.retune(config.tuning());
             Some(cache.start_migrator(backing))
         } else {
             cache.attach_backing(backing);

@@ -133,3 +133,57 @@ fn sighup_applies_what_can_change_and_names_what_cannot() {
     assert_eq!(in_force(&gateway, "max_dirty_age").0, "7s");
     assert_eq!(in_force(&gateway, "cost_benefit_theta").0, "5");
 }
+
+#[test]
+fn shadows_show_what_other_policies_would_achieve() {
+    let gateway = Gateway::start(&["--shadow=lru,none", "--cache-capacity=64MiB"]);
+    let body = content(3, 100_000);
+    std::fs::write(gateway.root().join("cold.bin"), &body).unwrap();
+    let of = |shadow: &Value, policy: &str, size: f64, what: &str| {
+        let rows = shadow["estimates"].as_array().unwrap();
+        let row = rows
+            .iter()
+            .find(|r| r["policy"] == policy && r["size"] == size);
+        row.expect(policy)[what].as_f64().unwrap()
+    };
+    eventually("shadows hit", || {
+        assert_eq!(gateway.get("/cold.bin").body, body);
+        let shadow = &status(&gateway)["shadow"];
+        !shadow.is_null() && of(shadow, "lru", 1.0, "read_hits") > 3.0
+    });
+    let shadow = &status(&gateway)["shadow"];
+    assert_eq!(shadow["estimates"].as_array().unwrap().len(), 8);
+    assert_eq!(shadow["sampling_ratio"], 1.0);
+    assert_eq!(shadow["objects"], 1);
+    assert_eq!(of(shadow, "none", 4.0, "read_hits"), 0.0);
+    let (none, lru) = (
+        of(shadow, "none", 1.0, "head_seconds"),
+        of(shadow, "lru", 1.0, "head_seconds"),
+    );
+    assert!(none > lru && lru > 0.0, "{none} {lru}");
+
+    let metrics = gateway.admin("GET", "/.tierdav/metrics").text();
+    for sample in [
+        "tierdav_shadow_read_hits_total{policy=\"none\",size=\"0.5x\"} 0\n",
+        "tierdav_shadow_read_hit_bytes_total{policy=\"lru\",size=\"2x\"} ",
+        "tierdav_shadow_backing_busy_seconds_total{policy=\"lru\",size=\"4x\"} ",
+        "tierdav_shadow_sampling_ratio 1\n",
+    ] {
+        assert!(metrics.contains(sample), "{sample}\n{metrics}");
+    }
+    let mut tierdav = std::process::Command::new(env!("CARGO_BIN_EXE_tierdav"));
+    tierdav.args(["status", "--admin", &gateway.admin.to_string()]);
+    let text = String::from_utf8(tierdav.output().unwrap().stdout).unwrap();
+    assert!(text.contains("backing busy"), "{text}");
+
+    let wrong = set(&gateway, "{\"shadow\": [\"lru\", \"lru\"]}");
+    assert!(
+        wrong
+            .text()
+            .contains("shadow = \"lru,lru\" (set while running): must be at most 8 different"),
+        "{}",
+        wrong.text()
+    );
+    assert_eq!(set(&gateway, "{\"shadow\": []}").status, 200);
+    assert!(status(&gateway)["shadow"].is_null());
+}

@@ -6,6 +6,7 @@
 
 mod event;
 pub mod policy;
+pub mod shadow;
 pub mod sim;
 pub mod trace;
 mod types;

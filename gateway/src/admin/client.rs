@@ -7,8 +7,9 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::Status;
+use super::{Status, words};
 use crate::config::human_size;
+use crate::objects::ShadowStatus;
 
 /// Sends one request to the admin listener at `admin` and returns the body of a 2xx reply.
 ///
@@ -50,6 +51,33 @@ pub async fn send(admin: &str, method: Method, path: &str, body: Bytes) -> anyho
         );
     }
     Ok(body)
+}
+
+/// What other policies would have achieved.
+fn shadows(shadow: &ShadowStatus) -> String {
+    let mut out = format!(
+        "\nshadows   {:.0} s, {:.1} % of the objects ({}), {:.2} % of a CPU\n  {:<14}{:>6}{:>10}{:>10}{:>14}\n",
+        shadow.seconds,
+        shadow.sampling_ratio * 100.0,
+        shadow.objects,
+        100.0 * shadow.cpu_seconds / shadow.seconds.max(1e-9),
+        "policy",
+        "cache",
+        "hits",
+        "bytes",
+        "backing busy"
+    );
+    for e in &shadow.estimates {
+        let busy = 100.0 * e.head_seconds / shadow.seconds.max(1e-9);
+        out += &format!(
+            "  {:<14}{:>5}x{:>10}{:>10}{busy:>12.1} %\n",
+            e.policy,
+            e.size,
+            words::percent(e.hit_ratio()),
+            words::percent(e.byte_hit_ratio()),
+        );
+    }
+    out
 }
 
 /// The status as text for people.
@@ -101,6 +129,9 @@ pub fn describe(status: &Status) -> String {
         "failed    {} moves, {} damaged objects\n",
         t.failed_moves, t.damaged_objects
     );
+    if let Some(shadow) = &status.shadow {
+        out += &shadows(shadow);
+    }
     if !t.recent.is_empty() {
         out += "\nlast moves\n";
         for move_ in t.recent.iter().rev().take(10) {

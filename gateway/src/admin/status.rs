@@ -13,7 +13,7 @@ use tiering::policy::PARAMETERS;
 use super::Admin;
 use crate::config::human_micros;
 use crate::metrics::{self, Client, Gauge, Sample};
-use crate::objects::{CacheStatus, HotFile};
+use crate::objects::{CacheStatus, HotFile, ShadowStatus};
 
 /// Versions shown.
 pub const HOT_MAX: usize = 16;
@@ -57,6 +57,9 @@ pub struct Status {
     pub last_hour: Sample,
     /// The versions that clients use most, hottest first.
     pub hot: Vec<HotFile>,
+    /// What other policies would have achieved, if any run beside the one that decides.
+    #[serde(default)]
+    pub shadow: Option<ShadowStatus>,
     /// The process.
     pub process: Process,
 }
@@ -148,6 +151,7 @@ impl Admin {
             last_minute: metrics::sum(steps.get(minute..).unwrap_or_default()),
             last_hour: metrics::sum(&steps),
             hot,
+            shadow: self.cache.shadow(),
             process: Process {
                 resident_bytes: metrics::resident_bytes().unwrap_or(0),
                 open_fds: metrics::open_descriptors().unwrap_or(0),

@@ -183,6 +183,13 @@ const PLAIN: &[Key] = &[
     )
     .live(),
     key(
+        "shadow",
+        "",
+        "at most 8 different policies with commas between them, or nothing",
+        "policies that run beside it on a sample, with 0.5, 1, 2 and 4 times the cache, to show what they would achieve",
+    )
+    .live(),
+    key(
         "cache_capacity",
         "auto",
         "a size, or \"auto\": half the free space of the cache device, at most 64GiB",

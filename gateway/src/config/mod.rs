@@ -18,6 +18,7 @@ use std::time::Duration;
 use http::Uri;
 use tiering::PolicyConfig;
 use tiering::policy::PARAMETERS;
+use tiering::sim::Device;
 
 use crate::objects::{Durability, Tuning, WritePolicy};
 use crate::volume::Symlinks;
@@ -249,6 +250,8 @@ pub struct Config {
     pub durability: Durability,
     pub write_policy: WritePolicy,
     pub policy: PolicyConfig,
+    pub shadow: Vec<PolicyConfig>,
+    pub backing: Device,
     /// `None`: chosen from the free space at start.
     pub cache_capacity: Option<u64>,
     pub high_watermark: f64,
@@ -356,28 +359,62 @@ fn within<T: PartialOrd + Copy>(value: T, low: T, high: T) -> Option<T> {
     (low..=high).contains(&value).then_some(value)
 }
 
-/// Which policy, with its parameters. Those of other policies are checked too: a file may keep them.
-fn policy(c: &mut Checker<'_>) -> Option<PolicyConfig> {
+/// Who decides, who runs beside it, and the backing device that the parameters describe.
+struct Policies {
+    policy: Option<PolicyConfig>,
+    shadow: Option<Vec<PolicyConfig>>,
+    backing: Device,
+}
+
+/// Names of policies with commas between them.
+fn names(text: &str) -> Option<Vec<PolicyConfig>> {
+    let names = text.split(',').map(str::trim).filter(|n| !n.is_empty());
+    let policies: Vec<PolicyConfig> = names.map(PolicyConfig::from_name).collect::<Option<_>>()?;
+    let twice = |(i, p): (usize, &PolicyConfig)| policies[..i].contains(p);
+    let once = !policies.iter().enumerate().any(twice);
+    (once && policies.len() <= tiering::shadow::POLICIES_MAX).then_some(policies)
+}
+
+/// Policies with their parameters. Those of other policies are checked too: a file may keep them.
+fn policies(c: &mut Checker<'_>) -> Policies {
     let mut policy = c.get("policy", PolicyConfig::from_name);
+    let mut shadow = c.get("shadow", names);
+    let mut backing = Device::HDD;
     let before = c.faults.len();
     for parameter in PARAMETERS {
-        let value = c.get(parameter.key, |t| parameter.parse(t).ok());
-        let own = policy.as_mut().filter(|p| p.name() == parameter.policy);
-        if let (Some(policy), Some(value)) = (own, value) {
-            policy.set(parameter.name, value);
+        let Some(value) = c.get(parameter.key, |t| parameter.parse(t).ok()) else {
+            continue;
+        };
+        match parameter.key {
+            "cost_benefit_seek_ms" => backing.seek_ms = value,
+            "cost_benefit_transfer_mib_per_s" => backing.transfer_mib_per_s = value,
+            _ => {}
+        }
+        for policy in policy.iter_mut().chain(shadow.iter_mut().flatten()) {
+            if policy.name() == parameter.policy {
+                policy.set(parameter.name, value);
+            }
         }
     }
     if c.faults.len() == before {
         // What is wrong only together.
-        for wrong in policy.iter().flat_map(PolicyConfig::violations) {
-            let name = policy.as_ref().map_or("", PolicyConfig::name);
-            let of_policy = PARAMETERS.iter().filter(|p| p.policy == name);
-            if let Some(p) = { of_policy }.find(|p| p.name == wrong.key) {
-                c.fault(p.key, &format!("must be {}", wrong.allowed));
+        let mut told = Vec::new();
+        for policy in policy.iter().chain(shadow.iter().flatten()) {
+            for wrong in policy.violations() {
+                let of_policy = PARAMETERS.iter().filter(|p| p.policy == policy.name());
+                let parameter = { of_policy }.find(|p| p.name == wrong.key);
+                if let Some(p) = parameter.filter(|p| !told.contains(&p.key)) {
+                    told.push(p.key);
+                    c.fault(p.key, &format!("must be {}", wrong.allowed));
+                }
             }
         }
     }
-    policy
+    Policies {
+        policy,
+        shadow,
+        backing,
+    }
 }
 
 impl Config {
@@ -391,6 +428,8 @@ impl Config {
             migrate_bytes_per_s: self.migrate_bandwidth,
             migrate_ops_per_s: self.migrate_ops,
             migrate_in_flight: self.migrate_in_flight,
+            shadow: self.shadow.clone(),
+            backing: self.backing,
         }
     }
 
@@ -460,7 +499,7 @@ impl Config {
             "through" => Some(WritePolicy::Through),
             _ => None,
         });
-        let policy = policy(c);
+        let policies = policies(c);
         let cache_capacity = c.get("cache_capacity", optional(units::size));
         let high_watermark = c.get("high_watermark", |t| within(t.parse().ok()?, 0.1, 1.0));
         let low_watermark = c.get("low_watermark", |t| within(t.parse().ok()?, 0.05, 1.0));
@@ -597,7 +636,9 @@ impl Config {
             public_base_url: public_base_url?,
             durability: durability?,
             write_policy: write_policy?,
-            policy: policy?,
+            policy: policies.policy?,
+            shadow: policies.shadow?,
+            backing: policies.backing,
             cache_capacity: cache_capacity?,
             high_watermark: high_watermark?,
             low_watermark: low_watermark?,

@@ -20,6 +20,7 @@ use super::options::{Backing, CacheOptions, IoContext};
 use super::pooled::{PoolSide, Purge};
 use super::reader::ContentReader;
 use super::residency::{Entry, Residency, State};
+use super::shadow::{Feed, ShadowStatus, Shadowing};
 use super::staging::Staging;
 use super::status::History;
 use super::store::{Mark, ObjectStore, Stored, read_verified};
@@ -40,6 +41,9 @@ pub struct ObjectCache {
     pub(super) metrics: Arc<Metrics>,
     pub(super) backing: OnceLock<Arc<dyn Backing>>,
     pub(super) throttle: Mutex<Throttle>,
+    /// Locked with or without `core`, never before it.
+    pub(super) shadow: Mutex<Option<Shadowing>>,
+    pub(super) shadow_status: Mutex<Option<ShadowStatus>>,
     /// Something was queued, or the cache is over its high watermark.
     pub(super) wake: Notify,
     /// A move ended.
@@ -80,6 +84,8 @@ pub(super) struct Core {
     pub adopted: HashSet<ObjectId>,
     pub pins: HashMap<FileId, Pin>,
     pub queue: Queue,
+    /// For the shadow policies, if there are any.
+    pub feed: Option<Feed>,
     pub history: History,
     /// Versions whose objects are being removed from the pools: nothing of them is promoted any more.
     pub purging: HashSet<FileId>,
@@ -181,6 +187,7 @@ impl ObjectCache {
                 adopted: HashSet::new(),
                 pins: HashMap::new(),
                 queue: Queue::default(),
+                feed: None,
                 history: History::default(),
                 purging: HashSet::new(),
                 damaged: HashSet::new(),
@@ -190,6 +197,8 @@ impl ObjectCache {
             metrics,
             backing: OnceLock::new(),
             throttle: Mutex::new(throttle),
+            shadow: Mutex::default(),
+            shadow_status: Mutex::default(),
             wake: Notify::new(),
             moved: Notify::new(),
             foreground: AtomicUsize::new(0),
@@ -228,6 +237,9 @@ impl ObjectCache {
     }
 
     fn register_gauges(self: &Arc<Self>) {
+        let shadows = Arc::downgrade(self);
+        let status = move || shadows.upgrade()?.shadow();
+        self.metrics.shadow(status);
         let gauge = |gauge, value: fn(&ObjectCache, &Core) -> u64| {
             let cache = Arc::downgrade(self);
             self.metrics.gauge(gauge, move || {
@@ -488,8 +500,11 @@ impl ObjectCache {
         }
         let view = self.view(core);
         let mut actions = std::mem::take(&mut core.scratch);
-        core.policy
-            .on_event(self.recorder.now(), event, &view, &mut actions);
+        let now = self.recorder.now();
+        core.policy.on_event(now, event, &view, &mut actions);
+        if let Some(feed) = &mut core.feed {
+            feed.note(now, event);
+        }
         self.enqueue(core, &mut actions);
         core.scratch = actions;
         if view.used_bytes > view.high_bytes() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tiering::sim::Device;
 use tiering::{ActionKind, Event, ObjectId, PolicyConfig};
 
 use super::cache::{Core, ObjectCache};
@@ -25,6 +26,10 @@ pub struct Tuning {
     pub migrate_ops_per_s: u64,
     /// Moves that may be under way at once (at least 1).
     pub migrate_in_flight: usize,
+    /// Policies that run beside it.
+    pub shadow: Vec<PolicyConfig>,
+    /// The backing device, as shadows see it.
+    pub backing: Device,
 }
 
 impl From<&CacheOptions> for Tuning {
@@ -37,7 +42,22 @@ impl From<&CacheOptions> for Tuning {
             migrate_bytes_per_s: options.migrate_bytes_per_s,
             migrate_ops_per_s: options.migrate_ops_per_s,
             migrate_in_flight: options.migrate_in_flight,
+            shadow: Vec::new(),
+            backing: Device::HDD,
         }
+    }
+}
+
+impl Tuning {
+    /// All that shadows depend on: they begin anew when it changes.
+    fn shadows(&self) -> impl PartialEq + '_ {
+        (
+            &self.shadow,
+            self.backing,
+            self.high_watermark,
+            self.low_watermark,
+            self.max_dirty_age,
+        )
     }
 }
 
@@ -63,7 +83,11 @@ impl ObjectCache {
             .set_rates(tuning.migrate_bytes_per_s, tuning.migrate_ops_per_s);
         let mut core = self.core.lock();
         let same = tuning.policy == core.tuning.policy || core.policy.configure(&tuning.policy);
+        let shadows = core.tuning.shadows() != tuning.shadows();
         core.tuning = tuning;
+        if shadows {
+            self.replace_shadows(&mut core);
+        }
         let memory = match same {
             true => Memory::Kept,
             false => {

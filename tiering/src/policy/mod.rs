@@ -27,6 +27,7 @@ pub use config::{
     TwoQConfig, WTinyLfuConfig,
 };
 
+pub(crate) use cost_benefit::splitmix;
 pub use parameter::{InvalidParameter, Parameter, SetParameterError, parameters_markdown};
 pub(crate) use planner::objects_of;
 

@@ -10,4 +10,5 @@ pub use clairvoyant::{Clairvoyant, clairvoyant};
 pub use device::Device;
 pub use offline::{MissBounds, miss_bounds};
 pub use replacement::{Replacement, as_libcachesim, belady, belady_misses};
+pub(crate) use run::Run;
 pub use run::{Access, Outcome, Request, Setup, compulsory_head_time, run, run_seeing};

@@ -105,8 +105,9 @@ impl Outcome {
     }
 }
 
-struct Run<'a> {
-    setup: &'a Setup,
+/// A run under way: requests go in one by one.
+pub(crate) struct Run {
+    setup: Setup,
     policy: Box<dyn crate::Policy>,
     hdd: Line,
     ssd: Line,
@@ -118,6 +119,10 @@ struct Run<'a> {
     queue: VecDeque<Action>,
     /// The one movement under way, and when it ends.
     moving: Option<(Nanos, Action)>,
+    /// The policy has acted on time until then; the first request begins it.
+    ticked: Option<Nanos>,
+    /// Response times are kept, one for each request.
+    responses: bool,
     out: Outcome,
 }
 
@@ -132,32 +137,13 @@ pub fn run_seeing(
     requests: impl IntoIterator<Item = Request>,
     mut see: impl FnMut(usize, bool),
 ) -> Outcome {
-    let mut run = Run {
-        setup,
-        policy: build(&setup.policy),
-        hdd: Line::new(setup.hdd),
-        ssd: Line::new(setup.ssd),
-        residents: BTreeMap::new(),
-        used: 0,
-        dirty: 0,
-        lens: BTreeMap::new(),
-        queue: VecDeque::new(),
-        moving: None,
-        out: Outcome::default(),
-    };
-    let (mut first, mut last, mut ticked) = (None, Nanos(0), Nanos(0));
+    let mut run = Run::new(setup.clone(), true);
+    let (mut first, mut last) = (None, Nanos(0));
     for (place, request) in requests.into_iter().enumerate() {
-        let begin = *first.get_or_insert(request.at);
-        ticked = ticked.max(begin);
-        while ticked.plus(Nanos::from_secs(1)) <= request.at {
-            ticked = ticked.plus(Nanos::from_secs(1));
-            run.advance(ticked);
-            run.tick(ticked);
-        }
-        run.advance(request.at);
-        let (hits, end) = (run.out.reads - run.out.read_misses, run.request(request));
+        first.get_or_insert(request.at);
+        let hits = run.out.reads - run.out.read_misses;
+        last = last.max(run.step(request));
         see(place, run.out.reads - run.out.read_misses > hits);
-        last = last.max(end);
     }
     let mut out = run.out;
     out.span = last.since(first.unwrap_or_default());
@@ -167,7 +153,65 @@ pub fn run_seeing(
     out
 }
 
-impl Run<'_> {
+impl Run {
+    /// Begins with an empty cache. `responses`: [`Outcome::response_us`] is wanted, and grows with the load.
+    pub(crate) fn new(setup: Setup, responses: bool) -> Self {
+        Run {
+            policy: build(&setup.policy),
+            hdd: Line::new(setup.hdd),
+            ssd: Line::new(setup.ssd),
+            residents: BTreeMap::new(),
+            used: 0,
+            dirty: 0,
+            lens: BTreeMap::new(),
+            queue: VecDeque::new(),
+            moving: None,
+            ticked: None,
+            responses,
+            out: Outcome::default(),
+            setup,
+        }
+    }
+
+    /// Serves one request, not before the one ahead of it; answers when it ends.
+    pub(crate) fn step(&mut self, request: Request) -> Nanos {
+        self.pass(request.at);
+        self.request(request)
+    }
+
+    /// Lets time pass: movements end, and the policy acts once a second.
+    pub(crate) fn pass(&mut self, now: Nanos) {
+        let mut ticked = self.ticked.unwrap_or(now);
+        while ticked.plus(Nanos::from_secs(1)) <= now {
+            ticked = ticked.plus(Nanos::from_secs(1));
+            self.advance(ticked);
+            self.tick(ticked);
+        }
+        self.ticked = Some(ticked);
+        self.advance(now);
+    }
+
+    /// What came of it so far, and how long the backing device was busy.
+    pub(crate) fn so_far(&self) -> (&Outcome, Nanos) {
+        (&self.out, self.hdd.busy)
+    }
+
+    /// Goes on with a cache of another size and other parameters of the same policy.
+    pub(crate) fn resize(&mut self, cache_bytes: u64, policy: &PolicyConfig) {
+        self.setup.cache_bytes = cache_bytes;
+        self.policy.configure(policy);
+    }
+
+    /// Lets an object go, as if it had never been cached: nothing is moved or counted.
+    pub(crate) fn drop_object(&mut self, now: Nanos, id: ObjectId) {
+        self.lens.remove(&id);
+        if let Some((len, dirty)) = self.residents.remove(&id) {
+            self.used -= u64::from(len);
+            self.dirty -= if dirty { u64::from(len) } else { 0 };
+            self.event(now, &Event::Evicted { id });
+        }
+    }
+
     fn view(&self) -> CacheView {
         CacheView {
             capacity_bytes: self.setup.cache_bytes,
@@ -323,9 +367,10 @@ impl Run<'_> {
         };
         self.out.requests += 1;
         let us = end.since(at).0 / 1000;
-        self.out
-            .response_us
-            .push(u32::try_from(us).unwrap_or(u32::MAX));
+        if self.responses {
+            let us = u32::try_from(us).unwrap_or(u32::MAX);
+            self.out.response_us.push(us);
+        }
         self.event(at, &event);
         self.start(at);
         end
