@@ -169,6 +169,9 @@ osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
 mon allow pool size one = true
 mon warn on pool no redundancy = false
+# The monitor's data is tiny: it must not refuse to start on a disk that is fuller than the default 95 %.
+mon data avail crit = 0
+mon data avail warn = 0
 mon data = $DIR/mon
 mgr data = $DIR/mgr
 osd data = $DIR/osd.\$id

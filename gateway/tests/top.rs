@@ -238,10 +238,28 @@ fn it_redraws_in_place_fits_the_terminal_and_leaves_it_clean() {
 }
 
 #[test]
-fn ctrl_c_ends_it_and_leaves_the_terminal_clean() {
+fn ctrl_z_and_ctrl_c_leave_the_terminal_clean() {
     let gateway = gateway();
     let mut terminal = Terminal::start(80, 24, &gateway.admin.to_string());
     terminal.until("a frame", |f| f.len() > 10);
+
+    // Suspended, it gives the terminal back; continued, it takes it again.
+    terminal.press(0x1a);
+    let id = rustix::process::Pid::from_child(&terminal.child);
+    let stat = format!("/proc/{}/stat", id.as_raw_nonzero());
+    eventually("it is stopped", || {
+        std::fs::read_to_string(&stat).unwrap().contains(") T ")
+    });
+    terminal.is_given_back();
+    let before = terminal.all().len();
+    rustix::process::kill_process(id, rustix::process::Signal::CONT).unwrap();
+    eventually("it draws again", || {
+        let all = terminal.all();
+        let since = all.get(before..).unwrap_or_default();
+        since.starts_with("\x1b[?1049h") && since.contains("q quits")
+    });
+    assert!(!terminal.is_as_before());
+
     terminal.press(0x03);
     assert_eq!(terminal.ended(), Some(0));
     terminal.is_given_back();
