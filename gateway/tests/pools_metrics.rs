@@ -123,3 +123,29 @@ fn operations_bytes_latencies_and_errors_are_counted_by_operation_and_pool() {
         })
     });
 }
+
+#[test]
+fn memory_that_a_load_used_is_given_back_after_it() {
+    let mut flags = pool_flags();
+    flags.extend(["--max-dirty-age", "1h"].map(str::to_owned));
+    let refs: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let gateway = Gateway::start(&refs);
+    let resident = || value(&gateway, "process_resident_memory_bytes") / (1 << 20);
+    let idle = resident();
+    let body = content(1, 48 * MIB);
+    std::thread::scope(|s| {
+        for i in 0..6 {
+            let (gateway, body) = (&gateway, &body);
+            s.spawn(move || assert_eq!(gateway.put(&format!("/{i}"), body).status, 201));
+        }
+    });
+    let loaded = resident();
+    assert!(loaded > idle + 100, "{idle} MiB, then {loaded} MiB");
+    eventually("most of it is given back", || {
+        resident() < idle + (loaded - idle) / 3
+    });
+    println!(
+        "{idle} MiB idle, {loaded} MiB after the load, {} MiB now",
+        resident()
+    );
+}

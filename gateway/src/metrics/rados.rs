@@ -165,6 +165,11 @@ impl RadosMetrics {
         self.row(op, pool).map_or(0, |row| row.bytes.load(Relaxed))
     }
 
+    /// Bytes read and written so far, in all pools.
+    pub fn moved_bytes(&self) -> u64 {
+        self.rows.iter().map(|row| row.bytes.load(Relaxed)).sum()
+    }
+
     fn row(&self, op: RadosOp, pool: RadosPool) -> Option<&Row> {
         self.rows
             .get(op as usize * RadosPool::ALL.len() + pool as usize)

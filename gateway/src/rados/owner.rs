@@ -164,7 +164,15 @@ impl Lock {
     fn keep(&self, stopped: &mpsc::Receiver<()>) {
         let fenced = &self.pools.fenced;
         let mut period = RENEW;
+        let (mut moved, mut given_back) = (0, 0);
         while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            // Once after each load, when it is over.
+            let now = self.pools.metrics.moved_bytes();
+            if now == moved && now != given_back {
+                super::sys::give_back_memory();
+                given_back = now;
+            }
+            moved = now;
             let held = !fenced.load(Ordering::Relaxed);
             let outcome = if held {
                 self.renew(&self.pools.live.load())
