@@ -187,3 +187,38 @@ fn shadows_show_what_other_policies_would_achieve() {
     assert_eq!(set(&gateway, "{\"shadow\": []}").status, 200);
     assert!(status(&gateway)["shadow"].is_null());
 }
+
+/// The default policy is told never to promote, so that any other does better.
+#[test]
+fn auto_changes_to_the_better_shadow_and_says_why() {
+    let gateway = Gateway::start(&[
+        "--policy=auto",
+        "--shadow=lru",
+        "--auto-period=1s",
+        "--cost-benefit-theta=1000",
+        "--cache-capacity=64MiB",
+    ]);
+    let body = content(4, 50_000);
+    std::fs::write(gateway.root().join("hot.bin"), &body).unwrap();
+    let policy = |gateway: &Gateway| status(gateway)["policy"]["name"].clone();
+    assert_eq!(policy(&gateway), "cost-benefit");
+    let mut client = gateway.connect();
+    eventually("another policy", || {
+        for _ in 0..100 {
+            client.request("GET", "/hot.bin", &[], b"").unwrap();
+        }
+        policy(&gateway) == "lru"
+    });
+    let why = status(&gateway)["shadow"]["switched"].to_string();
+    assert!(why.contains("lru instead of cost-benefit: in "), "{why}");
+    assert!(gateway.log().contains("lru instead of cost-benefit: in "));
+    assert_eq!(gateway.get("/hot.bin").body, body);
+    eventually("promoted", || objects(&gateway, "promoted") == 1);
+
+    // Another setting keeps what was chosen; another policy ends it.
+    assert_eq!(set(&gateway, "lru_2nd_ghost_share = 2").status, 200);
+    assert_eq!(policy(&gateway), "lru");
+    assert_eq!(in_force(&gateway, "policy").0, "auto");
+    assert_eq!(set(&gateway, "policy = \"cost-benefit\"").status, 200);
+    assert_eq!(policy(&gateway), "cost-benefit");
+}

@@ -4,6 +4,7 @@
 //! event and chance comes from a seed in the configuration, so the live gateway, a simulator and a
 //! test that replays last week's trace decide the same. `clippy.toml` beside `Cargo.toml` keeps it so.
 
+pub mod auto;
 mod event;
 pub mod policy;
 pub mod shadow;

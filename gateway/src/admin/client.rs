@@ -67,6 +67,9 @@ fn shadows(shadow: &ShadowStatus) -> String {
         "bytes",
         "backing busy"
     );
+    if let Some(why) = &shadow.switched.why {
+        out += &format!("  changes {}, the last: {why}\n", shadow.switched.count);
+    }
     for e in &shadow.estimates {
         let busy = 100.0 * e.head_seconds / shadow.seconds.max(1e-9);
         out += &format!(

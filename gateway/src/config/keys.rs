@@ -178,8 +178,15 @@ const PLAIN: &[Key] = &[
     key(
         "policy",
         "cost-benefit",
-        "none, lru, fifo, lfu, arc, lirs, 2q, s3-fifo, sieve, w-tinylfu, gdsf, lru-2nd, recency or cost-benefit",
-        "who decides what lives in the cache",
+        "none, lru, fifo, lfu, arc, lirs, 2q, s3-fifo, sieve, w-tinylfu, gdsf, lru-2nd, recency, cost-benefit, or auto",
+        "who decides what lives in the cache; auto: whoever of the shadows does best",
+    )
+    .live(),
+    key(
+        "auto_period",
+        "10m",
+        TIME_FROM_1S,
+        "policy = \"auto\" compares the shadows once in this time",
     )
     .live(),
     key(

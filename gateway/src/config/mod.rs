@@ -173,7 +173,7 @@ impl Raw {
     /// chosen policy, and what was set of others.
     pub fn render(&self) -> String {
         let mut out = String::new();
-        let policy = self.value("policy").0.trim();
+        let policy = shown(self.value("policy").0);
         for key in KEYS.iter() {
             let (value, source) = self.value(key.name);
             let foreign = key.parameter.is_some_and(|p| p.policy != policy);
@@ -250,6 +250,8 @@ pub struct Config {
     pub durability: Durability,
     pub write_policy: WritePolicy,
     pub policy: PolicyConfig,
+    /// `policy = "auto"`: how often it compares. `policy` is then what it begins with.
+    pub auto: Option<Duration>,
     pub shadow: Vec<PolicyConfig>,
     pub backing: Device,
     /// `None`: chosen from the free space at start.
@@ -362,8 +364,22 @@ fn within<T: PartialOrd + Copy>(value: T, low: T, high: T) -> Option<T> {
 /// Who decides, who runs beside it, and the backing device that the parameters describe.
 struct Policies {
     policy: Option<PolicyConfig>,
+    auto: Option<Duration>,
     shadow: Option<Vec<PolicyConfig>>,
     backing: Device,
+}
+
+/// `policy` that changes to the best of the shadows.
+const AUTO: &str = "auto";
+/// Shadows of `auto` when none are named, beside the default policy.
+const AUTO_CANDIDATES: [&str; 3] = ["recency", "lru-2nd", "s3-fifo"];
+
+/// The policy whose parameters are shown for this value of `policy`.
+fn shown(policy: &str) -> &str {
+    match policy.trim() {
+        AUTO => "cost-benefit",
+        name => name,
+    }
 }
 
 /// Names of policies with commas between them.
@@ -377,8 +393,25 @@ fn names(text: &str) -> Option<Vec<PolicyConfig>> {
 
 /// Policies with their parameters. Those of other policies are checked too: a file may keep them.
 fn policies(c: &mut Checker<'_>) -> Policies {
-    let mut policy = c.get("policy", PolicyConfig::from_name);
+    let is_auto = c.raw.value("policy").0.trim() == AUTO;
+    let mut policy = c.get("policy", |t| match is_auto {
+        true => Some(PolicyConfig::default()),
+        false => PolicyConfig::from_name(t),
+    });
     let mut shadow = c.get("shadow", names);
+    let period = c.get("auto_period", |t| {
+        units::duration(t).filter(|t| t.as_secs() > 0)
+    });
+    let auto = period.filter(|_| is_auto);
+    if let (Some(candidates), Some(policy), true) = (&mut shadow, &policy, is_auto) {
+        if candidates.is_empty() {
+            let names = AUTO_CANDIDATES.iter();
+            candidates.extend(names.filter_map(|n| PolicyConfig::from_name(n)));
+        }
+        if !candidates.contains(policy) {
+            candidates.insert(0, policy.clone());
+        }
+    }
     let mut backing = Device::HDD;
     let before = c.faults.len();
     for parameter in PARAMETERS {
@@ -412,6 +445,7 @@ fn policies(c: &mut Checker<'_>) -> Policies {
     }
     Policies {
         policy,
+        auto,
         shadow,
         backing,
     }
@@ -428,6 +462,7 @@ impl Config {
             migrate_bytes_per_s: self.migrate_bandwidth,
             migrate_ops_per_s: self.migrate_ops,
             migrate_in_flight: self.migrate_in_flight,
+            auto: self.auto,
             shadow: self.shadow.clone(),
             backing: self.backing,
         }
@@ -637,6 +672,7 @@ impl Config {
             durability: durability?,
             write_policy: write_policy?,
             policy: policies.policy?,
+            auto: policies.auto,
             shadow: policies.shadow?,
             backing: policies.backing,
             cache_capacity: cache_capacity?,

@@ -79,6 +79,12 @@ pub(super) fn render(status: &ShadowStatus, o: &mut String) {
         status.dropped as f64,
     );
     one(
+        "tierdav_shadow_switches_total",
+        "counter",
+        "Changes of the policy by policy = auto.",
+        status.switched.count as f64,
+    );
+    one(
         "tierdav_shadow_cpu_seconds_total",
         "counter",
         "CPU time that shadow policies took.",

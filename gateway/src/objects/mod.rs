@@ -66,7 +66,7 @@ pub use pool_scrub::{PoolScrub, PooledFile};
 pub use reader::ContentReader;
 pub use residency::Amount;
 pub use scrub::{Finding, Problem, ScrubReport};
-pub use shadow::ShadowStatus;
+pub use shadow::{ShadowStatus, Switched};
 pub use staging::{INLINE_BYTES_MAX, Staged, StagedObject, Staging};
 pub use status::{CacheStatus, Cell, HotFile, HotObjects, RecentAction};
 pub use store::{Mark, ObjectStore, StoreError, Stored};

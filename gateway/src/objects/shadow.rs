@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use tiering::auto::{Auto, Rules};
 use tiering::shadow::{Estimate, Shadow, Threshold};
 use tiering::sim::{Access, Device, Request, Setup};
 use tiering::{Event, Nanos, ObjectId};
@@ -63,8 +64,19 @@ impl Feed {
 /// The shadows, and what running them has cost.
 pub(super) struct Shadowing {
     shadow: Shadow,
+    auto: Option<Auto>,
+    switched: Switched,
     began: Instant,
     cpu: Duration,
+}
+
+/// What `auto` did since the shadows began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switched {
+    /// How often another policy was chosen.
+    pub count: u64,
+    /// Why, the last time.
+    pub why: Option<String>,
 }
 
 /// What the shadows would have achieved.
@@ -78,6 +90,8 @@ pub struct ShadowStatus {
     pub objects: u64,
     /// Requests that they were not told of, because too many came at once.
     pub dropped: u64,
+    /// Changes of the policy by `auto`.
+    pub switched: Switched,
     /// CPU time that they took.
     pub cpu_seconds: f64,
     /// Per policy and size of the cache.
@@ -120,6 +134,8 @@ impl ObjectCache {
         });
         *shadows = Some(Shadowing {
             shadow,
+            auto: { tuning.auto }.map(|period| Auto::new(Rules::every(period.into()))),
+            switched: Switched::default(),
             began: Instant::now(),
             cpu: Duration::ZERO,
         });
@@ -128,11 +144,15 @@ impl ObjectCache {
     /// Tells the shadows what happened since the last call.
     fn run_shadows(&self) {
         let before = thread_cpu();
-        let (requests, dropped) = match &mut self.core.lock().feed {
-            Some(feed) => (std::mem::take(&mut feed.requests), feed.dropped),
-            None => return,
+        let (requests, dropped, policy) = {
+            let mut core = self.core.lock();
+            let policy = core.tuning.policy.name();
+            match &mut core.feed {
+                Some(feed) => (std::mem::take(&mut feed.requests), feed.dropped, policy),
+                None => return,
+            }
         };
-        let threshold = {
+        let (threshold, switch) = {
             let mut shadows = self.shadow.lock();
             let Some(running) = &mut *shadows else {
                 return;
@@ -140,18 +160,30 @@ impl ObjectCache {
             for request in requests {
                 running.shadow.note(request);
             }
-            running.shadow.pass(self.recorder.now());
+            let now = self.recorder.now();
+            running.shadow.pass(now);
+            let estimates = running.shadow.estimates();
+            let auto = running.auto.as_mut();
+            let switch = auto.and_then(|auto| auto.decide(now, policy, &estimates));
+            if let Some(switch) = &switch {
+                running.switched.count += 1;
+                running.switched.why = Some(switch.to_string());
+            }
             running.cpu += thread_cpu().saturating_sub(before);
             *self.shadow_status.lock() = Some(ShadowStatus {
                 seconds: running.began.elapsed().as_secs_f64(),
                 sampling_ratio: running.shadow.threshold().rate(),
                 objects: running.shadow.sampled_objects() as u64,
                 dropped,
+                switched: running.switched.clone(),
                 cpu_seconds: running.cpu.as_secs_f64(),
-                estimates: running.shadow.estimates(),
+                estimates,
             });
-            running.shadow.threshold()
+            (running.shadow.threshold(), switch)
         };
+        if let Some(switch) = switch.filter(|s| self.switch(s)) {
+            tracing::info!(why = %switch, "policy = auto: another policy decides from now on");
+        }
         if let Some(feed) = &mut self.core.lock().feed {
             feed.threshold = threshold;
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tiering::auto::Switch;
 use tiering::sim::Device;
 use tiering::{ActionKind, Event, ObjectId, PolicyConfig};
 
@@ -26,7 +27,9 @@ pub struct Tuning {
     pub migrate_ops_per_s: u64,
     /// Moves that may be under way at once (at least 1).
     pub migrate_in_flight: usize,
-    /// Policies that run beside it.
+    /// Changes to the best of the shadows: compares them once in this time.
+    pub auto: Option<Duration>,
+    /// Policies that run beside it; those that `auto` may choose.
     pub shadow: Vec<PolicyConfig>,
     /// The backing device, as shadows see it.
     pub backing: Device,
@@ -42,6 +45,7 @@ impl From<&CacheOptions> for Tuning {
             migrate_bytes_per_s: options.migrate_bytes_per_s,
             migrate_ops_per_s: options.migrate_ops_per_s,
             migrate_in_flight: options.migrate_in_flight,
+            auto: None,
             shadow: Vec::new(),
             backing: Device::HDD,
         }
@@ -53,6 +57,7 @@ impl Tuning {
     fn shadows(&self) -> impl PartialEq + '_ {
         (
             &self.shadow,
+            self.auto,
             self.backing,
             self.high_watermark,
             self.low_watermark,
@@ -77,11 +82,17 @@ impl ObjectCache {
     }
 
     /// Puts other settings in force. Moves under way end as they began; a policy that is replaced is told nothing more.
-    pub fn retune(&self, tuning: Tuning) -> Memory {
+    pub fn retune(&self, mut tuning: Tuning) -> Memory {
         self.throttle
             .lock()
             .set_rates(tuning.migrate_bytes_per_s, tuning.migrate_ops_per_s);
         let mut core = self.core.lock();
+        if tuning.auto.is_some() && core.tuning.auto.is_some() {
+            // What was chosen stays, with the parameters that it has now.
+            let current = core.tuning.policy.name();
+            let chosen = tuning.shadow.iter().find(|p| p.name() == current);
+            tuning.policy = chosen.unwrap_or(&tuning.policy).clone();
+        }
         let same = tuning.policy == core.tuning.policy || core.policy.configure(&tuning.policy);
         let shadows = core.tuning.shadows() != tuning.shadows();
         core.tuning = tuning;
@@ -98,6 +109,21 @@ impl ObjectCache {
         drop(core);
         self.wake.notify_one();
         memory
+    }
+
+    /// Lets the policy decide that `auto` chose, unless the settings changed meanwhile.
+    pub(super) fn switch(&self, switch: &Switch) -> bool {
+        let mut core = self.core.lock();
+        let tuning = &core.tuning;
+        let chosen = tuning.shadow.iter().find(|p| p.name() == switch.to);
+        let Some(chosen) = chosen.filter(|_| tuning.auto.is_some()).cloned() else {
+            return false;
+        };
+        core.tuning.policy = chosen;
+        self.replace_policy(&mut core);
+        drop(core);
+        self.wake.notify_one();
+        true
     }
 
     fn replace_policy(&self, core: &mut Core) {
