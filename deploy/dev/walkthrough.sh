@@ -73,14 +73,26 @@ ready() {
 pid() { cat /run/unit-run/tierdav.service; }
 as_pi() { curl -sf --user "pi:$(cat /root/tierdav-password)" "$@"; }
 
-# Puts and gets until /tmp/stop exists; a connection may be tried again, an answer that is no success is a failure.
+# One request, tried again while nobody listens, while the answer is 503, or when the connection ended before any answer.
+tried() {
+    local code i status
+    for i in $(seq 60); do
+        code=$(as_pi --retry 60 --retry-delay 1 --retry-connrefused -w '%{http_code}' "$@") && return 0
+        status=$?
+        [ "$code" = 000 ] || return $status
+        echo "$status" >> /tmp/again-connections
+    done
+    return 1
+}
+
+# Puts and gets until /tmp/stop exists; an answer that is no success, or is cut off, is a failure.
 load() {
     local n=0
     head -c 65536 /dev/urandom > /tmp/payload
     while [ ! -e /tmp/stop ]; do
         n=$((n + 1))
-        as_pi --retry 60 --retry-delay 1 --retry-connrefused -T /tmp/payload "http://127.0.0.1:4918/during-$1-$n" -o /dev/null \
-            && as_pi --retry 60 --retry-delay 1 --retry-connrefused "http://127.0.0.1:4918/during-$1-$n" | cmp - /tmp/payload \
+        tried -T /tmp/payload "http://127.0.0.1:4918/during-$1-$n" -o /dev/null \
+            && tried "http://127.0.0.1:4918/during-$1-$n" -o "/tmp/got-$1" && cmp "/tmp/got-$1" /tmp/payload \
             || echo "request $n of $1 failed" >> /tmp/failures
     done
     echo $n >> /tmp/requests
@@ -133,7 +145,7 @@ steps() {
     run_block alert
     ready || exit 1
 
-    rm -f /tmp/failures /tmp/requests /tmp/stop
+    rm -f /tmp/failures /tmp/requests /tmp/stop /tmp/again-connections
     load 1 & load 2 & load_mount &
     before=$(pid)
     run_block upgrade
@@ -145,6 +157,7 @@ steps() {
     wait
     check "the new package is installed" bash -c "dpkg-query -W -f '\${Version}' tierdav | grep -q -- '-2$'"
     check "no request failed during the upgrade ($(tr '\n' ' ' < /tmp/requests)writes and reads)" test ! -e /tmp/failures
+    echo "$(wc -l < /tmp/again-connections 2> /dev/null || echo 0) connections ended before an answer and were made again"
     check "and there were some" test "$(sort -n /tmp/requests | head -1)" -ge 5
 
     run_block remove

@@ -22,7 +22,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::auth::{Users, Verdict};
 use crate::dav::{self, Body, Dav, RequestContext, User};
@@ -72,6 +72,10 @@ pub struct Front {
     pub stopping: AtomicBool,
 }
 
+/// How long a stop waits for the first requests of connections that have just been made: a connection without a request is
+/// closed then.
+const FIRST_REQUEST: Duration = Duration::from_millis(100);
+
 /// Binds `address` with a deep backlog.
 ///
 /// # Errors
@@ -95,6 +99,21 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Front {
+    fn spawn(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        watcher: Watcher,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let front = Arc::clone(self);
+        tokio::spawn(async move {
+            let open = front.metrics.connection_opened();
+            front.connection(stream, peer, watcher).await;
+            drop((open, slot));
+        });
+    }
+
     /// Serves `listener` until `stop` turns true, then lets running requests finish for up to `grace`.
     /// Returns how many connections had to be cut.
     pub async fn serve(
@@ -117,15 +136,7 @@ impl Front {
                 _ = stop.wait_for(|s| *s) => break,
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    let front = Arc::clone(&self);
-                    let watcher = graceful.watcher();
-                    tokio::spawn(async move {
-                        let open = front.metrics.connection_opened();
-                        front.connection(stream, peer, watcher).await;
-                        drop((open, slot));
-                    });
-                }
+                Ok((stream, peer)) => self.spawn(stream, peer, graceful.watcher(), slot),
                 Err(error) => {
                     // Out of descriptors, most likely: the next accept would fail at once, too.
                     tracing::warn!(%error, "accept failed");
@@ -133,7 +144,18 @@ impl Front {
                 }
             }
         }
-        drop(listener);
+        // Whoever has connected already is served: the kernel would reset what waits in a backlog that is closed.
+        if let Ok(listener) = listener.into_std() {
+            while let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
+                && let Ok((stream, peer)) = listener.accept()
+            {
+                let stream = stream.set_nonblocking(true).map(|()| stream);
+                if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                    self.spawn(stream, peer, graceful.watcher(), slot);
+                }
+            }
+        }
+        tokio::time::sleep(FIRST_REQUEST).await;
         self.stopping.store(true, Ordering::Relaxed);
         let open = self.limits.max_connections - slots.available_permits();
         if tokio::time::timeout(grace, graceful.shutdown())
