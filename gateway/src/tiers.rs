@@ -209,14 +209,8 @@ impl Opening<'_> {
                 (None, Some(pools)) => pool_capacity(config, pools).await?,
                 (None, None) => 0,
             },
-            high_watermark: config.high_watermark,
-            low_watermark: config.low_watermark,
-            max_dirty_age: config.max_dirty_age,
             write_policy: config.write_policy,
-            policy: config.policy.clone(),
-            migrate_bytes_per_s: config.migrate_bandwidth,
-            migrate_ops_per_s: config.migrate_ops,
-            migrate_in_flight: config.migrate_in_flight,
+            tuning: config.tuning(),
             durability: config.durability,
             in_place: config.in_place,
         };
@@ -236,8 +230,6 @@ impl Opening<'_> {
         .await?;
         let backing = Arc::clone(&volume) as Arc<dyn Backing>;
         let migrator = if self.online {
-            // What a start does not know of: shadows.
-            cache.retune(config.tuning());
             Some(cache.start_migrator(backing))
         } else {
             cache.attach_backing(backing);

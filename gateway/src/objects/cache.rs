@@ -172,8 +172,11 @@ impl ObjectCache {
         };
         let pools = opts.pools.clone();
         let pools = pools.map(|p| PoolSide::new(p, tokio::runtime::Handle::current()));
-        let policy = tiering::build(&opts.policy);
-        let throttle = Throttle::new(opts.migrate_bytes_per_s, opts.migrate_ops_per_s);
+        let policy = tiering::build(&opts.tuning.policy);
+        let throttle = Throttle::new(
+            opts.tuning.migrate_bytes_per_s,
+            opts.tuning.migrate_ops_per_s,
+        );
         let cache = Arc::new(ObjectCache {
             dir,
             pools,
@@ -182,7 +185,7 @@ impl ObjectCache {
                 residency: Residency::default(),
                 staged_bytes: 0,
                 policy,
-                tuning: Tuning::from(&opts),
+                tuning: opts.tuning.clone(),
                 promoting: HashSet::new(),
                 adopted: HashSet::new(),
                 pins: HashMap::new(),

@@ -193,6 +193,7 @@ impl ObjectCache {
         let purges = self.pools.as_ref().and_then(|p| p.queue.lock().take());
         let purges =
             purges.map(|queue| tokio::spawn(self.clone().purge_all(queue, stop.subscribe())));
+        self.replace_shadows(&mut self.core.lock());
         tokio::spawn(self.clone().run_shadows_until(stop.subscribe()));
         let cache = self.clone();
         let task = tokio::spawn(async move {

@@ -251,7 +251,10 @@ fn open(
         pools: pools.map(|p| p as Arc<dyn Pools>),
         object_bytes: OBJECT,
         capacity_bytes: 1500,
-        policy: PolicyConfig::Lru(LruConfig::default()),
+        tuning: Tuning {
+            policy: PolicyConfig::Lru(LruConfig::default()),
+            ..Tuning::default()
+        },
         ..CacheOptions::uncached()
     };
     let metrics = Arc::new(Metrics::new());

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tiering::{FileId, PolicyConfig};
+use tiering::FileId;
 
 use super::pools::Pools;
+use super::tuning::Tuning;
 
 /// Settings of an [`ObjectCache`](super::ObjectCache), already validated.
 #[derive(Clone)]
@@ -22,22 +22,10 @@ pub struct CacheOptions {
     pub object_bytes: u32,
     /// Bytes of content that the cache tier may hold.
     pub capacity_bytes: u64,
-    /// Fraction of the capacity above which objects leave.
-    pub high_watermark: f64,
-    /// Fraction of the capacity down to which objects leave.
-    pub low_watermark: f64,
-    /// Age at which a dirty object is flushed.
-    pub max_dirty_age: Duration,
     /// Whether new bytes may stay in the cache tier alone for a while.
     pub write_policy: WritePolicy,
-    /// Who decides.
-    pub policy: PolicyConfig,
-    /// Bytes per second that movement may use; 0 is unlimited.
-    pub migrate_bytes_per_s: u64,
-    /// Operations per second that movement may use; 0 is unlimited.
-    pub migrate_ops_per_s: u64,
-    /// Moves that may be under way at once (at least 1).
-    pub migrate_in_flight: usize,
+    /// What may change later, as it is at the start.
+    pub tuning: Tuning,
     /// Whether `finish` leaves bytes on stable storage.
     pub durability: Durability,
     /// Whether what the kernel has in memory is read on whatever thread asks, rather than on one that may wait.
@@ -52,14 +40,8 @@ impl CacheOptions {
             pools: None,
             object_bytes: tiering::DEFAULT_OBJECT_BYTES,
             capacity_bytes: 0,
-            high_watermark: 0.9,
-            low_watermark: 0.8,
-            max_dirty_age: Duration::from_secs(120),
             write_policy: WritePolicy::Back,
-            policy: PolicyConfig::default(),
-            migrate_bytes_per_s: 0,
-            migrate_ops_per_s: 0,
-            migrate_in_flight: 4,
+            tuning: Tuning::default(),
             durability: Durability::Commit,
             in_place: true,
         }

@@ -7,7 +7,6 @@ use tiering::sim::Device;
 use tiering::{ActionKind, Event, ObjectId, PolicyConfig};
 
 use super::cache::{Core, ObjectCache};
-use super::options::CacheOptions;
 use super::residency::State;
 
 /// Settings of the mover in force, already validated.
@@ -35,16 +34,16 @@ pub struct Tuning {
     pub backing: Device,
 }
 
-impl From<&CacheOptions> for Tuning {
-    fn from(options: &CacheOptions) -> Self {
+impl Default for Tuning {
+    fn default() -> Self {
         Tuning {
-            policy: options.policy.clone(),
-            high_watermark: options.high_watermark,
-            low_watermark: options.low_watermark,
-            max_dirty_age: options.max_dirty_age,
-            migrate_bytes_per_s: options.migrate_bytes_per_s,
-            migrate_ops_per_s: options.migrate_ops_per_s,
-            migrate_in_flight: options.migrate_in_flight,
+            policy: PolicyConfig::default(),
+            high_watermark: 0.9,
+            low_watermark: 0.8,
+            max_dirty_age: Duration::from_secs(120),
+            migrate_bytes_per_s: 0,
+            migrate_ops_per_s: 0,
+            migrate_in_flight: 4,
             auto: None,
             shadow: Vec::new(),
             backing: Device::HDD,

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::objects::{Backing, CacheOptions};
+use crate::objects::{Backing, CacheOptions, Tuning};
 use crate::recorder::Recorder;
 use tiering::policy::{LruConfig, PolicyConfig};
 
@@ -74,7 +74,10 @@ pub(super) fn open_cache(cache_dir: Option<PathBuf>, durability: Durability) -> 
         cache_dir,
         capacity_bytes,
         durability,
-        policy: PolicyConfig::Lru(LruConfig::default()),
+        tuning: Tuning {
+            policy: PolicyConfig::Lru(LruConfig::default()),
+            ..Tuning::default()
+        },
         ..CacheOptions::uncached()
     };
     ObjectCache::open(options, Recorder::disabled(), Arc::new(Metrics::new())).unwrap()
