@@ -13,7 +13,7 @@ pub use process::{open_descriptors, resident_bytes};
 pub use rados::{RadosFault, RadosMetrics, RadosOp, RadosPool, RadosRunning};
 pub use window::{STEP, Sample, Span, Window, sum};
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -276,22 +276,9 @@ impl Latency {
         let Some(all) = self.merged().filter(|h| !h.is_empty()) else {
             return;
         };
-        for bound in BUCKETS_US {
-            let count = all.count_between(0, bound);
-            let _ = writeln!(
-                out,
-                "{name}_bucket{{{labels},le=\"{}\"}} {count}",
-                bound as f64 / 1e6
-            );
-        }
-        let count = all.len();
-        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-        let _ = writeln!(
-            out,
-            "{name}_sum{{{labels}}} {}",
-            self.sum_ns.load(Relaxed) as f64 / 1e9
-        );
-        let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
+        let below = BUCKETS_US.map(|bound| all.count_between(0, bound));
+        let sum_ns = self.sum_ns.load(Relaxed);
+        histogram(out, name, labels, below, all.len(), sum_ns);
     }
 }
 
@@ -611,32 +598,28 @@ impl Metrics {
         for (method, latency) in Method::ALL.iter().zip(&self.request_latency) {
             latency.render(o, name, &format!("method=\"{}\"", method.as_str()));
         }
-        let value = |o: &mut String, name, kind, help, value: u64| {
-            head(o, name, kind, help);
-            let _ = writeln!(o, "{name} {value}");
-        };
-        value(
+        single(
             o,
             "tierdav_received_bytes_total",
             "counter",
             "Bytes of request bodies.",
             self.bytes_in.load(Relaxed),
         );
-        value(
+        single(
             o,
             "tierdav_sent_bytes_total",
             "counter",
             "Bytes of response bodies.",
             self.bytes_out.load(Relaxed),
         );
-        value(
+        single(
             o,
             "tierdav_requests_in_flight",
             "gauge",
             "Requests running.",
             self.in_flight(),
         );
-        value(
+        single(
             o,
             "tierdav_connections",
             "gauge",
@@ -644,7 +627,7 @@ impl Metrics {
             self.connections(),
         );
         let opened = self.connections_total.load(Relaxed);
-        value(
+        single(
             o,
             "tierdav_connections_opened_total",
             "counter",
@@ -728,9 +711,8 @@ impl Metrics {
         }
         let name = "tierdav_migrator_throttle_wait_seconds_total";
         let help = "Time that movements waited for migrate_bandwidth and migrate_ops.";
-        head(o, name, "counter", help);
         let seconds = self.throttled_ns.load(Relaxed) as f64 / 1e9;
-        let _ = writeln!(o, "{name} {seconds}");
+        single(o, name, "counter", help, seconds);
     }
 
     fn render_gauges(&self, o: &mut String) {
@@ -752,4 +734,29 @@ impl Metrics {
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// A family of one value.
+fn single(out: &mut String, name: &str, kind: &str, help: &str, value: impl fmt::Display) {
+    head(out, name, kind, help);
+    let _ = writeln!(out, "{name} {value}");
+}
+
+/// The lines of one histogram: `below` counts what is at most each of [`BUCKETS_US`].
+fn histogram(
+    out: &mut String,
+    name: &str,
+    labels: &str,
+    below: [u64; BUCKETS_US.len()],
+    count: u64,
+    sum_ns: u64,
+) {
+    for (bound, below) in BUCKETS_US.iter().zip(below) {
+        let le = *bound as f64 / 1e6;
+        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{le}\"}} {below}");
+    }
+    let sum = sum_ns as f64 / 1e9;
+    let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+    let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}");
+    let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
 }

@@ -1,16 +1,14 @@
 //! What the kernel and the runtime say of this process, under the names that Prometheus' client libraries use.
 
-use std::fmt::Write as _;
 use std::fs;
 
-use super::head;
+use super::single;
 
 /// Appends what can be read; a family that cannot be read is left out.
 pub(super) fn render(o: &mut String) {
     let mut value = |name: &str, kind: &str, help: &str, value: Option<f64>| {
         if let Some(value) = value {
-            head(o, name, kind, help);
-            let _ = writeln!(o, "{name} {value}");
+            single(o, name, kind, help, value);
         }
     };
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::{BUCKETS_US, head, labels, zeros};
+use super::{BUCKETS_US, head, histogram, labels, single, zeros};
 
 labels! {
     /// What was asked for. `Stat` reads attributes alone, `Mark` sets or takes the mark of a clean object, `Copy` is done
@@ -244,8 +244,7 @@ impl RadosMetrics {
         }
         let name = "tierdav_rados_owner";
         let help = "1 while the gateway holds its pools' lock; without it, it serves nothing.";
-        head(o, name, "gauge", help);
-        let _ = writeln!(o, "{name} {}", u8::from(self.owner.load(Relaxed)));
+        single(o, name, "gauge", help, u8::from(self.owner.load(Relaxed)));
     }
 
     fn render_durations(&self, o: &mut String) {
@@ -256,18 +255,15 @@ impl RadosMetrics {
             let Some(row) = self.row(op, pool).filter(|row| row.finished() > 0) else {
                 continue;
             };
-            let labels = labels_of(op, pool);
+            let mut below = [0; BUCKETS_US.len()];
             let mut count = 0;
-            for (bound, bucket) in BUCKETS_US.iter().zip(&row.buckets) {
+            for (below, bucket) in below.iter_mut().zip(&row.buckets) {
                 count += bucket.load(Relaxed);
-                let le = *bound as f64 / 1e6;
-                let _ = writeln!(o, "{name}_bucket{{{labels},le=\"{le}\"}} {count}");
+                *below = count;
             }
-            let above = row.buckets.last().map_or(0, |b| b.load(Relaxed));
-            let (count, sum) = (count + above, row.sum_ns.load(Relaxed) as f64 / 1e9);
-            let _ = writeln!(o, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-            let _ = writeln!(o, "{name}_sum{{{labels}}} {sum}");
-            let _ = writeln!(o, "{name}_count{{{labels}}} {count}");
+            let count = count + row.buckets.last().map_or(0, |b| b.load(Relaxed));
+            let sum_ns = row.sum_ns.load(Relaxed);
+            histogram(o, name, &labels_of(op, pool), below, count, sum_ns);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tiering::shadow::Estimate;
 
-use super::{Metrics, head};
+use super::{Metrics, head, single};
 use crate::objects::ShadowStatus;
 
 /// Asked when the text is rendered; none without shadows.
@@ -56,35 +56,36 @@ pub(super) fn render(status: &ShadowStatus, o: &mut String) {
             let _ = writeln!(o, "{name}{{policy=\"{policy}\",size=\"{size}x\"}} {value}");
         }
     }
-    let mut one = |name, kind, help, value: f64| {
-        head(o, name, kind, help);
-        let _ = writeln!(o, "{name} {value}");
-    };
-    one(
+    single(
+        o,
         "tierdav_shadow_sampling_ratio",
         "gauge",
         "Share of all objects that shadow policies are told of.",
         status.sampling_ratio,
     );
-    one(
+    single(
+        o,
         "tierdav_shadow_objects",
         "gauge",
         "Objects that shadow policies are told of.",
-        status.objects as f64,
+        status.objects,
     );
-    one(
+    single(
+        o,
         "tierdav_shadow_dropped_total",
         "counter",
         "Requests that shadow policies were not told of, because too many came at once.",
-        status.dropped as f64,
+        status.dropped,
     );
-    one(
+    single(
+        o,
         "tierdav_shadow_switches_total",
         "counter",
         "Changes of the policy by policy = auto.",
-        status.switched.count as f64,
+        status.switched.count,
     );
-    one(
+    single(
+        o,
         "tierdav_shadow_cpu_seconds_total",
         "counter",
         "CPU time that shadow policies took.",
