@@ -8,7 +8,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::storm::Storm;
+use common::storm::{MOVING, end, gather};
 use common::{Gateway, Random};
 
 const CLIENTS: u64 = 4;
@@ -16,17 +16,7 @@ const CLIENTS: u64 = 4;
 fn storm(flags: &[&str], kills: u64) {
     let mut random = Random::from_env();
     let mut gateway = Gateway::start(flags);
-    let mut storms: Vec<Storm> = (0..CLIENTS)
-        .map(|id| Storm::new(id, random.next(), false))
-        .collect();
-    for id in 0..CLIENTS {
-        assert_eq!(
-            gateway
-                .request("MKCOL", &format!("/c{id}"), &[], b"")
-                .status,
-            201
-        );
-    }
+    let mut storms = gather(&gateway, &mut random, CLIENTS, false);
     let mut acknowledged = 0;
     for _ in 0..kills {
         let address = gateway.address;
@@ -54,9 +44,7 @@ fn storm(flags: &[&str], kills: u64) {
     }
     println!("{kills} kills, {acknowledged} operations acknowledged, none lost");
     assert!(acknowledged > kills, "the storm did nothing");
-    assert_eq!(gateway.terminate(), Some(0));
-    let scrub = gateway.command("scrub", flags);
-    assert!(scrub.status.success(), "scrub: {scrub:?}");
+    end(&mut gateway, flags);
 }
 
 fn kills(normal: u64) -> u64 {
@@ -66,18 +54,6 @@ fn kills(normal: u64) -> u64 {
         .unwrap_or(normal)
 }
 
-/// Small objects and a short age, so that flushes, promotions and evictions run at the time of the kill.
-const MOVING: [&str; 8] = [
-    "--object-size",
-    "64KiB",
-    "--cache-capacity",
-    "16MiB",
-    "--max-dirty-age",
-    "300ms",
-    "--policy",
-    "lru",
-];
-
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9_with_a_cache_tier() {
     storm(&MOVING, kills(10));
@@ -86,9 +62,8 @@ fn nothing_acknowledged_is_lost_by_kill_9_with_a_cache_tier() {
 #[cfg(feature = "rados")]
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9_over_pools() {
-    let pools = common::pool_flags();
-    let mut flags: Vec<&str> = pools.iter().map(String::as_str).collect();
-    flags.extend(MOVING);
+    let flags = common::storm::moving_over_pools();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     storm(&flags, kills(10));
 }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::storm::Storm;
+use common::storm::{MOVING, end, gather};
 use common::{Gateway, Random, eventually};
 
 /// What fails, and how. `pwrite64` and the like are of files only: the sockets and the runtime use other calls.
@@ -81,13 +81,7 @@ impl Drop for Fault {
 fn trouble(flags: &[&str]) {
     let mut random = Random::from_env();
     let mut gateway = Gateway::start(flags);
-    let mut storms: Vec<Storm> = (0..3)
-        .map(|id| Storm::new(id, random.next(), true))
-        .collect();
-    for id in 0..3 {
-        let made = gateway.request("MKCOL", &format!("/c{id}"), &[], b"");
-        assert_eq!(made.status, 201);
-    }
+    let mut storms = gather(&gateway, &mut random, 3, true);
     let (mut injected, mut refused) = (0, 0);
     for (calls, error) in FAULTS {
         let (address, stop) = (gateway.address, AtomicBool::new(false));
@@ -126,22 +120,8 @@ fn trouble(flags: &[&str]) {
         injected > 100 && refused > 20,
         "{injected} calls failed, {refused} requests"
     );
-    assert_eq!(gateway.terminate(), Some(0));
-    let scrub = gateway.command("scrub", flags);
-    assert!(scrub.status.success(), "scrub: {scrub:?}");
+    end(&mut gateway, flags);
 }
-
-/// Small objects and a short age, so that flushes, promotions and evictions meet the faults, too.
-const MOVING: [&str; 8] = [
-    "--object-size",
-    "64KiB",
-    "--cache-capacity",
-    "16MiB",
-    "--max-dirty-age",
-    "300ms",
-    "--policy",
-    "lru",
-];
 
 #[test]
 fn failing_system_calls_cost_no_acknowledged_byte_with_a_cache_tier() {
@@ -156,8 +136,7 @@ fn failing_system_calls_cost_no_acknowledged_byte_without_a_cache_tier() {
 #[cfg(feature = "rados")]
 #[test]
 fn failing_system_calls_cost_no_acknowledged_byte_over_pools() {
-    let pools = common::pool_flags();
-    let mut flags: Vec<&str> = pools.iter().map(String::as_str).collect();
-    flags.extend(MOVING);
+    let flags = common::storm::moving_over_pools();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     trouble(&flags);
 }

@@ -4,55 +4,17 @@
 
 mod common;
 
-use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::cluster::{OwnCluster, ceph};
 use common::{Client, Gateway, content, eventually, pool_flags, pool_flags_in};
-
-/// Runs deploy/dev/ceph.sh with the suite's cluster.
-fn ceph(args: &[&str]) -> Output {
-    let dir = std::env::var("TIERDAV_CEPH_DIR").expect("TIERDAV_CEPH_DIR");
-    ceph_in(Path::new(&dir), args)
-}
-
-fn ceph_in(dir: &Path, args: &[&str]) -> Output {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/dev/ceph.sh");
-    let mut command = Command::new(script);
-    command.args(args).env("TIERDAV_CEPH_DIR", dir);
-    command.output().expect("ceph.sh")
-}
 
 fn ceph_ok(args: &[&str]) -> String {
     let done = ceph(args);
     assert!(done.status.success(), "ceph.sh {args:?}: {done:?}");
     String::from_utf8_lossy(&done.stdout).into_owned()
-}
-
-/// A cluster of a test's own, which it may break; gone at its end.
-struct OwnCluster(tempfile::TempDir);
-
-impl OwnCluster {
-    fn up() -> OwnCluster {
-        let cluster = OwnCluster(tempfile::tempdir().expect("a directory"));
-        cluster.ceph(&["up"]);
-        cluster
-    }
-
-    fn ceph(&self, args: &[&str]) {
-        let done = ceph_in(self.0.path(), args);
-        assert!(done.status.success(), "ceph.sh {args:?}: {done:?}");
-    }
-}
-
-impl Drop for OwnCluster {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!("{:?}", ceph_in(self.0.path(), &["status"]));
-        }
-        println!("{:?}", ceph_in(self.0.path(), &["down"]));
-    }
 }
 
 struct Pools {
@@ -358,7 +320,7 @@ fn killed_osds_and_monitor_cost_no_acknowledged_byte_and_service_resumes() {
         "--policy",
         "lru",
     ];
-    let mut p = Pools::start_with(pool_flags_in(cluster.0.path()), &settings);
+    let mut p = Pools::start_with(pool_flags_in(cluster.dir()), &settings);
     let (done, refused) = under_load(&p.gateway, || {
         for osd in ["0", "1"] {
             cluster.ceph(&["kill-osd", osd]);

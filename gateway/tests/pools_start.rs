@@ -6,51 +6,14 @@
 mod common;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::cluster::OwnCluster;
 use common::{Client, Reply};
 
 /// No wait is longer: it has the longest pause between two tries (30 s) in it.
 const LONGEST: Duration = Duration::from_secs(120);
-
-/// A cluster of the test's own; gone at its end.
-struct Cluster(tempfile::TempDir);
-
-impl Cluster {
-    fn up() -> Cluster {
-        let cluster = Cluster(tempfile::tempdir().expect("a directory"));
-        cluster.run(&["up"]);
-        cluster
-    }
-
-    fn dir(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn run(&self, args: &[&str]) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/dev/ceph.sh");
-        let done = Command::new("timeout")
-            .args(["-k", "10", "180", script])
-            .args(args)
-            .env("TIERDAV_CEPH_DIR", self.dir())
-            .output()
-            .expect("ceph.sh");
-        assert!(done.status.success(), "ceph.sh {args:?}: {done:?}");
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/dev/ceph.sh");
-        let down = Command::new(script)
-            .arg("down")
-            .env("TIERDAV_CEPH_DIR", self.dir())
-            .output();
-        println!("{down:?}");
-    }
-}
 
 /// A gateway that may not serve yet.
 struct Starting {
@@ -76,7 +39,7 @@ fn free_address() -> SocketAddr {
 }
 
 impl Starting {
-    fn start(cluster: &Cluster, flags: &[&str]) -> Starting {
+    fn start(cluster: &OwnCluster, flags: &[&str]) -> Starting {
         let dir = tempfile::tempdir().unwrap();
         let (address, admin) = (free_address(), free_address());
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
@@ -188,10 +151,10 @@ impl Starting {
 
 #[test]
 fn a_gateway_that_is_there_before_its_cluster_answers_503_and_serves_when_the_cluster_comes() {
-    let cluster = Cluster::up();
+    let cluster = OwnCluster::up();
 
     // No monitor answers.
-    cluster.run(&["net-cut"]);
+    cluster.ceph(&["net-cut"]);
     let mut early = Starting::start(&cluster, &["--ceph-namespace", "early"]);
     let mut given_up = Starting::start(&cluster, &["--ceph-namespace", "given-up"]);
     let why = early.waits_for("no answer");
@@ -215,15 +178,15 @@ fn a_gateway_that_is_there_before_its_cluster_answers_503_and_serves_when_the_cl
     // One that is told to stop while it waits does so.
     given_up.waits_for("no answer");
     assert_eq!(given_up.terminate(), Some(0), "{}", given_up.log());
-    cluster.run(&["net-heal"]);
+    cluster.ceph(&["net-heal"]);
     early.serves();
     assert_eq!(early.terminate(), Some(0), "{}", early.log());
 
     // Monitors answer, the OSD of the data pool does not: the lock cannot be taken.
-    cluster.run(&["kill-osd", "1"]);
+    cluster.ceph(&["kill-osd", "1"]);
     let mut half = Starting::start(&cluster, &["--ceph-namespace", "half"]);
     half.waits_for("no answer");
-    cluster.run(&["restart-osd", "1"]);
+    cluster.ceph(&["restart-osd", "1"]);
     half.serves();
     assert_eq!(half.terminate(), Some(0), "{}", half.log());
 
@@ -239,7 +202,7 @@ fn a_gateway_that_is_there_before_its_cluster_answers_503_and_serves_when_the_cl
     let mut late = Starting::start(&cluster, &flags);
     late.waits_for("no key for this user");
     let keyring = cluster.dir().join("ceph.client.late.keyring");
-    cluster.run(&[
+    cluster.ceph(&[
         "ceph",
         "auth",
         "get-or-create",
@@ -252,7 +215,7 @@ fn a_gateway_that_is_there_before_its_cluster_answers_503_and_serves_when_the_cl
         keyring.to_str().unwrap(),
     ]);
     late.waits_for("there is no such pool");
-    cluster.run(&["ceph", "osd", "pool", "create", "late", "4", "4"]);
+    cluster.ceph(&["ceph", "osd", "pool", "create", "late", "4", "4"]);
     late.serves();
     assert_eq!(late.terminate(), Some(0), "{}", late.log());
 }

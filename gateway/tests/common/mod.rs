@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+pub mod cluster;
 pub mod storm;
 
 use std::collections::HashMap;

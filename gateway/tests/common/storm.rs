@@ -7,6 +7,42 @@ use super::{Client, Gateway, Random, content};
 
 const NAMES: u64 = 12;
 
+/// Small objects and a short age, so that flushes, promotions and evictions run all the time.
+pub const MOVING: [&str; 8] = [
+    "--object-size",
+    "64KiB",
+    "--cache-capacity",
+    "16MiB",
+    "--max-dirty-age",
+    "300ms",
+    "--policy",
+    "lru",
+];
+
+/// [`MOVING`] over the pools of the suite's cluster.
+pub fn moving_over_pools() -> Vec<String> {
+    let mut flags = super::pool_flags();
+    flags.extend(MOVING.map(str::to_owned));
+    flags
+}
+
+/// So many clients, each with its directory.
+pub fn gather(gateway: &Gateway, random: &mut Random, clients: u64, refusals: bool) -> Vec<Storm> {
+    let client = |id| {
+        let made = gateway.request("MKCOL", &format!("/c{id}"), &[], b"");
+        assert_eq!(made.status, 201);
+        Storm::new(id, random.next(), refusals)
+    };
+    (0..clients).map(client).collect()
+}
+
+/// A clean end, and a scrub that finds nothing.
+pub fn end(gateway: &mut Gateway, flags: &[&str]) {
+    assert_eq!(gateway.terminate(), Some(0));
+    let scrub = gateway.command("scrub", flags);
+    assert!(scrub.status.success(), "scrub: {scrub:?}");
+}
+
 /// What a path may hold: each a version with its length, or nothing.
 type Allowed = Vec<Option<(u64, usize)>>;
 
@@ -36,7 +72,7 @@ struct Mark {
 
 impl Storm {
     /// A client with the directory `/c{id}`, which exists.
-    pub fn new(id: u64, seed: u64, refusals: bool) -> Storm {
+    fn new(id: u64, seed: u64, refusals: bool) -> Storm {
         Storm {
             id,
             random: Random::new(seed),
