@@ -2,8 +2,10 @@
 
 use anyhow::Context;
 use base64::Engine;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::exchange::Verify;
 
 /// A number of seconds, with or without a fraction.
 ///
@@ -16,23 +18,48 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is no number of seconds"))
 }
 
-/// The Authorization header of `NAME:PASSWORD`, or of a name and the first line of a file.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn authorization(
-    user: &str,
-    password_file: Option<&Path>,
-) -> anyhow::Result<http::HeaderValue> {
-    let credentials = match password_file {
-        Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-            format!("{user}:{}", text.lines().next().unwrap_or_default())
-        }
-        None => user.to_string(),
-    };
-    let encoded = base64::engine::general_purpose::STANDARD.encode(credentials);
-    let mut value = http::HeaderValue::from_str(&format!("Basic {encoded}"))?;
-    value.set_sensitive(true);
-    Ok(value)
+/// Who asks: the same for every command that talks to a server.
+#[derive(Debug, clap::Args)]
+pub struct Login {
+    /// Basic authentication at the server; NAME alone takes the password from --password-file.
+    #[arg(long, value_name = "NAME[:PASSWORD]")]
+    user: Option<String>,
+    /// File whose first line is the password.
+    #[arg(long, requires = "user", value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+impl Login {
+    /// The Authorization header of `NAME:PASSWORD`, or of a name and the first line of a file; none without a name.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn authorization(&self) -> anyhow::Result<Option<http::HeaderValue>> {
+        let Some(user) = &self.user else {
+            return Ok(None);
+        };
+        let credentials = match &self.password_file {
+            Some(file) => {
+                let text =
+                    std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+                format!("{user}:{}", text.lines().next().unwrap_or_default())
+            }
+            None => user.clone(),
+        };
+        let encoded = base64::engine::general_purpose::STANDARD.encode(credentials);
+        let mut value = http::HeaderValue::from_str(&format!("Basic {encoded}"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+/// What content is written, and how much of what is read is compared with it.
+#[derive(Debug, clap::Args)]
+pub struct Content {
+    /// Seed of the content.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How much of what comes back is compared.
+    #[arg(long, value_enum, default_value_t)]
+    pub verify: Verify,
 }

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 use trace_replay::cli::{self, seconds};
 use trace_replay::client::Target;
-use trace_replay::exchange::Verify;
 use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
 use trace_replay::trace::Level;
@@ -141,18 +140,10 @@ struct ReplayArgs {
     /// Connections (threads, for a directory), and so operations under way at once.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
-    /// Basic authentication; NAME alone takes the password from --password-file.
-    #[arg(long, value_name = "NAME[:PASSWORD]")]
-    user: Option<String>,
-    /// File whose first line is the password.
-    #[arg(long, requires = "user", value_name = "FILE")]
-    password_file: Option<PathBuf>,
-    /// Seed of the content.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// How much of what comes back is compared.
-    #[arg(long, value_enum, default_value_t)]
-    verify: Verify,
+    #[command(flatten)]
+    login: cli::Login,
+    #[command(flatten)]
+    content: cli::Content,
     /// How changes of files become PUTs (file operations only).
     #[arg(long, value_enum, default_value_t)]
     writes: Writes,
@@ -257,10 +248,7 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         None => {
             let mut target =
                 Target::parse(&args.target, &args.prefix).map_err(anyhow::Error::msg)?;
-            if let Some(user) = &args.user {
-                target.authorization =
-                    Some(cli::authorization(user, args.password_file.as_deref())?);
-            }
+            target.authorization = args.login.authorization()?;
             On::Http(target)
         }
     };
@@ -291,8 +279,8 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         let options = replay::Options {
             speed,
             clients: usize::from(args.clients),
-            seed: args.seed,
-            verify: args.verify,
+            seed: args.content.seed,
+            verify: args.content.verify,
             progress: !args.quiet,
             duration: args.duration,
             warmup: args.warmup,

@@ -9,7 +9,6 @@ pub use balance::{Share, Side};
 pub use report::{Outcome, Results, SideOutcome};
 
 use crate::client::Target;
-use crate::exchange::Verify;
 use crate::plan::{Condition, Filter, Plan, Settings, Shape, plan_with};
 use crate::trace::Level;
 use crate::{cli, read};
@@ -59,18 +58,10 @@ pub struct Args {
     /// Takes part of the trace only, as for `replay`.
     #[arg(long, value_name = "CONDITION")]
     filter: Vec<Condition>,
-    /// Basic authentication at the pod; NAME alone takes the password from --password-file.
-    #[arg(long, value_name = "NAME[:PASSWORD]")]
-    user: Option<String>,
-    /// File whose first line is the password.
-    #[arg(long, requires = "user", value_name = "FILE")]
-    password_file: Option<PathBuf>,
-    /// Seed of the content.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// How much of what comes back is compared.
-    #[arg(long, value_enum, default_value_t)]
-    verify: Verify,
+    #[command(flatten)]
+    login: cli::Login,
+    #[command(flatten)]
+    content: cli::Content,
     /// Prints JSON instead of text.
     #[arg(long)]
     pub json: bool,
@@ -93,9 +84,7 @@ pub fn split(args: &Args) -> anyhow::Result<Results> {
     };
     let mut target = Target::parse(&args.pod, &args.prefix)
         .map_err(|e| anyhow::anyhow!(e.replace("--target", "--pod")))?;
-    if let Some(user) = &args.user {
-        target.authorization = Some(cli::authorization(user, args.password_file.as_deref())?);
-    }
+    target.authorization = args.login.authorization()?;
     let mut reader = read::open(&args.trace)?;
     if reader.level() == Level::WebdavRequests {
         bail!(
@@ -123,8 +112,8 @@ pub fn split(args: &Args) -> anyhow::Result<Results> {
         root: PathBuf::from(root).join(args.prefix.trim_matches('/')),
         target,
         workers: [args.device_clients, args.pod_clients].map(usize::from),
-        seed: args.seed,
-        verify: args.verify,
+        seed: args.content.seed,
+        verify: args.content.verify,
     };
     let parts: Arc<[Part]> = parts.into();
     let runtime = tokio::runtime::Builder::new_multi_thread()
