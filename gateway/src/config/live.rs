@@ -151,7 +151,7 @@ impl Live {
     /// What may change, as it is: of the policies' parameters those of the policy in force, and what was set of others.
     pub fn in_force(&self) -> Vec<InForce> {
         let raw = self.0.lock().raw();
-        let policy = super::shown(raw.value("policy").0);
+        let policy = super::policies::shown(raw.value("policy").0);
         let shown = KEYS.iter().filter(|key| {
             let own = key.parameter.is_none_or(|p| p.policy == policy);
             key.live && (own || raw.value(key.name).1 != Source::Default)
