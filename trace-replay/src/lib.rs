@@ -13,6 +13,7 @@ pub mod content;
 pub mod convert;
 pub mod exchange;
 pub mod info;
+pub mod page;
 mod parallel;
 pub mod plan;
 mod progress;
