@@ -27,14 +27,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Counts, sizes, working set and reuse of a trace.
-    Info {
-        /// A trace of any format that `convert` reads.
-        trace: PathBuf,
-        /// Prints JSON instead of text.
-        #[arg(long)]
-        json: bool,
-    },
+    /// What a trace holds: operations, sizes, footprint over time, order, reuse, lifetimes, hottest paths.
+    #[command(after_help = info::EXAMPLES)]
+    Info(info::Args),
     /// Translates a trace from one format to another.
     ///
     /// Streams: memory does not grow with the trace, except for one number per object when oracleGeneral is
@@ -170,10 +165,15 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Info { trace, json } => {
-            let mut reader = read::open(&trace)?;
+        Command::Info(args) => {
+            let mut reader = read::open(&args.trace)?;
             let info = info::collect(&mut *reader)?;
-            if json {
+            if let Some(file) = &args.html {
+                let name = args.trace.file_name().unwrap_or_default();
+                std::fs::write(file, info.html(&name.to_string_lossy()))
+                    .with_context(|| file.display().to_string())?;
+            }
+            if args.json {
                 println!("{}", serde_json::to_string_pretty(&info)?);
             } else {
                 print!("{}", info.text());
