@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 /// Shown with `--help`, and run by a test.
 pub const EXAMPLES: &str = "Examples:
-    trace-replay replay fixtures/es/smoke.csv.xz --target dir:/tmp --prefix /run-a --report /tmp/a.json
-    trace-replay replay fixtures/es/smoke.csv.xz --target dir:/tmp --prefix /run-b --report /tmp/b.json
-    trace-replay compare /tmp/a.json /tmp/b.json --fail-above 100000";
+    trace-replay replay fixtures/es/smoke.csv.xz --target dir:/tmp --prefix /run-a --report /tmp/a
+    trace-replay replay fixtures/es/smoke.csv.xz --target dir:/tmp --prefix /run-b --report /tmp/b
+    trace-replay compare /tmp/a /tmp/b --fail-above 100000";
 
 /// Arguments of `compare`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Reports of `replay --report`: the first side is the base. A directory is a side of several runs.
+    /// Reports of `replay --report`: the first side is the base. A directory of reports is a side of several runs.
     #[arg(required = true, num_args = 2..)]
     pub sides: Vec<PathBuf>,
     /// Exit status 1 when a side is worse than the base by more than this factor.
@@ -157,16 +157,21 @@ pub fn compare(args: &Args) -> anyhow::Result<Comparison> {
 
 fn load(path: &Path) -> anyhow::Result<Side> {
     let mut files = vec![path.to_path_buf()];
-    if path.is_dir() {
+    let report = |dir: &Path| Some(dir.join("report.json")).filter(|file| file.is_file());
+    if let Some(file) = report(path) {
+        files = vec![file];
+    } else if path.is_dir() {
         files = std::fs::read_dir(path)
             .with_context(|| path.display().to_string())?
             .map(|entry| entry.map(|e| e.path()))
             .collect::<Result<Vec<_>, _>>()?;
+        let mut runs: Vec<PathBuf> = files.iter().filter_map(|f| report(f)).collect();
         files.retain(|f| f.extension().is_some_and(|e| e == "json"));
+        files.append(&mut runs);
         files.sort();
         anyhow::ensure!(
             !files.is_empty(),
-            "{}: no .json report in it",
+            "{}: no report in it, neither .json files nor directories with report.json",
             path.display()
         );
     }

@@ -142,8 +142,11 @@ struct ReplayArgs {
     /// How changes of files become PUTs (file operations only).
     #[arg(long, value_enum, default_value_t)]
     writes: Writes,
-    /// Writes the report as JSON to this file, too, for `compare`.
-    #[arg(long, value_name = "FILE")]
+    /// Writes the report for `compare`, too: JSON to a file, or with histograms into a directory.
+    ///
+    /// A directory gets report.json, the latencies of each phase and operation as .hgrm files (milliseconds), which
+    /// plotters of HdrHistogram take, and all of them in latencies.hlog (its log format, version 2, compressed).
+    #[arg(long, value_name = "FILE.json|DIR")]
     report: Option<PathBuf>,
     /// Prints JSON instead of text.
     #[arg(long)]
@@ -288,9 +291,8 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         };
         anyhow::Ok(replay::run(plan, on, options).await)
     })?;
-    if let Some(file) = &args.report {
-        let text = serde_json::to_string_pretty(&report.json())?;
-        std::fs::write(file, text + "\n").with_context(|| file.display().to_string())?;
+    if let Some(to) = &args.report {
+        report.write(to)?;
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.json())?);

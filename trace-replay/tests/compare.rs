@@ -111,4 +111,7 @@ fn the_examples_of_the_help_run() {
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "{line}: {said}");
     }
+    let text = std::fs::read_to_string(dir.path().join("a/replay-read.hgrm")).unwrap();
+    assert!(text.contains("#[Max     ="), "{text}");
+    assert!(dir.path().join("a/latencies.hlog").exists());
 }

@@ -1,14 +1,18 @@
 //! What came of a run: latencies per operation, totals, failures.
 
+mod percentiles;
+
 use crate::exchange::{Done, Failure};
 use crate::info::human;
 use crate::plan::{Kind, Plan};
 use crate::replay::{On, Options, Partial, Speed};
 use crate::trace::Level;
+use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// Longest latency a histogram holds: one hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
@@ -27,6 +31,10 @@ pub struct Series {
     pub requests: Vec<u64>,
     /// Bytes moved by them.
     pub bytes: Vec<u64>,
+    /// Sum of their latencies.
+    pub latency_us_sum: Vec<u64>,
+    /// The longest of them.
+    pub latency_us_max: Vec<u64>,
 }
 
 impl Default for Series {
@@ -35,25 +43,38 @@ impl Default for Series {
             interval_us: 10_000,
             requests: Vec::new(),
             bytes: Vec::new(),
+            latency_us_sum: Vec::new(),
+            latency_us_max: Vec::new(),
         }
     }
 }
 
 impl Series {
-    fn add(&mut self, at_us: u64, bytes: u64) {
+    fn add(&mut self, at_us: u64, bytes: u64, latency_us: u64) {
         while at_us / self.interval_us >= INTERVALS_MAX as u64 {
-            for values in [&mut self.requests, &mut self.bytes] {
+            let sums = [
+                &mut self.requests,
+                &mut self.bytes,
+                &mut self.latency_us_sum,
+            ];
+            for values in sums {
                 *values = values.chunks(2).map(|pair| pair.iter().sum()).collect();
             }
+            let pairs = self.latency_us_max.chunks(2);
+            self.latency_us_max = pairs.filter_map(|p| p.iter().max().copied()).collect();
             self.interval_us *= 2;
         }
         let index = (at_us / self.interval_us) as usize;
         if self.requests.len() <= index {
             self.requests.resize(index + 1, 0);
             self.bytes.resize(index + 1, 0);
+            self.latency_us_sum.resize(index + 1, 0);
+            self.latency_us_max.resize(index + 1, 0);
         }
         self.requests[index] += 1;
         self.bytes[index] += bytes;
+        self.latency_us_sum[index] += latency_us;
+        self.latency_us_max[index] = self.latency_us_max[index].max(latency_us);
     }
 }
 
@@ -119,7 +140,7 @@ impl Summary {
         row.latency.saturating_record(latency_us.max(1));
         row.service.saturating_record(service_us.max(1));
         row.bytes += done.bytes;
-        self.series.add(ended_us, done.bytes);
+        self.series.add(ended_us, done.bytes, latency_us);
         if let Some(failure) = done.failure {
             row.failures += 1;
             let (counter, message) = match failure {
@@ -159,6 +180,7 @@ impl Summary {
                 let value = json!({
                     "count": row.latency.len(), "failures": row.failures, "bytes": row.bytes,
                     "latency_us": quantiles(&row.latency), "service_us": quantiles(&row.service),
+                    "latency_cdf": percentiles::cdf(&row.latency),
                 });
                 (kind.name().to_string(), value)
             })
@@ -255,6 +277,42 @@ impl Report {
             "entries": self.entries, "not_sent": self.not_sent, "unusable": self.unusable,
             "set_up": self.set_up.json(), "replay": self.replay.json(), "read_back": self.read_back.json(),
         })
+    }
+
+    /// Writes the report where `--report` says: a file that ends in `.json`, else a directory with `report.json`,
+    /// the latencies of every operation and phase as `PHASE-OPERATION.hgrm`, and all of them as `latencies.hlog`.
+    ///
+    /// # Errors
+    /// When something cannot be written, with its name.
+    pub fn write(&self, to: &Path) -> anyhow::Result<()> {
+        let put = |file: &Path, text: String| {
+            std::fs::write(file, text).with_context(|| file.display().to_string())
+        };
+        let json = serde_json::to_string_pretty(&self.json())? + "\n";
+        if to.extension().is_some_and(|e| e == "json") {
+            return put(to, json);
+        }
+        std::fs::create_dir_all(to).with_context(|| to.display().to_string())?;
+        let phases = [
+            ("set-up", &self.set_up),
+            ("warm-up", &self.warm_up),
+            ("replay", &self.replay),
+            ("read-back", &self.read_back),
+        ];
+        let mut all = Vec::new();
+        for (phase, summary) in phases {
+            for (kind, row) in &summary.rows {
+                let name = format!("{phase}-{}", kind.name().replace(' ', "-"));
+                put(
+                    &to.join(format!("{name}.hgrm")),
+                    percentiles::hgrm(&row.latency),
+                )?;
+                all.push((name, summary.elapsed_us, &row.latency));
+            }
+        }
+        put(&to.join("latencies.hlog"), percentiles::log(&all)?)?;
+        // Last: whoever sees it has the rest.
+        put(&to.join("report.json"), json)
     }
 
     /// For people.
