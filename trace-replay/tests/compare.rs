@@ -19,6 +19,7 @@ fn run(sides: [PathBuf; 2], fail_above: f64) -> Comparison {
         sides: sides.to_vec(),
         fail_above: Some(fail_above),
         json: false,
+        html: None,
     };
     compare(&args).unwrap()
 }
@@ -92,6 +93,7 @@ fn what_is_no_report_is_named() {
         sides: vec![file.clone(), file],
         fail_above: None,
         json: false,
+        html: None,
     };
     let error = format!("{:#}", compare(&args).unwrap_err());
     assert!(error.contains("x.json: no report of"), "{error}");
@@ -114,4 +116,17 @@ fn the_examples_of_the_help_run() {
     let text = std::fs::read_to_string(dir.path().join("a/replay-read.hgrm")).unwrap();
     assert!(text.contains("#[Max     ="), "{text}");
     assert!(dir.path().join("a/latencies.hlog").exists());
+    let page = std::fs::read_to_string(dir.path().join("compare.html")).unwrap();
+    for item in [
+        "95 % interval",
+        "share of requests",
+        "requests a second",
+        "Mean latency",
+    ] {
+        assert!(page.contains(item), "{item}");
+    }
+    assert!(
+        !page.contains("No data.") && !page.contains("NaN"),
+        "{page}"
+    );
 }

@@ -1,5 +1,7 @@
 //! `trace-replay compare`: what changed between runs, as ratios per operation.
 
+mod html;
+
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub const EXAMPLES: &str = "Examples:
     trace-replay replay fixtures/es/smoke.csv.xz --target dir:/tmp --prefix /run-a --report /tmp/a
     trace-replay replay fixtures/es/smoke.csv.xz --target dir:/tmp --prefix /run-b --report /tmp/b
-    trace-replay compare /tmp/a /tmp/b --fail-above 100000";
+    trace-replay compare /tmp/a /tmp/b --fail-above 100000 --html /tmp/compare.html";
 
 /// Arguments of `compare`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +29,9 @@ pub struct Args {
     /// Prints JSON instead of text.
     #[arg(long)]
     pub json: bool,
+    /// Writes a page with charts to this file, too: one file that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 fn factor(text: &str) -> Result<f64, String> {
@@ -151,6 +156,11 @@ pub fn compare(args: &Args) -> anyhow::Result<Comparison> {
                 });
             }
         }
+    }
+    if let Some(file) = &args.html {
+        let names = args.sides.iter().map(|p| p.display().to_string());
+        let named: Vec<(String, Side)> = names.zip(sides).collect();
+        std::fs::write(file, result.html(&named)).with_context(|| file.display().to_string())?;
     }
     Ok(result)
 }
