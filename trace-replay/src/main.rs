@@ -1,7 +1,8 @@
 //! The `trace-replay` tool.
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,6 +43,8 @@ enum Command {
     #[command(after_help = capture::EXAMPLES)]
     Capture(capture::Args),
     /// What each policy would have done with the recorded load: hits, bytes moved, disk time, response times.
+    #[command(after_help = "Examples:
+    trace-replay simulate fixtures/es/local_256.csv.xz")]
     Simulate(Box<simulate::Args>),
     /// Searches better parameters of a policy for recorded loads, and prints them as settings of the gateway.
     ///
@@ -50,6 +53,9 @@ enum Command {
     #[command(after_help = tune::EXAMPLES)]
     Tune(Box<tune::Args>),
     /// All policies with their parameters: names, defaults, units, ranges.
+    #[command(after_help = "Examples:
+    trace-replay policies
+    trace-replay policies --json")]
     Policies {
         /// Prints JSON instead of Markdown.
         #[arg(long)]
@@ -86,6 +92,24 @@ enum Command {
     /// The exit status is 1 when --fail-above is exceeded, 2 when something cannot be compared.
     #[command(after_help = compare::EXAMPLES)]
     Compare(compare::Args),
+    /// Prints a script that completes commands, options and values in a shell.
+    #[command(after_help = "Examples:
+    trace-replay completions bash
+  for this shell only:
+    source <(trace-replay completions bash)")]
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes the manual pages, one for each command, to a directory.
+    #[command(after_help = "Examples:
+    trace-replay man /tmp/man1
+  then:
+    man -l /tmp/man1/trace-replay-replay.1")]
+    Man {
+        /// The directory; it is made when missing.
+        dir: PathBuf,
+    },
 }
 
 /// When operations start.
@@ -210,6 +234,18 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             } else {
                 print!("{}", tiering::policy::parameters_markdown());
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "trace-replay", &mut script);
+            std::io::stdout().write_all(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { dir } => {
+            std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+            clap_mangen::generate_to(Cli::command(), &dir)
+                .with_context(|| dir.display().to_string())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay(args) => run_replay(*args),
