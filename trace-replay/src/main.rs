@@ -11,7 +11,7 @@ use trace_replay::client::Target;
 use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
 use trace_replay::trace::Level;
-use trace_replay::{calls, capture, compare, convert, info, read, simulate, split, tune};
+use trace_replay::{calls, capture, compare, convert, info, read, simulate, split, tiers, tune};
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
 #[derive(Parser)]
@@ -172,6 +172,9 @@ struct ReplayArgs {
     /// plotters of HdrHistogram take, and all of them in latencies.hlog (its log format, version 2, compressed).
     #[arg(long, value_name = "FILE.json|DIR")]
     report: Option<PathBuf>,
+    /// Address of a TierDAV's metrics (http://HOST:4919/.tierdav/metrics): the report holds its reads by tier, once a second.
+    #[arg(long, value_name = "URL", requires = "report")]
+    metrics: Option<String>,
     /// Prints JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -291,6 +294,14 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             On::Http(target)
         }
     };
+    let metrics = match &args.metrics {
+        Some(url) => {
+            let target = Target::parse(url, "")
+                .map_err(|e| anyhow::anyhow!("{}", e.replacen("--target", "--metrics", 1)))?;
+            Some((target, url.clone()))
+        }
+        None => None,
+    };
     let mut reader = read::open(&args.trace)?;
     let calls = matches!(on, On::Dir(_));
     if calls && reader.level() == Level::WebdavRequests {
@@ -325,7 +336,22 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             warmup: args.warmup,
             interrupt: Some(interrupt()?),
         };
-        anyhow::Ok(replay::run(plan, on, options).await)
+        let Some((target, url)) = metrics else {
+            return anyhow::Ok(replay::run(plan, on, options).await);
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let watch = tokio::spawn(tiers::watch(target, url.clone(), stopped));
+        let mut report = replay::run(plan, on, options).await;
+        let _ = stop.send(());
+        let tiers = watch.await?;
+        if let Some(error) = &tiers.error {
+            eprintln!(
+                "trace-replay: --metrics {url}: {error} ({} times)",
+                tiers.failed
+            );
+        }
+        report.tiers = Some(tiers);
+        anyhow::Ok(report)
     })?;
     if let Some(to) = &args.report {
         report.write(to)?;

@@ -119,3 +119,58 @@ fn the_examples_of_the_help_run() {
     }
     assert_eq!(run, 2);
 }
+
+#[test]
+fn a_report_holds_the_reads_by_tier_of_the_real_gateway() {
+    let gateway = Gateway::start();
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let tool = |args: &[&std::ffi::OsStr]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trace-replay"));
+        let out = command.current_dir(root).args(args).output().unwrap();
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+    };
+    let report = dir.path().join("run");
+    let args = [
+        "replay",
+        "fixtures/es/smoke.csv.xz",
+        "--target",
+        &gateway.url,
+        "-q",
+        "--metrics",
+        &gateway.metrics,
+    ];
+    let mut args: Vec<&std::ffi::OsStr> = args.iter().map(std::ffi::OsStr::new).collect();
+    args.extend([std::ffi::OsStr::new("--report"), report.as_os_str()]);
+    tool(&args);
+    let text = std::fs::read_to_string(report.join("report.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let samples = json["tiers"]["samples"].as_array().unwrap();
+    let reads = |s: &serde_json::Value| {
+        s["reads"]["cache"].as_u64().unwrap() + s["reads"]["backing"].as_u64().unwrap()
+    };
+    assert!(samples.len() >= 2 && reads(&samples[0]) == 0, "{samples:?}");
+    assert!(reads(samples.last().unwrap()) > 0, "{samples:?}");
+    let page = dir.path().join("page.html");
+    let sides = [
+        std::ffi::OsStr::new("compare"),
+        report.as_os_str(),
+        report.as_os_str(),
+    ];
+    tool(
+        &[
+            &sides[..],
+            &[std::ffi::OsStr::new("--html"), page.as_os_str()],
+        ]
+        .concat(),
+    );
+    assert!(
+        std::fs::read_to_string(page)
+            .unwrap()
+            .contains("Reads served by the cache tier")
+    );
+}

@@ -77,6 +77,16 @@ impl Comparison {
             );
         }
         page.chart(&requests).chart(&bytes).chart(&mean);
+        if runs(sides).any(|(_, run)| !run["tiers"].is_null()) {
+            let axis = Axis::linear("time since the run began, set-up included", Unit::Seconds);
+            let share = Axis::linear("share of object reads", Unit::Share).between(0.0, 1.0);
+            let mut chart = Chart::new("Reads served by the cache tier", axis, share)
+                .note("By the gateway's own counters, between one look and the next.");
+            for (name, run) in runs(sides) {
+                chart = chart.line(name, hit_ratio(&run["tiers"]["samples"]));
+            }
+            page.chart(&chart);
+        }
         page.html()
     }
 }
@@ -140,4 +150,24 @@ fn cdf(points: &Value) -> Vec<(f64, f64)> {
     let points = points.as_array().map_or(&[][..], Vec::as_slice);
     let pair = |p: &Value| Some((p[0].as_f64()? / 1e6, p[1].as_f64()?));
     points.iter().filter_map(pair).collect()
+}
+
+/// The cache tier's share of the reads since the sample before; no reads are a gap.
+fn hit_ratio(samples: &Value) -> Vec<(f64, f64)> {
+    let samples = samples.as_array().map_or(&[][..], Vec::as_slice);
+    let sum = |s: &Value| match s["reads"].as_object() {
+        Some(tiers) => tiers.values().filter_map(Value::as_f64).sum(),
+        None => 0.0,
+    };
+    let cache = |s: &Value| s["reads"]["cache"].as_f64().unwrap_or(0.0);
+    let pairs = samples.windows(2);
+    pairs
+        .map(|w| {
+            let at = w[1]["at_us"].as_f64().unwrap_or(f64::NAN) / 1e6;
+            (
+                at,
+                (cache(&w[1]) - cache(&w[0])) / (sum(&w[1]) - sum(&w[0])),
+            )
+        })
+        .collect()
 }

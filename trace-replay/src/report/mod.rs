@@ -219,6 +219,8 @@ pub struct Report {
     not_sent: BTreeMap<&'static str, u64>,
     unusable: crate::read::Unusable,
     target: String,
+    /// Which tier answered, where the target says so.
+    pub tiers: Option<crate::tiers::Tiers>,
     /// Why the run ended before its plan did.
     pub partial: Option<Partial>,
     /// What came before the measured part.
@@ -246,6 +248,7 @@ impl Report {
                 On::Http(target) => format!("http://{}{}", target.authority, target.prefix),
                 On::Dir(root) => format!("dir:{}", root.display()),
             },
+            tiers: None,
             partial: None,
             warm_up: Summary::default(),
             set_up: Summary::default(),
@@ -272,7 +275,7 @@ impl Report {
     /// For programs.
     pub fn json(&self) -> Value {
         json!({
-            "target": self.target, "partial": self.partial, "warm_up": self.warm_up.json(),
+            "target": self.target, "tiers": self.tiers, "partial": self.partial, "warm_up": self.warm_up.json(),
             "level": self.level, "speed": self.speed(), "clients": self.clients, "seed": self.seed, "clean": self.is_clean(),
             "entries": self.entries, "not_sent": self.not_sent, "unusable": self.unusable,
             "set_up": self.set_up.json(), "replay": self.replay.json(), "read_back": self.read_back.json(),

@@ -15,6 +15,8 @@ pub struct Gateway {
     pub dir: tempfile::TempDir,
     /// `http://127.0.0.1:PORT/`.
     pub url: String,
+    /// Where its metrics are.
+    pub metrics: String,
     child: Child,
 }
 
@@ -36,12 +38,22 @@ impl Gateway {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let url = lines
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split_once(" on http://")?.1.to_string()))
-            .expect("the gateway says where it serves");
-        let url = format!("http://{url}");
-        Gateway { dir, url, child }
+        let mut lines = lines.map_while(Result::ok);
+        let mut after = |word: &str| {
+            let found = lines.find_map(|line| Some(line.split_once(word)?.1.to_string()));
+            format!(
+                "http://{}",
+                found.expect("the gateway says where it serves")
+            )
+        };
+        let url = after(" on http://");
+        let metrics = after("metrics http://");
+        Gateway {
+            dir,
+            url,
+            metrics,
+            child,
+        }
     }
 
     /// Without the last slash.
