@@ -1,13 +1,22 @@
 //! What the tool says about itself: examples in every help, completions that a shell takes, manual pages.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
+use common::Gateway;
 use std::path::Path;
 use std::process::{Command, Output};
+
+#[test]
+fn gateway_process() {
+    common::serve();
+}
 
 fn tool(args: &[&str]) -> Output {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     Command::new(env!("CARGO_BIN_EXE_trace-replay"))
         .current_dir(root)
+        .env("COLUMNS", "400")
         .args(args)
         .output()
         .unwrap()
@@ -132,4 +141,37 @@ fn every_command_has_a_manual_page() {
             );
         }
     }
+}
+
+/// Those at recorded speed are ended after a second of their own.
+#[test]
+fn the_examples_of_replay_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = help(&["replay"]).replace("\\\n", " ");
+    let examples = text.split("Examples:").nth(1).unwrap();
+    let mut ran = 0;
+    for line in examples
+        .lines()
+        .map(str::trim)
+        .filter(|l| l.starts_with("trace-replay "))
+    {
+        let gateway = Gateway::start();
+        let mut line = line
+            .replace("dir:/tmp", &format!("dir:{}", dir.path().display()))
+            .replace("http://127.0.0.1:4918/", &gateway.url)
+            .replace("--duration 60 --warmup 10", "--duration 2 --warmup 1")
+            .replace('\'', "");
+        if line.contains("--speed") && !line.contains("--duration") {
+            line += " --duration 1";
+        }
+        let args: Vec<&str> = line.split_whitespace().skip(1).collect();
+        let out = tool(&args);
+        assert!(
+            out.status.success(),
+            "{line}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        ran += 1;
+    }
+    assert_eq!(ran, 5);
 }
