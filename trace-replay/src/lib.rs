@@ -22,6 +22,7 @@ pub mod replay;
 pub mod report;
 pub mod simulate;
 pub mod split;
+pub mod synth;
 pub mod tiers;
 pub mod trace;
 pub mod tune;

@@ -11,7 +11,9 @@ use trace_replay::client::Target;
 use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
 use trace_replay::trace::Level;
-use trace_replay::{calls, capture, compare, convert, info, read, simulate, split, tiers, tune};
+use trace_replay::{
+    calls, capture, compare, convert, info, read, simulate, split, synth, tiers, tune,
+};
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
 #[derive(Parser)]
@@ -42,6 +44,9 @@ enum Command {
     /// Ends with the exit status of the command.
     #[command(after_help = capture::EXAMPLES)]
     Capture(capture::Args),
+    /// Makes a load from documented distributions: equal seeds give equal traces.
+    #[command(after_help = synth::EXAMPLES)]
+    Synth(synth::Args),
     /// What each policy would have done with the recorded load: hits, bytes moved, disk time, response times.
     #[command(after_help = "Examples:
     trace-replay simulate fixtures/es/local_256.csv.xz")]
@@ -219,6 +224,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let captured = capture::capture(&args)?;
             eprint!("{}", captured.summary.text());
             Ok(ExitCode::from(captured.status))
+        }
+        Command::Synth(args) => {
+            let summary = synth::synth(&args)?;
+            eprint!("{}", summary.text());
+            Ok(ExitCode::SUCCESS)
         }
         Command::Simulate(args) => {
             print!("{}", simulate::simulate(&args)?);
