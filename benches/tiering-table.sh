@@ -19,7 +19,7 @@ put() {
   mv "$page.new" "$page"
 }
 
-cargo run -q -p trace-replay -- policies > "$table"
+cargo run -q --release -p trace-replay -- policies > "$table"
 put '<!-- parameters: trace-replay policies -->' '<!-- end of parameters -->'
 [ "${1:-}" != --parameters ] || exit 0
 traces=("$@"); [ $# -gt 0 ] || traces=(fixtures/es/*.csv.xz)
@@ -28,7 +28,7 @@ first=true
 for trace in "${traces[@]}"; do
   $first || echo; first=false
   echo '```'
-  cargo run -q -p trace-replay -- simulate "$trace" --policy "$policies" --cache-size 1%,5%,10%,25%
+  cargo run -q --release -p trace-replay -- simulate "$trace" --policy "$policies" --cache-size 1%,5%,10%,25%
   echo '```'
 done > "$table"
 put '<!-- numbers: benches/tiering-table.sh -->' '<!-- end of numbers -->'

@@ -1,6 +1,7 @@
 //! What a policy sees and what it proposes.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -202,6 +203,13 @@ impl fmt::Display for Reason {
         }
     }
 }
+
+/// Share of the cache's capacity above which objects leave it: the gateway's default, and what simulations assume.
+pub const HIGH_WATERMARK: f64 = 0.9;
+/// Share of the cache's capacity down to which they leave: the gateway's default, and what simulations assume.
+pub const LOW_WATERMARK: f64 = 0.8;
+/// Time after which what is dirty is flushed: the gateway's default, and what simulations assume.
+pub const MAX_DIRTY_AGE: Duration = Duration::from_secs(120);
 
 /// The cache tier as it is at the moment of an event.
 #[derive(Clone, Copy, Debug, PartialEq)]

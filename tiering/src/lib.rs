@@ -12,6 +12,8 @@ pub mod sim;
 pub mod trace;
 mod types;
 
-pub use event::{Action, ActionKind, CacheView, Event, Reason};
+pub use event::{
+    Action, ActionKind, CacheView, Event, HIGH_WATERMARK, LOW_WATERMARK, MAX_DIRTY_AGE, Reason,
+};
 pub use policy::{Policy, PolicyConfig, build};
 pub use types::{DEFAULT_OBJECT_BYTES, FileId, Nanos, ObjectId, ParseIdError, Tier};

@@ -297,9 +297,9 @@ mod tests {
             cache_bytes: objects * u64::from(LEN),
             hdd: Device::HDD,
             ssd: Device::SSD,
-            high_watermark: 0.9,
-            low_watermark: 0.8,
-            max_dirty_age: Nanos::from_secs(120),
+            high_watermark: crate::HIGH_WATERMARK,
+            low_watermark: crate::LOW_WATERMARK,
+            max_dirty_age: crate::MAX_DIRTY_AGE.into(),
         }
     }
 

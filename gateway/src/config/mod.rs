@@ -784,6 +784,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_simulated_is_what_is_the_default_here() {
+        let config = Config::check(&Raw::default()).unwrap();
+        assert_eq!(config.high_watermark, tiering::HIGH_WATERMARK);
+        assert_eq!(config.low_watermark, tiering::LOW_WATERMARK);
+        assert_eq!(config.max_dirty_age, tiering::MAX_DIRTY_AGE);
+    }
+
+    #[test]
+    fn auto_tries_no_more_policies_than_shadows_may_run() {
+        let eight = "lru, fifo, arc, lirs, 2q, sieve, gdsf, recency";
+        let said = faults(&[("policy", "auto"), ("shadow", eight)]);
+        assert!(said.contains("7 policies beside cost-benefit"), "{said}");
+        let mut raw = Raw::default();
+        raw.set("shadow", eight.into(), Source::Flag("--shadow".into()));
+        assert_eq!(Config::check(&raw).unwrap().shadow.len(), 8);
+    }
+
+    #[test]
     fn tls_needs_both_files_and_watermarks_must_be_ordered() {
         assert!(faults(&[("tls_cert", "a.pem")]).contains("tls_key"));
         assert!(faults(&[("low_watermark", "0.95")]).contains("high_watermark"));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tiering::PolicyConfig;
 use tiering::policy::PARAMETERS;
+use tiering::shadow::POLICIES_MAX;
 use tiering::sim::Device;
 
 use super::{Checker, units};
@@ -35,7 +36,7 @@ fn names(text: &str) -> Option<Vec<PolicyConfig>> {
     let policies: Vec<PolicyConfig> = names.map(PolicyConfig::from_name).collect::<Option<_>>()?;
     let twice = |(i, p): (usize, &PolicyConfig)| policies[..i].contains(p);
     let once = !policies.iter().enumerate().any(twice);
-    (once && policies.len() <= tiering::shadow::POLICIES_MAX).then_some(policies)
+    (once && policies.len() <= POLICIES_MAX).then_some(policies)
 }
 
 /// Policies with their parameters. Those of other policies are checked too: a file may keep them.
@@ -57,6 +58,16 @@ pub(super) fn check(c: &mut Checker<'_>) -> Policies {
         }
         if !candidates.contains(policy) {
             candidates.insert(0, policy.clone());
+        }
+        if candidates.len() > POLICIES_MAX {
+            let most = POLICIES_MAX - 1;
+            let beside = policy.name();
+            c.fault(
+                "shadow",
+                &format!(
+                    "may name {most} policies beside {beside}, which policy = \"auto\" also tries"
+                ),
+            );
         }
     }
     let mut backing = Device::HDD;

@@ -38,9 +38,9 @@ impl Default for Tuning {
     fn default() -> Self {
         Tuning {
             policy: PolicyConfig::default(),
-            high_watermark: 0.9,
-            low_watermark: 0.8,
-            max_dirty_age: Duration::from_secs(120),
+            high_watermark: tiering::HIGH_WATERMARK,
+            low_watermark: tiering::LOW_WATERMARK,
+            max_dirty_age: tiering::MAX_DIRTY_AGE,
             migrate_bytes_per_s: 0,
             migrate_ops_per_s: 0,
             migrate_in_flight: 4,

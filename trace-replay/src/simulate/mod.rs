@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tiering::sim::{self, Device, Setup};
-use tiering::{Nanos, PolicyConfig};
+use tiering::{HIGH_WATERMARK, LOW_WATERMARK, MAX_DIRTY_AGE, PolicyConfig};
 
 use crate::parallel;
 use crate::read::Format;
@@ -282,9 +282,9 @@ pub(crate) fn setup(policy: &PolicyConfig, cache_bytes: u64) -> Setup {
         cache_bytes,
         hdd: Device::HDD,
         ssd: Device::SSD,
-        high_watermark: 0.85,
-        low_watermark: 0.75,
-        max_dirty_age: Nanos::from_secs(120),
+        high_watermark: HIGH_WATERMARK,
+        low_watermark: LOW_WATERMARK,
+        max_dirty_age: MAX_DIRTY_AGE.into(),
     }
 }
 
