@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap_complete::Shell;
 
 use crate::config::{KEYS, Raw, Source};
 use crate::top::Top;
@@ -71,6 +72,10 @@ pub enum Request {
         /// The user's name.
         name: String,
     },
+    /// Print a script that completes commands and flags.
+    Completions(Shell),
+    /// Write the manual pages to this directory.
+    Man(PathBuf),
 }
 
 /// How to scrub.
@@ -160,7 +165,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
-fn command() -> Command {
+/// Commands and flags, also for completions and manual pages.
+pub fn command() -> Command {
     Command::new("tierdav")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebDAV server that keeps hot data on the SSD and the rest on the HDD, by the trace of its use")
@@ -273,6 +279,21 @@ fn command() -> Command {
                 .after_help("Example:\n  echo -n secret | tierdav hash-password alice >> users")
                 .arg(Arg::new("name").required(true).help("the user's name")),
         )
+        .subcommand(
+            Command::new("completions")
+                .about("Print a script that completes commands and flags in a shell")
+                .after_help("Example, for this shell only:\n  source <(tierdav completions bash)")
+                .arg(Arg::new("shell").required(true).value_parser(clap::value_parser!(Shell)).help("for which shell")),
+        )
+        .subcommand(
+            Command::new("man")
+                .about("Write the manual pages, one for each command, to a directory")
+                .after_help("Example:\n  tierdav man /usr/local/share/man/man1 && man tierdav-serve")
+                .arg(
+                    Arg::new("dir").value_name("DIR").required(true).value_parser(clap::value_parser!(PathBuf))
+                        .help("the directory; it is made when missing"),
+                ),
+        )
 }
 
 fn raw(matches: &ArgMatches) -> Raw {
@@ -359,6 +380,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
         Some(("hash-password", m)) => Request::HashPassword {
             name: text(m, "name").unwrap_or_default(),
         },
+        Some(("completions", m)) if let Some(shell) = m.get_one::<Shell>("shell") => {
+            Request::Completions(*shell)
+        }
+        Some(("man", m)) if let Some(dir) = m.get_one::<PathBuf>("dir") => {
+            Request::Man(dir.clone())
+        }
         _ => return Err(command().error(ErrorKind::MissingSubcommand, "no such command")),
     })
 }

@@ -86,6 +86,17 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             anyhow::ensure!(!name.contains(':'), "a user's name must not contain ':'");
             println!("{name}:{}", auth::hash_password(password)?);
         }
+        Request::Completions(shell) => {
+            // Written in one piece: a reader that has seen enough is no error.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut cli::command(), "tierdav", &mut script);
+            std::io::stdout().write_all(&script)?;
+        }
+        Request::Man(dir) => {
+            std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+            clap_mangen::generate_to(cli::command(), &dir)
+                .with_context(|| dir.display().to_string())?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
