@@ -1,6 +1,7 @@
 //! Lazy trace readers behind one trait, and the detection of which one a path needs.
 
 mod access;
+mod blkparse;
 mod csv;
 mod fio;
 mod lines;
@@ -103,6 +104,8 @@ pub enum Format {
     Access,
     /// MSR Cambridge block trace (CSV without header).
     Msr,
+    /// Text of `blkparse`, in its default format.
+    Blkparse,
     /// libCacheSim's oracleGeneral (binary records of 24 bytes).
     OracleGeneral,
 }
@@ -146,6 +149,7 @@ pub fn open_as(path: &Path, format: Option<Format>) -> Result<Box<dyn Reader>, R
         Format::Strace => Box::new(LineReader::new(input, path, strace::Strace::default())),
         Format::Access => Box::new(LineReader::new(input, path, access::Access::default())),
         Format::Msr => Box::new(LineReader::new(input, path, msr::Msr::default())),
+        Format::Blkparse => Box::new(LineReader::new(input, path, blkparse::Blkparse::default())),
         Format::OracleGeneral => Box::new(OracleReader::new(input, path)),
     })
 }
@@ -195,6 +199,9 @@ fn detect(head: &[u8]) -> Option<Format> {
     }
     if access::is_access(&line) {
         return Some(Format::Access);
+    }
+    if blkparse::is_blkparse(&line) {
+        return Some(Format::Blkparse);
     }
     let fields: Vec<&str> = line.trim().split(',').collect();
     let number = |i: usize| {
