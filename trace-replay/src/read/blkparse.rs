@@ -73,7 +73,7 @@ impl LineFormat for Blkparse {
         let (mut offset, mut length) = (0, 0);
         if op != Op::FileSync {
             let (sector, count): (u64, u64) = (number(line, field(7)?)?, number(line, field(9)?)?);
-            let bytes = |sectors: u64| sectors.checked_mul(SECTOR_BYTES).unwrap_or(u64::MAX);
+            let bytes = |sectors: u64| sectors.saturating_mul(SECTOR_BYTES);
             (offset, length) = (bytes(sector), bytes(count));
             super::check_end(offset, length)
                 .map_err(|()| Bad::at(line, fields[7], "past 2^50 bytes"))?;
