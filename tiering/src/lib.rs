@@ -6,6 +6,7 @@
 
 pub mod auto;
 mod event;
+mod objects;
 pub mod policy;
 pub mod shadow;
 pub mod sim;

@@ -1,7 +1,5 @@
 //! Algorithms with ghosts: `arc`, `2q`, `s3-fifo`.
 
-use std::collections::BTreeMap;
-
 use super::evict::{Evictor, of_file, share};
 use super::queue::Queue;
 use super::{PolicyConfig, S3FifoConfig, TwoQConfig};
@@ -214,14 +212,13 @@ impl Evictor for TwoQ {
     }
 }
 
-/// Yang et al., "FIFO queues are all you need for cache eviction" (SOSP '23).
+/// Yang et al., "FIFO queues are all you need for cache eviction" (SOSP '23). The tags of both queues count uses.
 pub(crate) struct S3Fifo {
     config: S3FifoConfig,
     capacity: u64,
     small: Queue,
     main: Queue,
     ghosts: Queue,
-    uses: BTreeMap<ObjectId, u8>,
 }
 
 /// Uses are counted up to this: two bits in the paper.
@@ -235,13 +232,11 @@ impl S3Fifo {
             small: Queue::default(),
             main: Queue::default(),
             ghosts: Queue::default(),
-            uses: BTreeMap::new(),
         }
     }
 
     fn evict_small(&mut self) -> Option<ObjectId> {
-        while let Some((id, len)) = self.small.pop() {
-            let uses = self.uses.remove(&id).unwrap_or(0);
+        while let Some((id, len, uses)) = self.small.pop_tagged() {
             if u32::from(uses) < self.config.move_at {
                 self.ghosts.push(id, len);
                 self.ghosts
@@ -254,15 +249,13 @@ impl S3Fifo {
     }
 
     fn evict_main(&mut self) -> Option<ObjectId> {
-        loop {
-            let (id, len) = self.main.pop()?;
-            let uses = self.uses.remove(&id).unwrap_or(0);
-            if uses == 0 {
-                return Some(id);
-            }
-            self.uses.insert(id, uses - 1);
-            self.main.push(id, len);
-        }
+        let used = |uses: &mut u8| {
+            let used = *uses > 0;
+            *uses = uses.saturating_sub(1);
+            used
+        };
+        while self.main.recycle(used) {}
+        self.main.pop().map(|(id, _)| id)
     }
 }
 
@@ -281,13 +274,12 @@ impl Evictor for S3Fifo {
         self.capacity = capacity;
     }
     fn hit(&mut self, id: ObjectId) {
-        if self.small.contains(id) || self.main.contains(id) {
-            let uses = self.uses.entry(id).or_insert(0);
+        let uses = self.main.tag_mut(id);
+        if let Some(uses) = uses.or_else(|| self.small.tag_mut(id)) {
             *uses = (*uses + 1).min(USES_MAX);
         }
     }
     fn insert(&mut self, id: ObjectId, len: u32) {
-        self.uses.remove(&id);
         if self.ghosts.remove(id).is_some() {
             self.main.push(id, len);
         } else {
@@ -304,7 +296,6 @@ impl Evictor for S3Fifo {
     fn remove(&mut self, id: ObjectId) {
         self.small.remove(id);
         self.main.remove(id);
-        self.uses.remove(&id);
     }
     fn forget(&mut self, file: FileId) {
         self.ghosts.remove_file(file);

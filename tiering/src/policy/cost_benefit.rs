@@ -22,6 +22,9 @@ const MEMORY: f64 = 10.0;
 /// How often the outlook fades.
 const FADE_EVERY: Nanos = Nanos::from_secs(60);
 
+/// Score, identity for ties, and slot.
+type Scored = (f64, ObjectId, Slot);
+
 pub(crate) struct CostBenefit {
     config: CostBenefitConfig,
     outlook: Outlook,
@@ -31,23 +34,34 @@ pub(crate) struct CostBenefit {
     /// The coldest residents of the last comparison; some may have left.
     cold: Vec<Slot>,
     /// Room for a comparison.
-    scored: Vec<(f64, ObjectId, Slot)>,
+    scored: Vec<Scored>,
     draws: u64,
     promotions: Budget,
     wear: Budget,
 }
 
-/// `2^-x` for `x >= 0` by basic arithmetic alone: every machine gets the same bits. Error below 1e-7.
+/// `2^(-i/32)`.
+const PARTS: [f64; 32] = {
+    let mut parts = [1.0; 32];
+    let mut i = 1;
+    while i < 32 {
+        parts[i] = parts[i - 1] * 0.978_572_062_087_700_1;
+        i += 1;
+    }
+    parts
+};
+
+/// `2^-x` for `x >= 0` by basic arithmetic alone: every machine gets the same bits. Error below 1e-9.
 fn halvings(x: f64) -> f64 {
     if x.is_nan() || x >= 1000.0 {
         return 0.0;
     }
-    let whole = x.floor();
-    let y = -(x - whole) * std::f64::consts::LN_2;
-    let series = (1..=9)
-        .rev()
-        .fold(1.0, |sum, n| 1.0 + y * sum / f64::from(n));
-    series * f64::from_bits((1023 - whole as u64) << 52)
+    // A division for each term of a longer series would be most of what a decision costs.
+    let thirty_seconds = (x * 32.0) as u64;
+    let y = (thirty_seconds as f64 / 32.0 - x) * std::f64::consts::LN_2;
+    let rest = 1.0 + y * (1.0 + y * (0.5 + y * (1.0 / 6.0 + y * (1.0 / 24.0))));
+    let (whole, part) = (thirty_seconds / 32, (thirty_seconds % 32) as usize);
+    rest * PARTS[part] * f64::from_bits((1023 - whole) << 52)
 }
 
 /// The generator of Steele, Lea, Flood (OOPSLA '14), as a function of seed and turn.
@@ -169,7 +183,7 @@ impl CostBenefit {
     /// lower identity.
     fn coldest(&mut self, place: Place, samples: usize, now: Nanos) -> Option<(f64, Slot)> {
         let count = self.heats.list(place).len();
-        let mut best: Option<(f64, ObjectId, Slot)> = None;
+        let mut best: Option<Scored> = None;
         for turn in 0..samples.min(count) {
             let at = match count <= samples {
                 true => turn,
@@ -177,8 +191,7 @@ impl CostBenefit {
             };
             let slot = self.heats.list(place)[at];
             let (score, id) = (self.score(slot, now), self.heats[slot].id);
-            let better =
-                |b: (f64, ObjectId, Slot)| score.total_cmp(&b.0).then(id.cmp(&b.1)).is_lt();
+            let better = |b: Scored| score.total_cmp(&b.0).then(id.cmp(&b.1)).is_lt();
             if best.is_none_or(better) {
                 best = Some((score, id, slot));
             }
@@ -209,10 +222,15 @@ impl CostBenefit {
             some.iter()
                 .map(|slot| (self.score(*slot, now), self.heats[*slot].id, *slot)),
         );
-        scored.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let order = |a: &Scored, b: &Scored| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        if scored.len() > part {
+            scored.select_nth_unstable_by(part, order);
+            scored.truncate(part);
+        }
+        let coldest = scored.iter().min_by(|a, b| order(a, b));
+        let coldest = coldest.map(|(score, _, slot)| (*score, *slot));
         some.clear();
-        some.extend(scored.iter().take(part).map(|(_, _, slot)| *slot));
-        let coldest = scored.first().map(|(score, _, slot)| (*score, *slot));
+        some.extend(scored.iter().map(|(_, _, slot)| *slot));
         (self.cold, self.scored) = (some, scored);
         coldest
     }
@@ -380,7 +398,7 @@ mod tests {
     fn halvings_are_powers_of_two() {
         for i in 0..2000 {
             let x = f64::from(i) * 0.013;
-            assert!((halvings(x) / (-x).exp2() - 1.0).abs() < 1e-7, "{x}");
+            assert!((halvings(x) / (-x).exp2() - 1.0).abs() < 1e-9, "{x}");
         }
         assert_eq!(halvings(1.0), 0.5);
         assert_eq!(halvings(f64::INFINITY), 0.0);

@@ -1,9 +1,7 @@
 //! What is known of each object, in slots that are found by identity or drawn by chance.
 
-use std::collections::BTreeMap;
-
 use super::outlook::Class;
-use super::planner::objects_of;
+use crate::objects::Objects;
 use crate::types::{FileId, Nanos, ObjectId};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,7 +12,7 @@ pub(super) enum Place {
     Leaving,
 }
 
-/// What is remembered of an object: 112 bytes, some 180 with the tree and the lists around it.
+/// What is remembered of an object: 112 bytes, some 180 with the table and the lists around it.
 pub(super) struct Heat {
     pub id: ObjectId,
     /// Decayed head time of its accesses, and decayed count of its uses, at `at`.
@@ -72,7 +70,7 @@ pub(super) struct Slot(u32);
 /// All that is remembered.
 #[derive(Default)]
 pub(super) struct Heats {
-    index: BTreeMap<ObjectId, Slot>,
+    index: Objects<Slot>,
     of: Vec<Heat>,
     free: Vec<Slot>,
     main: Vec<Slot>,
@@ -94,7 +92,7 @@ impl std::ops::IndexMut<Slot> for Heats {
 
 impl Heats {
     pub(super) fn find(&self, id: ObjectId) -> Option<Slot> {
-        self.index.get(&id).copied()
+        self.index.get(id).copied()
     }
 
     /// Remembers an object, which must not be known.
@@ -125,13 +123,12 @@ impl Heats {
     pub(super) fn forget(&mut self, slot: Slot) {
         self.place(slot, Place::Leaving);
         let id = self[slot].id;
-        self.index.remove(&id);
+        self.index.remove(id);
         self.free.push(slot);
     }
 
     pub(super) fn objects(&self, file: FileId) -> Vec<Slot> {
-        let objects = self.index.range(objects_of(file));
-        objects.map(|(_, slot)| *slot).collect()
+        self.index.of_file(file).map(|(_, slot)| *slot).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,11 +1,10 @@
 //! `lirs`: Jiang and Zhang, "LIRS: an efficient low inter-reference recency set replacement policy"
 //! (SIGMETRICS '02), in bytes.
 
-use std::collections::BTreeMap;
-
 use super::evict::{Evictor, of_file, share};
 use super::queue::Queue;
 use super::{LirsConfig, PolicyConfig};
+use crate::objects::Objects;
 use crate::types::{FileId, ObjectId};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub(crate) struct Lirs {
     candidates: Queue,
     /// Ghosts in the order in which they left: bounds memory.
     ghosts: Queue,
-    state: BTreeMap<ObjectId, State>,
+    state: Objects<State>,
     lir_bytes: u64,
     /// The candidates have room for at least one object.
     largest: u64,
@@ -41,7 +40,7 @@ impl Lirs {
             stack: Queue::default(),
             candidates: Queue::default(),
             ghosts: Queue::default(),
-            state: BTreeMap::new(),
+            state: Objects::default(),
             lir_bytes: 0,
             largest: 0,
             overdue: Vec::new(),
@@ -59,10 +58,10 @@ impl Lirs {
     /// Takes what is not LIR from the old end of the stack.
     fn prune(&mut self) {
         while let Some(id) = self.stack.oldest() {
-            match self.state.get(&id) {
+            match self.state.get(id) {
                 Some(State::Lir) => return,
                 Some(State::Ghost) => {
-                    self.state.remove(&id);
+                    self.state.remove(id);
                     self.ghosts.remove(id);
                 }
                 Some(State::Hir) | None => {}
@@ -115,7 +114,7 @@ impl Lirs {
             self.state.insert(id, State::Ghost);
             self.ghosts.push(id, len);
         } else {
-            self.state.remove(&id);
+            self.state.remove(id);
         }
         Some(id)
     }
@@ -133,7 +132,7 @@ impl Lirs {
     fn drop_ghost(&mut self, id: ObjectId) {
         self.ghosts.remove(id);
         self.stack.remove(id);
-        self.state.remove(&id);
+        self.state.remove(id);
         self.prune();
     }
 }
@@ -153,7 +152,7 @@ impl Evictor for Lirs {
         self.capacity = capacity;
     }
     fn hit(&mut self, id: ObjectId) {
-        match self.state.get(&id) {
+        match self.state.get(id) {
             Some(State::Lir) => {
                 self.stack.touch(id);
                 self.prune();
@@ -177,7 +176,7 @@ impl Evictor for Lirs {
     }
     fn insert(&mut self, id: ObjectId, len: u32) {
         self.largest = self.largest.max(u64::from(len));
-        let ghost = self.state.get(&id) == Some(&State::Ghost);
+        let ghost = self.state.get(id) == Some(&State::Ghost);
         if ghost || self.lir_bytes + u64::from(len) <= self.lir_limit() {
             self.promote(id, len);
         } else {
@@ -197,7 +196,7 @@ impl Evictor for Lirs {
         self.overdue.pop()
     }
     fn remove(&mut self, id: ObjectId) {
-        match self.state.get(&id) {
+        match self.state.get(id) {
             Some(State::Lir) => {
                 let len = self.stack.remove(id).unwrap_or(0);
                 self.lir_bytes -= u64::from(len);
@@ -208,7 +207,7 @@ impl Evictor for Lirs {
             }
             Some(State::Ghost) | None => return,
         }
-        self.state.remove(&id);
+        self.state.remove(id);
         self.prune();
     }
     fn forget(&mut self, file: FileId) {
@@ -218,7 +217,7 @@ impl Evictor for Lirs {
     }
     fn residents(&self, file: FileId) -> Vec<ObjectId> {
         let mut ids = of_file(&[&self.stack, &self.candidates], file);
-        ids.retain(|id| self.state.get(id) != Some(&State::Ghost));
+        ids.retain(|id| self.state.get(*id) != Some(&State::Ghost));
         ids.sort_unstable();
         ids.dedup();
         ids

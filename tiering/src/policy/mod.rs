@@ -9,7 +9,6 @@ mod cost_benefit;
 pub(crate) mod evict;
 mod heat;
 mod lirs;
-mod lru;
 mod none;
 mod outlook;
 mod parameter;

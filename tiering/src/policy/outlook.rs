@@ -312,8 +312,9 @@ fn best_stay(odds: &[Odds; AGES], age: usize, end: usize, then: Stay) -> Stay {
 
 /// Adds the time between two ages to all ages in between.
 fn pass(tallies: &mut [Tally; AGES], from: Nanos, to: Nanos) {
+    let first = age_of(from);
     let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
-    for (age, tally) in tallies.iter_mut().enumerate() {
+    for (age, tally) in tallies.iter_mut().enumerate().skip(first) {
         let begin = end_of(age) - width(age);
         if begin >= to {
             break;

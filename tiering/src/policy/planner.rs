@@ -2,10 +2,11 @@
 //!
 //! A [`Strategy`] says what is worth promoting and who leaves first; the planner alone proposes actions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, hash_map};
 
 use super::{Plan, Policy, PolicyConfig};
 use crate::event::{Action, ActionKind, CacheView, Event, Reason};
+use crate::objects::{Objects, Table};
 use crate::types::{FileId, Nanos, ObjectId, Tier};
 
 /// Proposed and unanswered promotions at a time.
@@ -81,17 +82,17 @@ struct Resident {
     dirty: bool,
     /// Proposed and unanswered.
     pending: Option<ActionKind>,
-    /// Evict as soon as clean.
-    leaving: Option<Reason>,
     dirty_since: Nanos,
 }
 
 /// A strategy under the common rules.
 ///
-/// Memory: some 110 bytes per resident here, 50 more while it is dirty; promotions in flight are bounded.
+/// Memory: some 60 bytes per resident here, 50 more while it is dirty; promotions in flight are bounded.
 pub(crate) struct Planner<S> {
     strategy: S,
-    residents: BTreeMap<ObjectId, Resident>,
+    residents: Objects<Resident>,
+    /// Residents to be evicted as soon as they are clean, and why.
+    leaving: Table<ObjectId, Reason>,
     /// Dirty residents without a pending flush, oldest first.
     dirty: BTreeSet<(Nanos, ObjectId)>,
     promoting: BTreeMap<ObjectId, u32>,
@@ -109,7 +110,8 @@ impl<S: Strategy> Planner<S> {
     pub(crate) fn new(strategy: S) -> Self {
         Self {
             strategy,
-            residents: BTreeMap::new(),
+            residents: Objects::default(),
+            leaving: Table::default(),
             dirty: BTreeSet::new(),
             promoting: BTreeMap::new(),
             promoting_bytes: 0,
@@ -127,7 +129,7 @@ impl<S: Strategy> Planner<S> {
 
     fn read(&mut self, now: Nanos, mut access: Access, view: &CacheView, out: &mut Vec<Action>) {
         let (id, len) = (access.id, access.object_len);
-        access.resident = self.residents.contains_key(&id);
+        access.resident = self.residents.contains(id);
         access.free_room =
             self.planned_bytes(view).saturating_add(u64::from(len)) <= view.low_bytes();
         let fits = view
@@ -159,7 +161,6 @@ impl<S: Strategy> Planner<S> {
             len,
             dirty,
             pending: None,
-            leaving: None,
             dirty_since: now,
         };
         self.residents.insert(id, resident);
@@ -170,12 +171,12 @@ impl<S: Strategy> Planner<S> {
     }
 
     fn remove(&mut self, id: ObjectId) {
-        let Some(resident) = self.residents.remove(&id) else {
+        let Some(resident) = self.residents.remove(id) else {
             return;
         };
         self.dirty.remove(&(resident.dirty_since, id));
         self.flushing -= usize::from(resident.pending == Some(ActionKind::Flush));
-        if resident.leaving.is_some() {
+        if self.leaving.remove(&id).is_some() {
             self.leaving_bytes -= u64::from(resident.len);
         }
         self.strategy.left(id);
@@ -188,11 +189,7 @@ impl<S: Strategy> Planner<S> {
     }
 
     fn deleted(&mut self, now: Nanos, file: FileId) {
-        let gone: Vec<ObjectId> = self
-            .residents
-            .range(objects_of(file))
-            .map(|(id, _)| *id)
-            .collect();
+        let gone: Vec<ObjectId> = self.residents.of_file(file).map(|(id, _)| id).collect();
         gone.into_iter().for_each(|id| self.remove(id));
         let gone: Vec<ObjectId> = self
             .promoting
@@ -205,7 +202,7 @@ impl<S: Strategy> Planner<S> {
 
     fn flushed(&mut self, id: ObjectId, out: &mut Vec<Action>) {
         // A second answer finds it clean: were it heeded, its eviction would be proposed twice.
-        let Some(resident) = self.residents.get_mut(&id).filter(|r| r.dirty) else {
+        let Some(resident) = self.residents.get_mut(id).filter(|r| r.dirty) else {
             return;
         };
         self.dirty.remove(&(resident.dirty_since, id));
@@ -213,7 +210,7 @@ impl<S: Strategy> Planner<S> {
         resident.dirty = false;
         resident.pending = None;
         self.strategy.flushed(id);
-        if let Some(reason) = resident.leaving {
+        if let Some(reason) = self.leaving.get(&id).copied() {
             resident.pending = Some(ActionKind::Evict);
             out.push(Action {
                 kind: ActionKind::Evict,
@@ -230,7 +227,7 @@ impl<S: Strategy> Planner<S> {
         }
         let Some(resident) = self
             .residents
-            .get_mut(&id)
+            .get_mut(id)
             .filter(|r| r.pending == Some(action))
         else {
             return;
@@ -241,7 +238,7 @@ impl<S: Strategy> Planner<S> {
             resident.dirty_since = now.plus(RETRY).since(view.max_dirty_age);
             self.dirty.insert((resident.dirty_since, id));
         }
-        if resident.leaving.take().is_some() {
+        if self.leaving.remove(&id).is_some() {
             self.leaving_bytes -= u64::from(resident.len);
             let (len, dirty) = (resident.len, resident.dirty);
             self.strategy.entered(now, id, len, dirty, Origin::Moved);
@@ -250,10 +247,9 @@ impl<S: Strategy> Planner<S> {
 
     /// Proposes to flush `first` and what follows it in its file, at `most` so many.
     fn flush_run(&mut self, first: ObjectId, most: usize, reason: Reason, out: &mut Vec<Action>) {
-        let rest = first..=ObjectId::new(first.file, u32::MAX);
-        for (&id, resident) in self
+        for (id, resident) in self
             .residents
-            .range_mut(rest)
+            .starting_at_mut(first)
             .filter(|(_, r)| r.dirty && r.pending.is_none())
             .take(most)
         {
@@ -271,10 +267,13 @@ impl<S: Strategy> Planner<S> {
 
     /// Sends a resident, already out of the strategy's order, down: a dirty one is flushed first.
     fn demote(&mut self, id: ObjectId, reason: Reason, out: &mut Vec<Action>) {
-        let Some(resident) = self.residents.get_mut(&id).filter(|r| r.leaving.is_none()) else {
+        let Some(resident) = self.residents.get_mut(id) else {
             return;
         };
-        resident.leaving = Some(reason);
+        let hash_map::Entry::Vacant(place) = self.leaving.entry(id) else {
+            return;
+        };
+        place.insert(reason);
         self.leaving_bytes += u64::from(resident.len);
         match (resident.dirty, resident.pending) {
             (false, None) => {
@@ -395,7 +394,7 @@ impl<S: Strategy> Policy for Planner<S> {
             Event::Promoted { id, .. } => {
                 let len = self.promotion_over(id);
                 // Never over a resident: it may be dirty, and the cache's only copy is not forgotten.
-                if let Some(len) = len.filter(|_| !self.residents.contains_key(&id)) {
+                if let Some(len) = len.filter(|_| !self.residents.contains(id)) {
                     self.enter(now, id, len, false, Origin::Moved);
                 }
             }
@@ -421,7 +420,10 @@ impl<S: Strategy> Policy for Planner<S> {
 
     fn plan(&self) -> Plan {
         let pending = |kind| {
-            let of_kind = self.residents.values().filter(|r| r.pending == Some(kind));
+            let of_kind = self
+                .residents
+                .iter()
+                .filter(|(_, r)| r.pending == Some(kind));
             of_kind.count() as u64
         };
         Plan {

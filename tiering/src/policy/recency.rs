@@ -1,12 +1,13 @@
 //! `recency`: promotes what was seen in each of the last periods, like Ceph's hit sets
 //! (`PrimaryLogPG::maybe_promote`: the set is asked before the access at hand is put in).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
-use super::lru::Order;
 use super::planner::{Access, Origin, Strategy};
+use super::queue::Queue;
 use super::{PolicyConfig, RecencyConfig};
 use crate::event::Reason;
+use crate::objects::Set;
 use crate::types::{FileId, Nanos, ObjectId};
 
 /// A 304 stands for all objects of its file under this index.
@@ -16,9 +17,9 @@ const WHOLE_FILE: u32 = u32::MAX;
 pub(crate) struct Recency {
     config: RecencyConfig,
     /// Newest first.
-    periods: VecDeque<BTreeSet<ObjectId>>,
+    periods: VecDeque<Set<ObjectId>>,
     began: Nanos,
-    order: Order,
+    order: Queue,
     /// Saved up of the promotion budget, at most one second's: bytes and objects.
     saved: (f64, f64),
     saved_at: Nanos,
@@ -28,9 +29,9 @@ impl Recency {
     pub(crate) fn new(config: RecencyConfig) -> Self {
         Self {
             config,
-            periods: VecDeque::from([BTreeSet::new()]),
+            periods: VecDeque::from([Set::default()]),
             began: Nanos(0),
-            order: Order::default(),
+            order: Queue::default(),
             saved: (f64::MAX, f64::MAX),
             saved_at: Nanos(0),
         }
@@ -67,7 +68,7 @@ impl Recency {
             .max(u64::from(full))
             .min(u64::from(self.config.periods))
         {
-            self.periods.push_front(BTreeSet::new());
+            self.periods.push_front(Set::default());
             self.periods.truncate(self.config.periods.max(1) as usize);
         }
         self.began = if passed > 0 {
@@ -112,18 +113,20 @@ impl Strategy for Recency {
     fn revalidated(&mut self, now: Nanos, file: FileId) {
         self.turn_page(now);
         self.see(ObjectId::new(file, WHOLE_FILE));
-        self.order.touch_file(file);
+        for id in self.order.of_file(file) {
+            self.order.touch(id);
+        }
     }
-    fn entered(&mut self, _: Nanos, id: ObjectId, _: u32, _: bool, _: Origin) {
-        self.order.insert(id);
+    fn entered(&mut self, _: Nanos, id: ObjectId, len: u32, _: bool, _: Origin) {
+        self.order.push(id, len);
     }
     fn left(&mut self, id: ObjectId) {
         self.order.remove(id);
     }
     fn remembered(&self) -> usize {
-        self.order.len() + self.periods.iter().map(BTreeSet::len).sum::<usize>()
+        self.order.len() + self.periods.iter().map(Set::len).sum::<usize>()
     }
     fn pop_victim(&mut self, _: Nanos) -> Option<ObjectId> {
-        self.order.pop_oldest()
+        self.order.pop().map(|(id, _)| id)
     }
 }

@@ -1,11 +1,11 @@
 //! Algorithms of one order: `fifo`, `lru`, `lfu`, `sieve`, `gdsf`, `lru-2nd`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::evict::{Evictor, share};
-use super::planner::objects_of;
 use super::queue::Queue;
 use super::{GdsfConfig, LfuConfig, Lru2ndConfig, PolicyConfig};
+use crate::objects::Objects;
 use crate::types::{FileId, ObjectId};
 
 /// First in, first out.
@@ -127,51 +127,41 @@ impl Evictor for Lru2nd {
 }
 
 /// Zhang et al., "SIEVE is Simpler than LRU" (NSDI '24): one queue, one bit, one hand.
+///
+/// The queue's tag is the bit, its hand is the hand.
 #[derive(Default)]
-pub(crate) struct Sieve {
-    queue: Queue,
-    visited: BTreeSet<ObjectId>,
-    /// Turn from which the hand goes on towards the young.
-    hand: u64,
-}
+pub(crate) struct Sieve(Queue);
 
 impl Evictor for Sieve {
     fn name(&self) -> &'static str {
         "sieve"
     }
     fn hit(&mut self, id: ObjectId) {
-        if self.queue.contains(id) {
-            self.visited.insert(id);
+        if let Some(visited) = self.0.tag_mut(id) {
+            *visited = 1;
         }
     }
     fn insert(&mut self, id: ObjectId, len: u32) {
-        self.visited.remove(&id);
-        self.queue.push(id, len);
+        self.0.push(id, len);
     }
     fn victim(&mut self) -> Option<ObjectId> {
         loop {
-            let next = self.queue.at_turn(self.hand);
-            let (turn, id) = next.or_else(|| self.queue.at_turn(0))?;
-            self.hand = turn + 1;
-            if !self.visited.remove(&id) {
-                self.queue.remove(id);
-                // Past the young end the hand starts over, before anything younger arrives.
-                if self.queue.at_turn(self.hand).is_none() {
-                    self.hand = 0;
-                }
+            let (id, visited) = self.0.at_hand()?;
+            if std::mem::take(visited) == 0 {
+                self.0.remove(id);
                 return Some(id);
             }
+            self.0.advance_hand();
         }
     }
     fn remove(&mut self, id: ObjectId) {
-        self.queue.remove(id);
-        self.visited.remove(&id);
+        self.0.remove(id);
     }
     fn residents(&self, file: FileId) -> Vec<ObjectId> {
-        self.queue.of_file(file)
+        self.0.of_file(file)
     }
     fn remembered(&self) -> usize {
-        self.queue.len()
+        self.0.len()
     }
 }
 
@@ -180,7 +170,7 @@ impl Evictor for Sieve {
 pub(crate) struct Ranks {
     turns: u64,
     /// Priority bits, turn, uses, length.
-    of: BTreeMap<ObjectId, (u64, u64, u64, u32)>,
+    of: Objects<(u64, u64, u64, u32)>,
     by: BTreeSet<(u64, u64, ObjectId)>,
 }
 
@@ -195,14 +185,14 @@ impl Ranks {
     }
 
     fn remove(&mut self, id: ObjectId) {
-        if let Some((priority, turn, _, _)) = self.of.remove(&id) {
+        if let Some((priority, turn, _, _)) = self.of.remove(id) {
             self.by.remove(&(priority, turn, id));
         }
     }
 
     fn pop(&mut self) -> Option<(ObjectId, f64)> {
         let (priority, _, id) = self.by.pop_first()?;
-        self.of.remove(&id);
+        self.of.remove(id);
         Some((id, f64::from_bits(priority)))
     }
 }
@@ -248,7 +238,7 @@ impl<R: Ranking> Evictor for Ranked<R> {
         self.ranking.configure(config)
     }
     fn hit(&mut self, id: ObjectId) {
-        if let Some(&(_, _, uses, len)) = self.ranks.of.get(&id) {
+        if let Some(&(_, _, uses, len)) = self.ranks.of.get(id) {
             self.note(id, uses + 1, len);
         }
     }
@@ -264,8 +254,7 @@ impl<R: Ranking> Evictor for Ranked<R> {
         self.ranks.remove(id);
     }
     fn residents(&self, file: FileId) -> Vec<ObjectId> {
-        let ids = self.ranks.of.range(objects_of(file));
-        ids.map(|(id, _)| *id).collect()
+        self.ranks.of.of_file(file).map(|(id, _)| id).collect()
     }
     fn remembered(&self) -> usize {
         self.ranks.of.len()
@@ -309,7 +298,7 @@ impl Ranking for Lfu {
         self.accesses = 0;
         let order: Vec<ObjectId> = ranks.by.iter().map(|(_, _, id)| *id).collect();
         for id in order {
-            if let Some(&(_, _, uses, len)) = ranks.of.get(&id) {
+            if let Some(&(_, _, uses, len)) = ranks.of.get(id) {
                 let uses = (uses / 2).max(1);
                 ranks.set(id, self.rank(uses, len), uses, len);
             }

@@ -1,14 +1,15 @@
 //! Plain caches, as papers and other simulators have them: every miss is fetched, at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use crate::objects::{Objects, Table};
 use crate::policy::{self, PolicyConfig};
 use crate::types::ObjectId;
 
 /// A cache under one replacement algorithm; what it holds is bounded by its capacity.
 pub struct Replacement {
     evictor: Box<dyn policy::evict::Evictor>,
-    residents: BTreeMap<ObjectId, u32>,
+    residents: Objects<u32>,
     capacity: u64,
     used: u64,
 }
@@ -20,7 +21,7 @@ impl Replacement {
         evictor.resize(capacity);
         Some(Self {
             evictor,
-            residents: BTreeMap::new(),
+            residents: Objects::default(),
             capacity,
             used: 0,
         })
@@ -28,7 +29,7 @@ impl Replacement {
 
     /// Serves one access to `len` bytes; true for a hit. What is larger than the cache is never kept.
     pub fn access(&mut self, id: ObjectId, len: u32) -> bool {
-        if self.residents.contains_key(&id) {
+        if self.residents.contains(id) {
             self.evictor.hit(id);
             self.drop_overdue();
             return true;
@@ -51,7 +52,7 @@ impl Replacement {
     }
 
     fn remove(&mut self, id: ObjectId) {
-        let freed = self.residents.remove(&id).unwrap_or(0);
+        let freed = self.residents.remove(id).unwrap_or(0);
         self.used -= u64::from(freed);
     }
 
@@ -62,8 +63,10 @@ impl Replacement {
     }
 
     /// What it holds, in the order of identities.
-    pub fn residents(&self) -> impl Iterator<Item = ObjectId> + '_ {
-        self.residents.keys().copied()
+    pub fn residents(&self) -> Vec<ObjectId> {
+        let mut ids: Vec<ObjectId> = self.residents.iter().map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids
     }
 }
 
@@ -93,13 +96,13 @@ pub fn belady(accesses: &[(ObjectId, u32)], capacity: u64) -> u64 {
 /// Which accesses these are, by their places.
 pub fn belady_misses(accesses: &[(ObjectId, u32)], capacity: u64) -> Vec<usize> {
     let mut next = vec![u64::MAX; accesses.len()];
-    let mut seen = BTreeMap::new();
+    let mut seen = Table::default();
     for (at, (id, _)) in accesses.iter().enumerate().rev() {
         if let Some(later) = seen.insert(*id, at as u64) {
             next[at] = later;
         }
     }
-    let mut residents: BTreeMap<ObjectId, (u64, u32)> = BTreeMap::new();
+    let mut residents: Table<ObjectId, (u64, u32)> = Table::default();
     let mut by_next = BTreeSet::new();
     let (mut used, mut misses) = (0, Vec::new());
     for (at, (&(id, len), &next)) in accesses.iter().zip(&next).enumerate() {
@@ -149,8 +152,8 @@ mod tests {
             false => '.',
         };
         let signs = letters.chars().map(&mut sign).collect();
-        let left = cache.residents().map(|id| id.file.0 as u8 as char);
-        (signs, left.collect())
+        let left = cache.residents().into_iter();
+        (signs, left.map(|id| id.file.0 as u8 as char).collect())
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! One policy, one cache size, one load: the same policy code that the gateway runs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::device::{Device, Line};
 use crate::event::{Action, ActionKind, CacheView, Event};
+use crate::objects::{Objects, Set};
 use crate::policy::{PolicyConfig, build};
 use crate::types::{FileId, Nanos, ObjectId, Tier};
 
@@ -112,10 +113,10 @@ pub(crate) struct Run {
     hdd: Line,
     ssd: Line,
     /// Length, and whether only the cache has it.
-    residents: BTreeMap<ObjectId, (u32, bool)>,
+    residents: Objects<(u32, bool)>,
     used: u64,
     dirty: u64,
-    lens: BTreeMap<ObjectId, u32>,
+    lens: Objects<u32>,
     queue: VecDeque<Action>,
     /// The one movement under way, and when it ends.
     moving: Option<(Nanos, Action)>,
@@ -160,10 +161,10 @@ impl Run {
             policy: build(&setup.policy),
             hdd: Line::new(setup.hdd),
             ssd: Line::new(setup.ssd),
-            residents: BTreeMap::new(),
+            residents: Objects::default(),
             used: 0,
             dirty: 0,
-            lens: BTreeMap::new(),
+            lens: Objects::default(),
             queue: VecDeque::new(),
             moving: None,
             ticked: None,
@@ -204,8 +205,8 @@ impl Run {
 
     /// Lets an object go, as if it had never been cached: nothing is moved or counted.
     pub(crate) fn drop_object(&mut self, now: Nanos, id: ObjectId) {
-        self.lens.remove(&id);
-        if let Some((len, dirty)) = self.residents.remove(&id) {
+        self.lens.remove(id);
+        if let Some((len, dirty)) = self.residents.remove(id) {
             self.used -= u64::from(len);
             self.dirty -= if dirty { u64::from(len) } else { 0 };
             self.event(now, &Event::Evicted { id });
@@ -252,9 +253,9 @@ impl Run {
                 return;
             };
             let id = action.id;
-            let resident = self.residents.get(&id).copied();
+            let resident = self.residents.get(id).copied();
             let end = match (action.kind, resident) {
-                (ActionKind::Promote, None) => self.lens.get(&id).copied().map(|len| {
+                (ActionKind::Promote, None) => self.lens.get(id).copied().map(|len| {
                     let read = self.hdd.serve(now, id, 0, len);
                     self.ssd.serve(read, id, 0, len)
                 }),
@@ -275,9 +276,9 @@ impl Run {
 
     fn finish(&mut self, now: Nanos, action: Action) {
         let id = action.id;
-        let len = self.lens.get(&id).copied().unwrap_or(0);
+        let len = self.lens.get(id).copied().unwrap_or(0);
         let bytes = u64::from(len);
-        let event = match (action.kind, self.residents.get(&id).copied()) {
+        let event = match (action.kind, self.residents.get(id).copied()) {
             (ActionKind::Promote, None)
                 if len > 0 && self.used + bytes <= self.setup.cache_bytes =>
             {
@@ -294,7 +295,7 @@ impl Run {
                 Event::Flushed { id }
             }
             (ActionKind::Evict, Some((_, false))) => {
-                self.residents.remove(&id);
+                self.residents.remove(id);
                 self.used -= bytes;
                 self.out.evicted_bytes += bytes;
                 Event::Evicted { id }
@@ -312,7 +313,7 @@ impl Run {
                 len,
                 object_len,
             } => {
-                let hit = self.residents.contains_key(&id);
+                let hit = self.residents.contains(id);
                 // What is cached keeps its length; a longer one is a new version.
                 if !hit {
                     self.lens.insert(id, object_len);
@@ -340,7 +341,7 @@ impl Run {
                 let view = self.view();
                 let mut placed = self.policy.place_write(at, id, len, &view);
                 let bytes = u64::from(len);
-                if self.used + bytes > self.setup.cache_bytes || self.residents.contains_key(&id) {
+                if self.used + bytes > self.setup.cache_bytes || self.residents.contains(id) {
                     placed = Tier::Backing;
                 }
                 self.out.written_bytes += bytes;
@@ -377,11 +378,8 @@ impl Run {
     }
 
     fn delete(&mut self, file: FileId) {
-        let range = crate::policy::objects_of(file);
-        let ids: Vec<ObjectId> = self.lens.range(range).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.lens.remove(&id);
-            if let Some((len, dirty)) = self.residents.remove(&id) {
+        for (id, _) in self.lens.remove_file(file) {
+            if let Some((len, dirty)) = self.residents.remove(id) {
                 self.used -= u64::from(len);
                 self.dirty -= if dirty { u64::from(len) } else { 0 };
             }
@@ -401,7 +399,7 @@ fn failed(action: Action) -> Event {
 ///
 /// It knows nothing of the cache's size: the true optimum of a small cache lies well above.
 pub fn compulsory_head_time(hdd: Device, requests: impl IntoIterator<Item = Request>) -> Nanos {
-    let mut known = BTreeSet::new();
+    let mut known = Set::default();
     let mut bound = Nanos(0);
     for request in requests {
         match request.access {
