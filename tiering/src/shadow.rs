@@ -162,14 +162,11 @@ impl Shadow {
             SIZES.map(|size| Case {
                 policy: policy.clone(),
                 size,
-                run: Run::new(
-                    Setup {
-                        policy: policy.clone(),
-                        cache_bytes: (setup.cache_bytes as f64 * size) as u64,
-                        ..setup.clone()
-                    },
-                    false,
-                ),
+                run: Run::without_responses(Setup {
+                    policy: policy.clone(),
+                    cache_bytes: (setup.cache_bytes as f64 * size) as u64,
+                    ..setup.clone()
+                }),
                 settled: [0.0; 5],
                 before: [0.0; 5],
             })

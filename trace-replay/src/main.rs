@@ -48,8 +48,7 @@ enum Command {
     #[command(after_help = synth::EXAMPLES)]
     Synth(synth::Args),
     /// What each policy would have done with the recorded load: hits, bytes moved, disk time, response times.
-    #[command(after_help = "Examples:
-    trace-replay simulate fixtures/es/local_256.csv.xz")]
+    #[command(after_help = simulate::EXAMPLES)]
     Simulate(Box<simulate::Args>),
     /// Searches better parameters of a policy for recorded loads, and prints them as settings of the gateway.
     ///

@@ -4,11 +4,12 @@ mod clairvoyant;
 mod device;
 mod offline;
 mod replacement;
+mod responses;
 mod run;
 
 pub use clairvoyant::{Clairvoyant, clairvoyant};
 pub use device::Device;
 pub use offline::{MissBounds, miss_bounds};
 pub use replacement::{Replacement, as_libcachesim, belady, belady_misses};
-pub(crate) use run::Run;
-pub use run::{Access, Outcome, Request, Setup, compulsory_head_time, run, run_seeing};
+pub use responses::Responses;
+pub use run::{Access, Compulsory, Outcome, Request, Run, Setup, run};

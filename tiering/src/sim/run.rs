@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::device::{Device, Line};
+use super::responses::Responses;
 use crate::event::{Action, ActionKind, CacheView, Event};
 use crate::objects::{Objects, Set};
 use crate::policy::{PolicyConfig, build};
@@ -87,27 +88,12 @@ pub struct Outcome {
     pub ssd_busy: Nanos,
     /// From the first request to the last answer.
     pub span: Nanos,
-    /// Response times in microseconds, in ascending order.
-    pub response_us: Vec<u32>,
-}
-
-impl Outcome {
-    /// Mean response time, microseconds.
-    pub fn mean_us(&self) -> f64 {
-        let sum: u64 = self.response_us.iter().map(|us| u64::from(*us)).sum();
-        sum as f64 / self.response_us.len().max(1) as f64
-    }
-
-    /// The response time that a share of all requests does not exceed, microseconds.
-    pub fn quantile_us(&self, share: f64) -> u32 {
-        let rank = (self.response_us.len() as f64 * share).ceil() as usize;
-        let at = rank.saturating_sub(1);
-        self.response_us.get(at).copied().unwrap_or(0)
-    }
+    /// Response times.
+    pub responses: Responses,
 }
 
 /// A run under way: requests go in one by one.
-pub(crate) struct Run {
+pub struct Run {
     setup: Setup,
     policy: Box<dyn crate::Policy>,
     hdd: Line,
@@ -122,41 +108,33 @@ pub(crate) struct Run {
     moving: Option<(Nanos, Action)>,
     /// The policy has acted on time until then; the first request begins it.
     ticked: Option<Nanos>,
-    /// Response times are kept, one for each request.
+    /// Response times are kept.
     responses: bool,
+    /// When the first request came, and when the last answer went.
+    span: Option<(Nanos, Nanos)>,
     out: Outcome,
 }
 
 /// Runs the policy over `requests`: one movement at a time, in the queue of the device it needs.
 pub fn run(setup: &Setup, requests: impl IntoIterator<Item = Request>) -> Outcome {
-    run_seeing(setup, requests, |_, _| {})
-}
-
-/// The same, and tells for every request, by its place, whether it was a read that hit.
-pub fn run_seeing(
-    setup: &Setup,
-    requests: impl IntoIterator<Item = Request>,
-    mut see: impl FnMut(usize, bool),
-) -> Outcome {
-    let mut run = Run::new(setup.clone(), true);
-    let (mut first, mut last) = (None, Nanos(0));
-    for (place, request) in requests.into_iter().enumerate() {
-        first.get_or_insert(request.at);
-        let hits = run.out.reads - run.out.read_misses;
-        last = last.max(run.step(request));
-        see(place, run.out.reads - run.out.read_misses > hits);
+    let mut run = Run::new(setup.clone());
+    for request in requests {
+        run.step(request);
     }
-    let mut out = run.out;
-    out.span = last.since(first.unwrap_or_default());
-    (out.hdd_busy, out.ssd_busy) = (run.hdd.busy, run.ssd.busy);
-    out.dirty_bytes = run.dirty;
-    out.response_us.sort_unstable();
-    out
+    run.outcome()
 }
 
 impl Run {
-    /// Begins with an empty cache. `responses`: [`Outcome::response_us`] is wanted, and grows with the load.
-    pub(crate) fn new(setup: Setup, responses: bool) -> Self {
+    /// Begins with an empty cache.
+    pub fn new(setup: Setup) -> Self {
+        Run {
+            responses: true,
+            ..Self::without_responses(setup)
+        }
+    }
+
+    /// The same, and [`Outcome::responses`] stays empty.
+    pub(crate) fn without_responses(setup: Setup) -> Self {
         Run {
             policy: build(&setup.policy),
             hdd: Line::new(setup.hdd),
@@ -168,16 +146,32 @@ impl Run {
             queue: VecDeque::new(),
             moving: None,
             ticked: None,
-            responses,
+            responses: false,
+            span: None,
             out: Outcome::default(),
             setup,
         }
     }
 
     /// Serves one request, not before the one ahead of it; answers when it ends.
-    pub(crate) fn step(&mut self, request: Request) -> Nanos {
+    pub fn step(&mut self, request: Request) -> Nanos {
         self.pass(request.at);
-        self.request(request)
+        let end = self.request(request);
+        let (first, last) = self.span.unwrap_or((request.at, end));
+        self.span = Some((first, last.max(end)));
+        end
+    }
+
+    /// What came of it.
+    pub fn outcome(self) -> Outcome {
+        let (first, last) = self.span.unwrap_or_default();
+        Outcome {
+            span: last.since(first),
+            hdd_busy: self.hdd.busy,
+            ssd_busy: self.ssd.busy,
+            dirty_bytes: self.dirty,
+            ..self.out
+        }
     }
 
     /// Lets time pass: movements end, and the policy acts once a second.
@@ -193,7 +187,7 @@ impl Run {
     }
 
     /// What came of it so far, and how long the backing device was busy.
-    pub(crate) fn so_far(&self) -> (&Outcome, Nanos) {
+    pub fn so_far(&self) -> (&Outcome, Nanos) {
         (&self.out, self.hdd.busy)
     }
 
@@ -369,8 +363,9 @@ impl Run {
         self.out.requests += 1;
         let us = end.since(at).0 / 1000;
         if self.responses {
-            let us = u32::try_from(us).unwrap_or(u32::MAX);
-            self.out.response_us.push(us);
+            self.out
+                .responses
+                .add(u32::try_from(us).unwrap_or(u32::MAX));
         }
         self.event(at, &event);
         self.start(at);
@@ -398,19 +393,37 @@ fn failed(action: Action) -> Event {
 /// before the load and is read must be read once, at the cheapest by its first read alone; writes are free.
 ///
 /// It knows nothing of the cache's size: the true optimum of a small cache lies well above.
-pub fn compulsory_head_time(hdd: Device, requests: impl IntoIterator<Item = Request>) -> Nanos {
-    let mut known = Set::default();
-    let mut bound = Nanos(0);
-    for request in requests {
+pub struct Compulsory {
+    hdd: Device,
+    known: Set<ObjectId>,
+    bound: Nanos,
+}
+
+impl Compulsory {
+    /// Nothing was requested yet.
+    pub fn new(hdd: Device) -> Self {
+        Self {
+            hdd,
+            known: Set::default(),
+            bound: Nanos(0),
+        }
+    }
+
+    /// Takes note of the next request.
+    pub fn step(&mut self, request: Request) {
         match request.access {
-            Access::Read { len, .. } if known.insert(request.id) => {
-                bound = bound.plus(hdd.time(1, u64::from(len)));
+            Access::Read { len, .. } if self.known.insert(request.id) => {
+                self.bound = self.bound.plus(self.hdd.time(1, u64::from(len)));
             }
-            Access::Write(_) => _ = known.insert(request.id),
+            Access::Write(_) => _ = self.known.insert(request.id),
             Access::Read { .. } | Access::Delete(_) => {}
         }
     }
-    bound
+
+    /// The bound for all requests so far.
+    pub fn head_time(&self) -> Nanos {
+        self.bound
+    }
 }
 
 #[cfg(test)]
@@ -458,10 +471,13 @@ mod tests {
         assert_eq!(out.hdd_busy, Nanos::from_millis(40));
         assert_eq!(out.ssd_busy, Nanos::from_millis(2));
         assert_eq!((out.reads, out.read_misses), (2, 1));
-        assert_eq!(out.response_us, [1_000, 20_000]);
+        let us = |share| out.responses.quantile_us(share);
+        assert_eq!((us(0.5), us(1.0)), (1_000, 20_000));
+        assert_eq!(out.span, Nanos::from_millis(1001));
         assert_eq!(out.promoted_bytes, u64::from(MIB));
-        let bound = compulsory_head_time(setup("lru").hdd, load);
-        assert_eq!(bound, Nanos::from_millis(20));
+        let mut bound = Compulsory::new(setup("lru").hdd);
+        load.into_iter().for_each(|r| bound.step(r));
+        assert_eq!(bound.head_time(), Nanos::from_millis(20));
         let none = run(&setup("none"), load);
         assert_eq!(none.hdd_busy, Nanos::from_millis(40));
         assert_eq!(none.read_misses, 2);

@@ -116,6 +116,11 @@ impl Axis {
         }
     }
 
+    /// What its numbers count.
+    pub fn unit(&self) -> Unit {
+        self.unit
+    }
+
     /// Shows from `low` to `high` whatever the data, for example 0 to 1 for shares.
     #[must_use]
     pub fn between(mut self, low: f64, high: f64) -> Axis {

@@ -81,13 +81,29 @@ pub trait Reader {
     fn level(&self) -> Level;
     /// The next usable entry.
     fn next_entry(&mut self) -> Option<Result<Entry, ReadError>>;
-    /// Whether each entry is one access to one whole object.
-    fn is_cache_trace(&self) -> bool {
-        false
+    /// For a trace of a cache, in which each entry is one access to one whole object: the same entries as numbers.
+    ///
+    /// Reads on from where [`Reader::next_entry`] is.
+    fn cache_records(&mut self) -> Option<&mut CacheRecords> {
+        None
     }
     /// What had to be left out so far.
     fn unusable(&self) -> &Unusable;
 }
+
+/// One access to one whole object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheRecord {
+    /// When, microseconds since the first one; negative for what is out of order.
+    pub at_us: i64,
+    /// The object.
+    pub object: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// The entries of a trace of a cache.
+pub type CacheRecords = dyn Iterator<Item = Result<CacheRecord, ReadError>>;
 
 /// A kind of trace that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -3,7 +3,7 @@
 //!
 //! Each record becomes a read of a whole file that is named by the object's number.
 
-use super::{ReadError, Reader, Unusable};
+use super::{CacheRecord, CacheRecords, ReadError, Reader, Unusable};
 use crate::trace::{Entry, Level, Op};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -67,11 +67,32 @@ impl Reader for OracleReader {
         Level::FileOperations
     }
 
-    fn is_cache_trace(&self) -> bool {
-        true
+    fn cache_records(&mut self) -> Option<&mut CacheRecords> {
+        Some(self)
     }
 
     fn next_entry(&mut self) -> Option<Result<Entry, ReadError>> {
+        let client = self.client.clone();
+        Some(self.next()?.map(|record| Entry {
+            length: record.bytes,
+            ..Entry::new(
+                record.at_us,
+                client,
+                Op::FileRead,
+                record.object.to_string().into(),
+            )
+        }))
+    }
+
+    fn unusable(&self) -> &Unusable {
+        &self.unusable
+    }
+}
+
+impl Iterator for OracleReader {
+    type Item = Result<CacheRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
         }
@@ -91,19 +112,11 @@ impl Reader for OracleReader {
         };
         let time = little_endian(&record[..4]) as u32;
         let first = *self.first.get_or_insert(time);
-        Some(Ok(Entry {
-            length: little_endian(&record[12..16]),
-            ..Entry::new(
-                (i64::from(time) - i64::from(first)) * 1_000_000,
-                self.client.clone(),
-                Op::FileRead,
-                little_endian(&record[4..12]).to_string().into(),
-            )
+        Some(Ok(CacheRecord {
+            at_us: (i64::from(time) - i64::from(first)) * 1_000_000,
+            object: little_endian(&record[4..12]),
+            bytes: little_endian(&record[12..16]),
         }))
-    }
-
-    fn unusable(&self) -> &Unusable {
-        &self.unusable
     }
 }
 

@@ -1,13 +1,32 @@
 //! From a recorded trace to accesses to objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tiering::sim::{Access, Request};
 use tiering::{DEFAULT_OBJECT_BYTES, FileId, Nanos, ObjectId};
 
-use crate::read::{ReadError, Reader};
+use crate::read::{Format, ReadError, Reader, open_as};
 use crate::trace::{Entry, Op, Outcome};
+
+/// A trace, read as often as it is needed.
+pub struct Source {
+    path: PathBuf,
+    format: Option<Format>,
+    speed: f64,
+}
+
+/// What a first reading finds out, for the second one: some 8 bytes per version of a file, 40 per object.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Accesses to objects, deletions included.
+    pub requests: u64,
+    /// Bytes of all distinct objects that were read or written.
+    pub footprint: u64,
+    /// Where each version ends, as far as reads and writes tell, by its number.
+    ends: Vec<u64>,
+}
 
 /// A load in memory: some 40 bytes per access to an object.
 #[derive(Debug, Default)]
@@ -16,18 +35,143 @@ pub struct Load {
     pub requests: Vec<Request>,
     /// Bytes of all distinct objects that were read or written.
     pub footprint: u64,
-    /// The trace's operations that moved data or deleted.
-    pub operations: u64,
+}
+
+impl Source {
+    /// The trace at `path`; `speed` divides the recorded times. Without a `format` it is told by the content.
+    pub fn new(path: &Path, format: Option<Format>, speed: f64) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            format,
+            speed,
+        }
+    }
+
+    /// Reads all of it, and keeps what does not grow with the number of accesses.
+    ///
+    /// # Errors
+    /// When the trace cannot be read, or nothing in it reads or writes data.
+    pub fn survey(&self) -> anyhow::Result<Survey> {
+        let mut requests = self.requests_to(Vec::new())?;
+        let (mut count, mut written) = (0, BTreeMap::new());
+        for request in &mut requests {
+            let Request { id, access, .. } = request?;
+            count += 1;
+            match access {
+                // How long it is, all ends will tell.
+                Access::Read { .. } => _ = written.insert(id, None),
+                Access::Write(len) => _ = written.insert(id, Some(len)),
+                Access::Delete(_) => {}
+            }
+        }
+        let ends = requests.builder.ends;
+        let lens = written.into_iter();
+        let footprint = lens.map(|(id, len)| u64::from(len.unwrap_or(object_len(&ends, id))));
+        let survey = Survey {
+            requests: count,
+            footprint: footprint.sum(),
+            ends,
+        };
+        let name = self.path.display();
+        anyhow::ensure!(
+            survey.footprint > 0,
+            "{name}: nothing in it reads or writes data"
+        );
+        Ok(survey)
+    }
+
+    /// All accesses, in the order of time.
+    ///
+    /// A file's change is published as a whole new version, as the gateway does it: at `close`, `fsync` or PUT.
+    ///
+    /// # Errors
+    /// When the trace cannot be opened; later ones are items.
+    pub fn requests(&self, survey: &Survey) -> Result<Requests, ReadError> {
+        self.requests_to(survey.ends.clone())
+    }
+
+    fn requests_to(&self, ends: Vec<u64>) -> Result<Requests, ReadError> {
+        Ok(Requests {
+            reader: open_as(&self.path, self.format)?,
+            builder: Builder::default(),
+            ends,
+            speed: self.speed,
+            first: None,
+            last: Nanos(0),
+        })
+    }
+
+    /// All of it in memory.
+    ///
+    /// # Errors
+    /// As [`Source::survey`].
+    pub fn load(&self) -> anyhow::Result<Load> {
+        let survey = self.survey()?;
+        Ok(Load {
+            requests: self.requests(&survey)?.collect::<Result<_, _>>()?,
+            footprint: survey.footprint,
+        })
+    }
+}
+
+/// Bytes of an object, by where its file ends.
+fn object_len(ends: &[u64], id: ObjectId) -> u32 {
+    let begin = u64::from(id.index) * u64::from(DEFAULT_OBJECT_BYTES);
+    let end = ends.get(id.file.0 as usize).copied().unwrap_or(0);
+    let left = u32::try_from(end.saturating_sub(begin)).unwrap_or(u32::MAX);
+    left.min(DEFAULT_OBJECT_BYTES)
+}
+
+/// The accesses of a trace, one by one; memory grows with the files that exist at one time.
+pub struct Requests {
+    reader: Box<dyn Reader>,
+    builder: Builder,
+    /// Where all versions will end.
+    ends: Vec<u64>,
+    speed: f64,
+    first: Option<i64>,
+    last: Nanos,
+}
+
+impl Iterator for Requests {
+    type Item = Result<Request, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(mut request) = self.builder.requests.pop_front() {
+                if let Access::Read {
+                    offset,
+                    len,
+                    object_len: known,
+                } = &mut request.access
+                {
+                    *known = object_len(&self.ends, request.id).max(*offset + *len);
+                }
+                return Some(Ok(request));
+            }
+            let entry = match self.reader.next_entry()? {
+                Ok(entry) => entry,
+                Err(e) => return Some(Err(e)),
+            };
+            if !entry.outcome.is_ok() {
+                continue;
+            }
+            let begin = *self.first.get_or_insert(entry.at_us);
+            let us = entry.at_us.saturating_sub(begin).max(0) as f64;
+            // Lines may be a little out of order: time never runs backwards here.
+            self.last = self.last.max(Nanos((us * 1000.0 / self.speed) as u64));
+            self.builder.take(&entry, self.last);
+        }
+    }
 }
 
 #[derive(Default)]
 struct Builder {
-    requests: Vec<Request>,
+    /// Not yet handed on.
+    requests: VecDeque<Request>,
     files: BTreeMap<Arc<str>, File>,
-    /// Where each version ends, as far as reads and writes tell.
-    ends: BTreeMap<FileId, u64>,
-    ids: u64,
-    operations: u64,
+    /// Where each version ends, as far as reads and writes have told so far, by its number.
+    ends: Vec<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -36,30 +180,6 @@ struct File {
     len: u64,
     /// Written and not yet published: a version is made when the file is closed or synced.
     changed: bool,
-}
-
-/// Reads all of a trace. `speed` divides the recorded times.
-///
-/// A file's change is published as a whole new version, as the gateway does it: at `close`, `fsync` or PUT.
-///
-/// # Errors
-/// When the trace cannot be read.
-pub fn load(reader: &mut dyn Reader, speed: f64) -> Result<Load, ReadError> {
-    let mut builder = Builder::default();
-    let mut first = None;
-    let mut last = Nanos(0);
-    while let Some(entry) = reader.next_entry() {
-        let entry = entry?;
-        if !entry.outcome.is_ok() {
-            continue;
-        }
-        let begin = *first.get_or_insert(entry.at_us);
-        let us = entry.at_us.saturating_sub(begin).max(0) as f64;
-        // Lines may be a little out of order: time never runs backwards here.
-        last = last.max(Nanos((us * 1000.0 / speed) as u64));
-        builder.take(&entry, last);
-    }
-    Ok(builder.finish())
 }
 
 impl Builder {
@@ -78,16 +198,23 @@ impl Builder {
     }
 
     fn next_id(&mut self) -> FileId {
-        self.ids += 1;
-        FileId(self.ids)
+        // Identities begin with 1.
+        let id = self.ends.len().max(1);
+        self.ends.resize(id + 1, 0);
+        FileId(id as u64)
+    }
+
+    fn ends_at(&mut self, id: FileId, end: u64) {
+        if let Some(known) = self.ends.get_mut(id.0 as usize) {
+            *known = (*known).max(end);
+        }
     }
 
     fn push(&mut self, at: Nanos, id: ObjectId, access: Access) {
-        self.requests.push(Request { at, id, access });
+        self.requests.push_back(Request { at, id, access });
     }
 
     fn take(&mut self, entry: &Entry, at: Nanos) {
-        let before = self.requests.len();
         let end = entry.offset.saturating_add(entry.length);
         match entry.op {
             Op::FileRead => self.read(at, &entry.path, entry.offset, entry.length),
@@ -114,7 +241,6 @@ impl Builder {
             }
             _ => {}
         }
-        self.operations += u64::from(self.requests.len() > before);
     }
 
     fn read(&mut self, at: Nanos, path: &Arc<str>, offset: u64, length: u64) {
@@ -125,8 +251,7 @@ impl Builder {
         }
         let object = u64::from(DEFAULT_OBJECT_BYTES);
         let end = offset.saturating_add(length);
-        let known = self.ends.entry(file.id).or_insert(0);
-        *known = (*known).max(end);
+        self.ends_at(file.id, end);
         if let Some(file) = self.files.get_mut(path) {
             file.len = file.len.max(end);
         }
@@ -162,7 +287,7 @@ impl Builder {
         self.gone(at, old);
         let id = self.next_id();
         let object = u64::from(DEFAULT_OBJECT_BYTES);
-        self.ends.insert(id, old.len);
+        self.ends_at(id, old.len);
         for index in 0..old.len.div_ceil(object) {
             let Ok(at_index) = u32::try_from(index) else {
                 break;
@@ -179,9 +304,10 @@ impl Builder {
     }
 
     fn gone(&mut self, at: Nanos, file: File) {
-        let Some(end) = self.ends.get(&file.id).copied() else {
+        let end = self.ends.get(file.id.0 as usize).copied().unwrap_or(0);
+        if end == 0 {
             return;
-        };
+        }
         let objects = end.div_ceil(u64::from(DEFAULT_OBJECT_BYTES));
         let objects = u32::try_from(objects).unwrap_or(u32::MAX);
         self.push(at, ObjectId::new(file.id, 0), Access::Delete(objects));
@@ -223,47 +349,28 @@ impl Builder {
             self.files.insert(format!("{to}/{name}").into(), file);
         }
     }
-
-    /// Now that all ends are known, every read learns the length of its object.
-    fn finish(self) -> Load {
-        let Builder {
-            mut requests,
-            ends,
-            operations,
-            ..
-        } = self;
-        let mut objects = BTreeMap::new();
-        for Request { id, access, .. } in &mut requests {
-            match access {
-                Access::Read {
-                    offset,
-                    len,
-                    object_len,
-                } => {
-                    let begin = u64::from(id.index) * u64::from(DEFAULT_OBJECT_BYTES);
-                    let left = ends
-                        .get(&id.file)
-                        .map_or(0, |end| end.saturating_sub(begin));
-                    let known = u32::try_from(left).unwrap_or(DEFAULT_OBJECT_BYTES);
-                    *object_len = known.min(DEFAULT_OBJECT_BYTES).max(*offset + *len);
-                    objects.insert(*id, *object_len);
-                }
-                Access::Write(len) => _ = objects.insert(*id, *len),
-                Access::Delete(_) => {}
-            }
-        }
-        Load {
-            requests,
-            footprint: objects.values().map(|len| u64::from(*len)).sum(),
-            operations,
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::read::Unusable;
+    use crate::trace::Level;
+
+    struct Given(std::vec::IntoIter<Entry>, Unusable);
+
+    impl Reader for Given {
+        fn level(&self) -> Level {
+            Level::FileOperations
+        }
+        fn next_entry(&mut self) -> Option<Result<Entry, ReadError>> {
+            self.0.next().map(Ok)
+        }
+        fn unusable(&self) -> &Unusable {
+            &self.1
+        }
+    }
 
     fn entry(op: Op, path: &str, offset: u64, length: u64) -> Entry {
         Entry {
@@ -275,20 +382,27 @@ mod tests {
 
     #[test]
     fn a_change_becomes_a_version_when_the_file_is_closed() {
-        let mut b = Builder::default();
         let object = u64::from(DEFAULT_OBJECT_BYTES);
-        for e in [
+        let entries = vec![
             entry(Op::FileCreate, "a", 0, 0),
             entry(Op::FileWrite, "a", 0, object + 5),
             entry(Op::FileRead, "a", 0, 5),
             entry(Op::FileClose, "a", 0, 0),
             entry(Op::FileRead, "a", object - 1, 3),
             entry(Op::FileUnlink, "a", 0, 0),
-        ] {
-            b.take(&e, Nanos(0));
-        }
-        let load = b.finish();
-        let seen: Vec<Access> = load.requests.iter().map(|r| r.access).collect();
+        ];
+        let requests = |ends| Requests {
+            reader: Box::new(Given(entries.clone().into_iter(), Unusable::default())),
+            builder: Builder::default(),
+            ends,
+            speed: 1.0,
+            first: None,
+            last: Nanos(0),
+        };
+        let mut first = requests(Vec::new());
+        assert_eq!(first.by_ref().count(), 5);
+        let seen = requests(first.builder.ends).map(|r| r.unwrap().access);
+        let seen: Vec<Access> = seen.collect();
         let read = |offset, len, object_len| Access::Read {
             offset,
             len,
@@ -305,6 +419,5 @@ mod tests {
                 Access::Delete(2),
             ]
         );
-        assert_eq!(load.footprint, object + 5);
     }
 }

@@ -1,20 +1,33 @@
 //! `trace-replay simulate`: what each policy would have done with a recorded load.
 
+mod html;
 mod load;
+mod model;
+mod output;
 mod plain;
+mod tiered;
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tiering::sim::{self, Device, Setup};
 use tiering::{HIGH_WATERMARK, LOW_WATERMARK, MAX_DIRTY_AGE, PolicyConfig};
 
-use crate::parallel;
 use crate::read::Format;
+use load::Source;
+use output::Output;
 
-pub use load::{Load, load};
+pub use load::Load;
+pub use model::PRESETS;
+pub use tiered::Row;
+
+/// Examples of the command's help; a test runs those that are marked.
+pub const EXAMPLES: &str = "Examples:
+  trace-replay simulate fixtures/es/local_256.csv.xz
+  trace-replay simulate fixtures/es/smoke.csv.xz --policy lru,cost-benefit:theta=2 --hdd 8.2,210 --ssd nvme \\
+    --output /tmp/simulated.html --output /tmp/simulated.parquet
+  a plain cache, as libCacheSim has it:
+    trace-replay simulate fixtures/es/smoke.csv.xz --plain --policy belady,lru,s3-fifo --cache-size 5%,10%";
 
 /// Arguments of `trace-replay simulate`.
 #[derive(clap::Args)]
@@ -48,6 +61,21 @@ pub struct Args {
     /// Divides the recorded times: 2 is twice the load.
     #[arg(long, default_value_t = 1.0, value_parser = speed)]
     speed: f64,
+    /// The backing device: hdd, ssd, nvme, sd-card, or its milliseconds per positioning and MiB per second (11.5,143).
+    /// `trace-replay calibrate` measures them.
+    #[arg(long, value_name = "MODEL", value_parser = model::device, default_value = "hdd")]
+    hdd: Device,
+    /// The cache device, named in the same way.
+    #[arg(long, value_name = "MODEL", value_parser = model::device, default_value = "ssd")]
+    ssd: Device,
+    /// Bounds (what no policy can beat, what a clairvoyant would reach) are found for traces of at most so many
+    /// accesses to objects: they need all of them in memory, some 400 bytes for each, while policies need none.
+    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
+    bounds_up_to: u64,
+    /// Writes the results to a file, too; the ending of its name says how: .json, .csv, .parquet, or .html for a
+    /// page with charts. May be repeated.
+    #[arg(long, short, value_name = "FILE")]
+    output: Vec<Output>,
     /// Prints JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -160,64 +188,17 @@ pub(crate) fn size(text: &str) -> Result<Size, String> {
     Ok(Size::Bytes(bytes as u64))
 }
 
-/// One policy at one size on one trace.
-#[derive(Debug, Serialize)]
-pub struct Row {
-    /// The trace's path.
-    pub trace: String,
-    /// The policy, with the parameters that were given.
-    pub policy: String,
-    /// Bytes that the cache could hold.
-    pub cache_bytes: u64,
-    /// Reads and writes, counted per object touched.
-    pub requests: u64,
-    /// Share of the reads that the backing device served.
-    pub miss_ratio: f64,
-    /// Share of the bytes read that the backing device served.
-    pub byte_miss_ratio: f64,
-    /// Bytes copied up.
-    pub promoted_bytes: u64,
-    /// Bytes copied down.
-    pub flushed_bytes: u64,
-    /// Bytes dropped from the cache.
-    pub evicted_bytes: u64,
-    /// Bytes written to the SSD.
-    pub ssd_written_bytes: u64,
-    /// Bytes that only the cache held at the end.
-    pub dirty_bytes: u64,
-    /// Busy time of the backing device, seconds.
-    pub hdd_busy_s: f64,
-    /// The same as a share of what it is without a cache.
-    pub hdd_busy_vs_none: f64,
-    /// A lower bound of that share for any cache of any size: every old object's first read.
-    pub compulsory_vs_none: f64,
-    /// A lower bound of that share for any policy with a cache of this size, even a clairvoyant one.
-    pub bound_vs_none: f64,
-    /// What a clairvoyant's plan that fits into this cache needs, as the same share.
-    pub clairvoyant_vs_none: f64,
-    /// Head time saved, as a share of what the clairvoyant's plan saves.
-    pub saved_of_clairvoyant: f64,
-    /// Busy time of the cache device, seconds.
-    pub ssd_busy_s: f64,
-    /// Share of the time in which the backing device did nothing.
-    pub hdd_idle: f64,
-    /// Mean response time, milliseconds.
-    pub mean_ms: f64,
-    /// 99th percentile of the response time, milliseconds.
-    pub p99_ms: f64,
-}
-
 /// Simulates what the arguments ask for and answers with the text to print.
 ///
 /// # Errors
-/// When a trace cannot be read or holds nothing to simulate.
+/// When a trace cannot be read or holds nothing to simulate, or a result cannot be written.
 pub fn simulate(args: &Args) -> anyhow::Result<String> {
     if plain::wanted(args) {
         let mut rows = Vec::new();
         for path in &args.traces {
             rows.extend(plain::rows(path, args)?);
         }
-        return printed(&rows, args, plain::text);
+        return results(&rows, args, plain::text, html::plain);
     }
     let candidates = args.policy.iter().map(|asked| match asked {
         Asked::Policy(candidate) => Ok(candidate),
@@ -229,53 +210,35 @@ pub fn simulate(args: &Args) -> anyhow::Result<String> {
     let candidates: Vec<&Candidate> = candidates.collect::<anyhow::Result<_>>()?;
     let mut rows = Vec::new();
     for path in &args.traces {
+        let source = Source::new(path, args.format, args.speed);
         let name = path.display().to_string();
-        let load = open_as(path, args.format, args.speed)?;
-        rows.extend(trace_rows(&name, &load, &candidates, &args.cache_size));
+        rows.extend(tiered::rows(&name, &source, &candidates, args)?);
     }
-    printed(&rows, args, text)
+    results(&rows, args, tiered::text, html::tiered)
 }
 
-fn printed<R: Serialize>(
+fn results<R: Serialize>(
     rows: &[R],
     args: &Args,
     text: impl Fn(&[R]) -> String,
+    page: impl Fn(&[R]) -> String,
 ) -> anyhow::Result<String> {
-    if args.json {
-        return Ok(serde_json::to_string_pretty(&rows)? + "\n");
+    for output in &args.output {
+        output.write(rows, &page)?;
     }
-    if args.csv {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        for row in rows {
-            writer.serialize(row)?;
-        }
-        return Ok(String::from_utf8(writer.into_inner()?)?);
+    match (args.json, args.csv) {
+        (true, _) => output::json(rows),
+        (_, true) => output::csv(rows),
+        _ => Ok(text(rows)),
     }
-    Ok(text(rows))
 }
 
 /// Reads a trace in which something is read or written.
 pub(crate) fn open(path: &Path, speed: f64) -> anyhow::Result<Load> {
-    open_as(path, None, speed)
+    Source::new(path, None, speed).load()
 }
 
-fn open_as(path: &Path, format: Option<Format>, speed: f64) -> anyhow::Result<Load> {
-    let load = load(&mut *crate::read::open_as(path, format)?, speed)?;
-    let name = path.display();
-    anyhow::ensure!(
-        load.footprint > 0,
-        "{name}: nothing in it reads or writes data"
-    );
-    Ok(load)
-}
-
-/// One piece of work for one core.
-enum Done {
-    Best(sim::Clairvoyant),
-    /// With mean and 99th percentile of the response time, milliseconds.
-    Run(Box<sim::Outcome>, f64, f64),
-}
-
+/// The gateway's defaults, over the preset devices.
 pub(crate) fn setup(policy: &PolicyConfig, cache_bytes: u64) -> Setup {
     Setup {
         policy: policy.clone(),
@@ -286,137 +249,6 @@ pub(crate) fn setup(policy: &PolicyConfig, cache_bytes: u64) -> Setup {
         low_watermark: LOW_WATERMARK,
         max_dirty_age: MAX_DIRTY_AGE.into(),
     }
-}
-
-fn trace_rows(trace: &str, load: &Load, candidates: &[&Candidate], sizes: &[Size]) -> Vec<Row> {
-    let requests = || load.requests.iter().copied();
-    let none = PolicyConfig::None(Default::default());
-    let none_s = sim::run(&setup(&none, 0), requests())
-        .hdd_busy
-        .as_secs_f64();
-    let bound = sim::compulsory_head_time(Device::HDD, requests()).as_secs_f64();
-    let ratio = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
-    let sizes: Vec<u64> = sizes.iter().map(|s| s.bytes(load.footprint)).collect();
-    // The bounds take longest: they come first, so that all cores are busy to the end.
-    let jobs = sizes.iter().map(|bytes| (*bytes, None));
-    let runs = sizes
-        .iter()
-        .flat_map(|bytes| candidates.iter().map(|c| (*bytes, Some(*c))));
-    let jobs: Vec<(u64, Option<&Candidate>)> = jobs.chain(runs).collect();
-    let done = parallel::map(&jobs, |&(cache_bytes, candidate)| match candidate {
-        Some(candidate) => {
-            let mut out = sim::run(&setup(&candidate.config, cache_bytes), requests());
-            let (mean_ms, p99_us) = (out.mean_us() / 1e3, out.quantile_us(0.99));
-            // Results of all runs are held until the end: these are the large part.
-            out.response_us = Vec::new();
-            Done::Run(Box::new(out), mean_ms, f64::from(p99_us) / 1e3)
-        }
-        None => {
-            let like = setup(&none, cache_bytes);
-            let rule = Some(like.max_dirty_age);
-            Done::Best(sim::clairvoyant(
-                like.hdd,
-                cache_bytes,
-                rule,
-                &load.requests,
-            ))
-        }
-    });
-    let mut rows = Vec::new();
-    let mut bests = BTreeMap::new();
-    for (&(cache_bytes, candidate), done) in jobs.iter().zip(done) {
-        let (out, mean_ms, p99_ms) = match done {
-            Done::Best(best) => {
-                bests.insert(cache_bytes, best);
-                continue;
-            }
-            Done::Run(out, mean_ms, p99_ms) => (out, mean_ms, p99_ms),
-        };
-        if let (Some(policy), Some(best)) = (candidate, bests.get(&cache_bytes)) {
-            let hdd_busy_s = out.hdd_busy.as_secs_f64();
-            let span = out.span.as_secs_f64().max(hdd_busy_s);
-            rows.push(Row {
-                trace: trace.to_owned(),
-                policy: policy.label.clone(),
-                cache_bytes,
-                requests: out.requests,
-                miss_ratio: ratio(out.read_misses as f64, out.reads as f64),
-                byte_miss_ratio: ratio(out.read_miss_bytes as f64, out.read_bytes as f64),
-                promoted_bytes: out.promoted_bytes,
-                flushed_bytes: out.flushed_bytes,
-                evicted_bytes: out.evicted_bytes,
-                ssd_written_bytes: out.ssd_written_bytes,
-                dirty_bytes: out.dirty_bytes,
-                hdd_busy_s,
-                hdd_busy_vs_none: ratio(hdd_busy_s, none_s),
-                compulsory_vs_none: ratio(bound, none_s),
-                bound_vs_none: ratio(best.at_least, none_s),
-                clairvoyant_vs_none: ratio(best.plan, none_s),
-                saved_of_clairvoyant: ratio(none_s - hdd_busy_s, none_s - best.plan),
-                ssd_busy_s: out.ssd_busy.as_secs_f64(),
-                hdd_idle: 1.0 - ratio(hdd_busy_s, span),
-                mean_ms,
-                p99_ms,
-            });
-        }
-    }
-    rows
-}
-
-fn text(rows: &[Row]) -> String {
-    let mut out = String::new();
-    let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
-    let (mut trace, mut size) = ("", 0);
-    for row in rows {
-        if row.trace != trace {
-            trace = &row.trace;
-            size = 0;
-            let bound = row.compulsory_vs_none * 100.0;
-            let _ = writeln!(
-                out,
-                "{trace}: {} requests; no cache can go below {bound:.1} % HDD time\n\
-                 {:<13} {:>10} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>7} {:>9} {:>9}",
-                row.requests,
-                "policy",
-                "cache MiB",
-                "hit %",
-                "HDD %",
-                "up MiB",
-                "down MiB",
-                "SSD MiB",
-                "idle %",
-                "saved %",
-                "mean ms",
-                "p99 ms"
-            );
-        }
-        if row.cache_bytes != size {
-            size = row.cache_bytes;
-            for (name, share) in [
-                ("(bound)", row.bound_vs_none),
-                ("(clairvoyant)", row.clairvoyant_vs_none),
-            ] {
-                let share = share * 100.0;
-                let _ = writeln!(out, "{name:<13} {:>10.1} {:>7} {share:>7.1}", mib(size), "");
-            }
-        }
-        let _ = writeln!(
-            out,
-            "{:<13} {:>10.1} {:>7.1} {:>7.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>7.1} {:>9.2} {:>9.2}",
-            row.policy,
-            mib(row.cache_bytes),
-            (1.0 - row.miss_ratio) * 100.0,
-            row.hdd_busy_vs_none * 100.0,
-            mib(row.promoted_bytes),
-            mib(row.flushed_bytes),
-            mib(row.ssd_written_bytes),
-            row.hdd_idle * 100.0,
-            row.saved_of_clairvoyant * 100.0,
-            row.mean_ms,
-            row.p99_ms
-        );
-    }
-    out
 }
 
 #[cfg(test)]

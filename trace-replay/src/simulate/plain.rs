@@ -1,13 +1,14 @@
 //! Plain caches without devices or moves: every miss is fetched at once, as papers and other simulators have it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
-use tiering::sim::{self, Access, Device, Replacement, Request, Setup};
+use tiering::sim::{self, Access, Device, Replacement, Request, Run, Setup};
 use tiering::{FileId, Nanos, ObjectId, PolicyConfig};
 
+use super::load::Source;
 use super::{Args, Asked, Size};
 use crate::parallel;
 use crate::read::{Format, open_as};
@@ -49,45 +50,56 @@ enum Room {
     Bytes(u64),
 }
 
-/// All accesses of a trace: one per record of a cache trace, one per object touched of any other. Deletions are
-/// left out: other simulators do not know them.
-fn touches(path: &Path, args: &Args) -> anyhow::Result<Vec<Touch>> {
+/// Calls `take` with all accesses of a trace: one per record of a cache trace, one per object touched of any other.
+/// Deletions are left out: other simulators do not know them.
+fn with_touches<T>(
+    path: &Path,
+    args: &Args,
+    take: impl FnOnce(&mut dyn Iterator<Item = anyhow::Result<Touch>>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let sized = |touch: Touch| Touch {
+        bytes: if args.ignore_object_size {
+            1
+        } else {
+            touch.bytes
+        },
+        ..touch
+    };
     let mut reader = open_as(path, args.format)?;
-    let mut touches = Vec::new();
-    if !reader.is_cache_trace() {
-        let load = super::load(&mut *reader, args.speed)?;
-        for Request { at, id, access } in load.requests {
-            if let Access::Read {
-                object_len: bytes, ..
-            }
-            | Access::Write(bytes) = access
-            {
-                touches.push(Touch { at, id, bytes });
-            }
-        }
-    } else {
-        let mut files = HashMap::new();
-        while let Some(entry) = reader.next_entry() {
-            let entry = entry?;
-            let next = files.len() as u64;
-            let file = *files.entry(entry.path).or_insert(next);
-            let us = entry.at_us.max(0) as f64 / args.speed;
-            touches.push(Touch {
+    if let Some(records) = reader.cache_records() {
+        return take(&mut records.map(|record| {
+            let record = record?;
+            let us = record.at_us.max(0) as f64 / args.speed;
+            Ok(sized(Touch {
                 at: Nanos((us * 1e3) as u64),
-                id: ObjectId::new(FileId(file), 0),
-                bytes: u32::try_from(entry.length).unwrap_or(u32::MAX).max(1),
-            });
+                id: ObjectId::new(FileId(record.object), 0),
+                bytes: u32::try_from(record.bytes).unwrap_or(u32::MAX).max(1),
+            }))
+        }));
+    }
+    let source = Source::new(path, args.format, args.speed);
+    let survey = source.survey()?;
+    let touch = |Request { at, id, access }| match access {
+        Access::Read {
+            object_len: bytes, ..
         }
-    }
-    let name = path.display();
-    anyhow::ensure!(
-        !touches.is_empty(),
-        "{name}: nothing in it reads or writes data"
-    );
-    if args.ignore_object_size {
-        touches.iter_mut().for_each(|t| t.bytes = 1);
-    }
-    Ok(touches)
+        | Access::Write(bytes) => Some(sized(Touch { at, id, bytes })),
+        Access::Delete(_) => None,
+    };
+    let requests = source.requests(&survey)?;
+    take(&mut requests.filter_map(|request| request.map_err(Into::into).map(touch).transpose()))
+}
+
+/// Bytes of all objects, each by its last access.
+fn footprint(path: &Path, args: &Args) -> anyhow::Result<u64> {
+    with_touches(path, args, |touches| {
+        let mut sizes = HashMap::new();
+        for touch in touches {
+            let touch = touch?;
+            sizes.insert(touch.id, touch.bytes);
+        }
+        Ok(sizes.values().map(|bytes| u64::from(*bytes)).sum())
+    })
 }
 
 /// Whether the arguments ask for plain caches.
@@ -98,37 +110,174 @@ pub(super) fn wanted(args: &Args) -> bool {
         || args.format == Some(Format::OracleGeneral)
 }
 
-/// The rows of one trace.
-pub(super) fn rows(path: &Path, args: &Args) -> anyhow::Result<Vec<Row>> {
-    let touches = touches(path, args)?;
-    let sizes: BTreeMap<ObjectId, u32> = touches.iter().map(|t| (t.id, t.bytes)).collect();
-    let footprint = sizes.values().map(|bytes| u64::from(*bytes)).sum();
-    let mut rooms: Vec<Room> = args
-        .cache_objects
-        .iter()
-        .copied()
-        .map(Room::Objects)
-        .collect();
-    if rooms.is_empty() {
-        for size in &args.cache_size {
-            rooms.push(match size {
-                Size::Bytes(_) if args.ignore_object_size => anyhow::bail!(
-                    "--cache-size in bytes means nothing with --ignore-object-size: give --cache-objects or a share"
-                ),
-                // Every object is one byte now.
-                size if args.ignore_object_size => Room::Objects(size.bytes(footprint)),
-                size => Room::Bytes(size.bytes(footprint)),
-            });
+/// How many accesses, and bytes in them.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    accesses: u64,
+    bytes: u64,
+}
+
+impl Sums {
+    fn add(&mut self, touch: &Touch) {
+        self.accesses += 1;
+        self.bytes += u64::from(touch.bytes);
+    }
+}
+
+/// What hears of every access.
+enum Job {
+    All(Sums),
+    /// A replacement algorithm, whether every object counts as one, and what it missed.
+    Cache(Replacement, bool, Sums),
+    /// What is more than a replacement algorithm: with devices that need no time, so that what the policy wants
+    /// happens at once.
+    Tiered(Box<Run>, bool, Sums),
+    /// Keeps all, for the one that must know what will come.
+    Keep(Vec<Touch>),
+    /// Needs the whole trace.
+    Later,
+}
+
+impl Job {
+    fn new(asked: &Asked, room: Room) -> Self {
+        let (room, unit) = room.units();
+        let policy = match asked {
+            Asked::Belady => return Job::Later,
+            Asked::Policy(candidate) => candidate.as_libcachesim(),
+        };
+        match Replacement::new(&policy, room) {
+            Some(cache) => Job::Cache(cache, unit, Sums::default()),
+            None => Job::Tiered(Box::new(at_once(policy, room)), unit, Sums::default()),
         }
     }
-    let jobs = rooms
+
+    fn step(&mut self, touches: &[Touch]) {
+        match self {
+            Job::All(all) => touches.iter().for_each(|t| all.add(t)),
+            Job::Cache(cache, unit, missed) => {
+                for touch in touches {
+                    if !cache.access(touch.id, touch.len(*unit)) {
+                        missed.add(touch);
+                    }
+                }
+            }
+            Job::Tiered(run, unit, missed) => {
+                for touch in touches {
+                    let misses = run.so_far().0.read_misses;
+                    run.step(touch.read(*unit));
+                    if run.so_far().0.read_misses > misses {
+                        missed.add(touch);
+                    }
+                }
+            }
+            Job::Keep(all) => all.extend_from_slice(touches),
+            Job::Later => {}
+        }
+    }
+}
+
+impl Room {
+    /// How much it is, and whether every object counts as one.
+    fn units(self) -> (u64, bool) {
+        match self {
+            Room::Objects(objects) => (objects, true),
+            Room::Bytes(bytes) => (bytes, false),
+        }
+    }
+}
+
+impl Touch {
+    fn len(&self, unit: bool) -> u32 {
+        if unit { 1 } else { self.bytes }
+    }
+
+    fn read(&self, unit: bool) -> Request {
+        let len = self.len(unit);
+        Request {
+            at: self.at,
+            id: self.id,
+            access: Access::Read {
+                offset: 0,
+                len,
+                object_len: len,
+            },
+        }
+    }
+}
+
+fn at_once(policy: PolicyConfig, room: u64) -> Run {
+    let at_once = Device {
+        seek_ms: 0.0,
+        transfer_mib_per_s: f64::INFINITY,
+    };
+    Run::new(Setup {
+        policy,
+        cache_bytes: room,
+        hdd: at_once,
+        ssd: at_once,
+        high_watermark: 1.0,
+        low_watermark: 1.0,
+        max_dirty_age: Nanos(u64::MAX),
+    })
+}
+
+/// The caches that are asked for. Shares need to know how much there is: one more reading.
+fn rooms(path: &Path, args: &Args) -> anyhow::Result<Vec<Room>> {
+    if !args.cache_objects.is_empty() {
+        let objects = args.cache_objects.iter().copied();
+        return Ok(objects.map(Room::Objects).collect());
+    }
+    let shares = args
+        .cache_size
+        .iter()
+        .any(|s| matches!(s, Size::Percent(_)));
+    let footprint = if shares { footprint(path, args)? } else { 0 };
+    let room = |size: &Size| match size {
+        Size::Bytes(_) if args.ignore_object_size => anyhow::bail!(
+            "--cache-size in bytes means nothing with --ignore-object-size: give --cache-objects or a share"
+        ),
+        // Every object is one byte now.
+        size if args.ignore_object_size => Ok(Room::Objects(size.bytes(footprint))),
+        size => Ok(Room::Bytes(size.bytes(footprint))),
+    };
+    args.cache_size.iter().map(room).collect()
+}
+
+/// The rows of one trace: all policies and sizes in one reading. Only `belady` needs the trace in memory.
+pub(super) fn rows(path: &Path, args: &Args) -> anyhow::Result<Vec<Row>> {
+    let rooms = rooms(path, args)?;
+    let pairs = rooms
         .iter()
         .flat_map(|room| args.policy.iter().map(move |p| (*room, p)));
-    let jobs: Vec<(Room, &Asked)> = jobs.collect();
-    let total: u64 = touches.iter().map(|t| u64::from(t.bytes)).sum();
-    Ok(parallel::map(&jobs, |(room, asked)| {
-        let misses = misses(asked, *room, &touches);
-        let missed: u64 = misses.iter().map(|at| u64::from(touches[*at].bytes)).sum();
+    let pairs: Vec<(Room, &Asked)> = pairs.collect();
+    let mut jobs = vec![Job::All(Sums::default())];
+    jobs.extend(pairs.iter().map(|(room, asked)| Job::new(asked, *room)));
+    if pairs
+        .iter()
+        .any(|(_, asked)| matches!(asked, Asked::Belady))
+    {
+        jobs.push(Job::Keep(Vec::new()));
+    }
+    let done = with_touches(path, args, |touches| {
+        parallel::feed(touches, jobs, |job, touches| job.step(touches))
+    })?;
+    let (mut all, mut kept, mut sums) = (Sums::default(), Vec::new(), Vec::new());
+    for job in done {
+        match job {
+            Job::All(counted) => all = counted,
+            Job::Cache(_, _, missed) | Job::Tiered(_, _, missed) => sums.push(Some(missed)),
+            Job::Later => sums.push(None),
+            Job::Keep(touches) => kept = touches,
+        }
+    }
+    let name = path.display();
+    anyhow::ensure!(
+        all.accesses > 0,
+        "{name}: nothing in it reads or writes data"
+    );
+    let pairs: Vec<_> = pairs.into_iter().zip(sums).collect();
+    Ok(parallel::map(&pairs, |((room, asked), missed)| {
+        let missed = missed.unwrap_or_else(|| belady(*room, &kept));
         let (cache_objects, cache_bytes) = match *room {
             Room::Objects(objects) => (Some(objects), None),
             Room::Bytes(bytes) => (None, Some(bytes)),
@@ -138,72 +287,21 @@ pub(super) fn rows(path: &Path, args: &Args) -> anyhow::Result<Vec<Row>> {
             policy: asked.label().to_owned(),
             cache_objects,
             cache_bytes,
-            requests: touches.len() as u64,
-            misses: misses.len() as u64,
-            miss_ratio: misses.len() as f64 / touches.len() as f64,
-            byte_miss_ratio: missed as f64 / total.max(1) as f64,
+            requests: all.accesses,
+            misses: missed.accesses,
+            miss_ratio: missed.accesses as f64 / all.accesses as f64,
+            byte_miss_ratio: missed.bytes as f64 / all.bytes.max(1) as f64,
         }
     }))
 }
 
-/// Which accesses miss, by their places.
-fn misses(asked: &Asked, room: Room, touches: &[Touch]) -> Vec<usize> {
-    let (room, unit) = match room {
-        Room::Objects(objects) => (objects, true),
-        Room::Bytes(bytes) => (bytes, false),
-    };
-    let len = |t: &Touch| if unit { 1 } else { t.bytes };
-    let policy = match asked {
-        Asked::Belady => {
-            let accesses: Vec<_> = touches.iter().map(|t| (t.id, len(t))).collect();
-            return sim::belady_misses(&accesses, room);
-        }
-        Asked::Policy(candidate) => candidate.as_libcachesim(),
-    };
-    if let Some(mut cache) = Replacement::new(&policy, room) {
-        let touches = touches.iter().enumerate();
-        let missed = touches.filter(|(_, t)| !cache.access(t.id, len(t)));
-        return missed.map(|(at, _)| at).collect();
+fn belady(room: Room, touches: &[Touch]) -> Sums {
+    let (room, unit) = room.units();
+    let accesses: Vec<_> = touches.iter().map(|t| (t.id, t.len(unit))).collect();
+    let mut missed = Sums::default();
+    for place in sim::belady_misses(&accesses, room) {
+        missed.add(&touches[place]);
     }
-    tiered(policy, room, touches, len)
-}
-
-/// The same for what is more than a replacement algorithm: with devices that need no time, so that what the
-/// policy wants happens at once.
-fn tiered(
-    policy: PolicyConfig,
-    room: u64,
-    touches: &[Touch],
-    len: impl Fn(&Touch) -> u32,
-) -> Vec<usize> {
-    let at_once = Device {
-        seek_ms: 0.0,
-        transfer_mib_per_s: f64::INFINITY,
-    };
-    let setup = Setup {
-        policy,
-        cache_bytes: room,
-        hdd: at_once,
-        ssd: at_once,
-        high_watermark: 1.0,
-        low_watermark: 1.0,
-        max_dirty_age: Nanos(u64::MAX),
-    };
-    let requests = touches.iter().map(|t| Request {
-        at: t.at,
-        id: t.id,
-        access: Access::Read {
-            offset: 0,
-            len: len(t),
-            object_len: len(t),
-        },
-    });
-    let mut missed = Vec::new();
-    sim::run_seeing(&setup, requests, |at, hit| {
-        if !hit {
-            missed.push(at);
-        }
-    });
     missed
 }
 

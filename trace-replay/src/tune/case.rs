@@ -99,8 +99,8 @@ struct Sums {
 
 fn sums(out: &Outcome) -> Sums {
     Sums {
-        us: out.response_us.iter().map(|us| f64::from(*us)).sum(),
-        answers: out.response_us.len() as f64,
+        us: out.responses.sum_us() as f64,
+        answers: out.responses.count() as f64,
         hdd_s: out.hdd_busy.as_secs_f64(),
         moved: (out.promoted_bytes + out.flushed_bytes) as f64,
     }
