@@ -4,6 +4,7 @@
 //! WebDAV requests with their order and the content each read must find, [`replay`] sends those over
 //! keep-alive connections, and [`report`] says what came of it.
 
+pub mod calibrate;
 pub mod calls;
 pub mod capture;
 pub mod cli;

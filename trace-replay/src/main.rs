@@ -12,7 +12,7 @@ use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
 use trace_replay::trace::Level;
 use trace_replay::{
-    calls, capture, compare, convert, info, read, simulate, split, synth, tiers, tune,
+    calibrate, calls, capture, compare, convert, info, read, simulate, split, synth, tiers, tune,
 };
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
@@ -50,6 +50,11 @@ enum Command {
     /// What each policy would have done with the recorded load: hits, bytes moved, disk time, response times.
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(Box<simulate::Args>),
+    /// What positioning and transfer cost on a device: the numbers for `simulate` and for the gateway's policy.
+    ///
+    /// Writes a file into the directory, reads it in order and anywhere, passing the page cache by, and removes it.
+    #[command(after_help = calibrate::EXAMPLES)]
+    Calibrate(calibrate::Args),
     /// Searches better parameters of a policy for recorded loads, and prints them as settings of the gateway.
     ///
     /// The search sees the first two thirds of each trace. What it found is then tried on the last third, which it
@@ -231,6 +236,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Simulate(args) => {
             print!("{}", simulate::simulate(&args)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Calibrate(args) => {
+            print!("{}", calibrate::calibrate(&args)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Tune(args) => {

@@ -70,11 +70,12 @@ fn examples_that_need_nothing_else_run() {
         "info",
         "policies",
         "simulate",
+        "calibrate",
         "synth",
         "completions",
         "man",
     ] {
-        let text = help(&[command]);
+        let text = help(&[command]).replace("\\\n", " ");
         let examples = text.split("Examples:").nth(1).unwrap();
         for line in examples
             .lines()

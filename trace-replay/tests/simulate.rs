@@ -185,6 +185,105 @@ fn csv_has_one_line_per_row_below_a_header() {
 }
 
 #[test]
+fn results_go_to_files_of_every_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let [html, parquet, csv, whole] = ["a.html", "b.parquet", "c.csv", "d.json"].map(file);
+    let mut args = vec!["fixtures/es/smoke.csv.xz", "--policy", "lru,cost-benefit"];
+    for output in [&html, &parquet, &csv, &whole] {
+        args.extend(["--output", output]);
+    }
+    let rows = json(&args);
+    assert_eq!(rows.len(), 8);
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Vec<Value>>(&read(&whole)).unwrap(),
+        rows
+    );
+    let table = read(&csv);
+    assert_eq!(table.lines().count(), 9);
+
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    let reader = SerializedFileReader::new(std::fs::File::open(&parquet).unwrap()).unwrap();
+    let names: Vec<String> = reader
+        .metadata()
+        .file_metadata()
+        .schema_descr()
+        .columns()
+        .iter()
+        .map(|c| c.name().to_owned())
+        .collect();
+    assert_eq!(names.join(","), table.lines().next().unwrap());
+    let value = |field: &parquet::record::Field| match field {
+        parquet::record::Field::Str(text) => Value::from(text.as_str()),
+        parquet::record::Field::ULong(count) => Value::from(*count),
+        parquet::record::Field::Double(number) => Value::from(*number),
+        parquet::record::Field::Null => Value::Null,
+        other => panic!("{other:?}"),
+    };
+    let back = reader.get_row_iter(None).unwrap().map(|row| {
+        let row = row.unwrap();
+        let fields = row.get_column_iter();
+        Value::Object(
+            fields
+                .map(|(name, field)| (name.clone(), value(field)))
+                .collect(),
+        )
+    });
+    let back: Vec<Value> = back.collect();
+    // What was printed is parsed here: the last bit of a number may differ.
+    let near = |a: &Value, b: &Value| match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => (a - b).abs() <= a.abs() * 1e-12,
+        _ => a == b,
+    };
+    assert_eq!(back.len(), rows.len());
+    for (ours, theirs) in back.iter().zip(&rows) {
+        for (name, value) in theirs.as_object().unwrap() {
+            assert!(near(&ours[name], value), "{name}: {} {value}", ours[name]);
+        }
+    }
+
+    let page = read(&html);
+    assert_eq!(
+        page.matches("<svg").count(),
+        5,
+        "one chart for each measure"
+    );
+    assert!(page.contains("(clairvoyant)") && page.contains("cost-benefit"));
+    assert!(
+        !page.contains("http://") && !page.contains("https://"),
+        "needs no other file"
+    );
+    let refused = simulate(&["fixtures/es/smoke.csv.xz", "--output", &file("rows.txt")]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(".json, .csv, .parquet or .html"));
+}
+
+#[test]
+fn devices_can_be_named_or_given_in_numbers_and_bounds_are_left_out_when_too_long() {
+    let with = |args: &[&str]| {
+        let all = [
+            "fixtures/es/smoke.csv.xz",
+            "--policy",
+            "lru",
+            "--cache-size",
+            "10%",
+        ];
+        json(&[&all, args].concat()).remove(0)
+    };
+    let busy = |row: &Value| row["hdd_busy_s"].as_f64().unwrap();
+    let hdd = with(&[]);
+    assert_eq!(busy(&hdd), busy(&with(&["--hdd", "11.5,143"])));
+    let half = with(&["--hdd", "5.75,286", "--ssd", "nvme"]);
+    // The moves differ a little, too: they end earlier.
+    assert!((0.4..0.6).contains(&(busy(&half) / busy(&hdd))));
+    assert!(half["ssd_busy_s"].as_f64() < hdd["ssd_busy_s"].as_f64());
+    assert!(hdd["write_amplification"].as_f64().unwrap() >= 1.0);
+    let short = with(&["--bounds-up-to", "10"]);
+    assert!(hdd["bound_vs_none"].is_f64() && short["bound_vs_none"].is_null());
+    assert_eq!(busy(&hdd), busy(&short));
+}
+
+#[test]
 fn a_clairvoyant_is_no_tiering_policy() {
     let out = simulate(&["fixtures/es/smoke.csv.xz", "--policy", "belady"]);
     assert!(

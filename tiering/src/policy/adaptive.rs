@@ -65,6 +65,12 @@ impl Evictor for Arc {
         self.capacity = capacity;
         self.target = self.target.min(capacity as f64);
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        self.recent.contains(id) || self.frequent.contains(id)
+    }
+    fn bytes(&self) -> u64 {
+        self.recent.bytes() + self.frequent.bytes()
+    }
     fn hit(&mut self, id: ObjectId) {
         if let Some(len) = self.recent.remove(id) {
             self.frequent.push(id, len);
@@ -176,6 +182,12 @@ impl Evictor for TwoQ {
     fn resize(&mut self, capacity: u64) {
         self.capacity = capacity;
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        self.main.contains(id) || self.incoming.contains(id)
+    }
+    fn bytes(&self) -> u64 {
+        self.main.bytes() + self.incoming.bytes()
+    }
     fn hit(&mut self, id: ObjectId) {
         self.main.touch(id);
     }
@@ -273,11 +285,19 @@ impl Evictor for S3Fifo {
     fn resize(&mut self, capacity: u64) {
         self.capacity = capacity;
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        self.main.contains(id) || self.small.contains(id)
+    }
+    fn bytes(&self) -> u64 {
+        self.main.bytes() + self.small.bytes()
+    }
     fn hit(&mut self, id: ObjectId) {
+        self.access(id);
+    }
+    fn access(&mut self, id: ObjectId) -> bool {
         let uses = self.main.tag_mut(id);
-        if let Some(uses) = uses.or_else(|| self.small.tag_mut(id)) {
-            *uses = (*uses + 1).min(USES_MAX);
-        }
+        let uses = uses.or_else(|| self.small.tag_mut(id));
+        uses.map(|uses| *uses = (*uses + 1).min(USES_MAX)).is_some()
     }
     fn insert(&mut self, id: ObjectId, len: u32) {
         if self.ghosts.remove(id).is_some() {

@@ -15,7 +15,19 @@ pub(crate) trait Evictor: Send {
         config.name() == self.name()
     }
     fn resize(&mut self, _capacity: u64) {}
+    /// Whether the object is resident.
+    fn holds(&self, id: ObjectId) -> bool;
+    /// Bytes of all residents.
+    fn bytes(&self) -> u64;
     fn hit(&mut self, id: ObjectId);
+    /// Notes a hit if the object is resident, and tells whether it is.
+    fn access(&mut self, id: ObjectId) -> bool {
+        let resident = self.holds(id);
+        if resident {
+            self.hit(id);
+        }
+        resident
+    }
     /// Whether the object is worth being fetched.
     fn miss(&mut self, _id: ObjectId, _len: u32) -> bool {
         true

@@ -151,6 +151,12 @@ impl Evictor for Lirs {
     fn resize(&mut self, capacity: u64) {
         self.capacity = capacity;
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        matches!(self.state.get(id), Some(State::Lir | State::Hir))
+    }
+    fn bytes(&self) -> u64 {
+        self.lir_bytes + self.candidates.bytes()
+    }
     fn hit(&mut self, id: ObjectId) {
         match self.state.get(id) {
             Some(State::Lir) => {

@@ -48,7 +48,6 @@ impl Default for Queue {
 impl Queue {
     /// Puts an object at the young end, with tag 0.
     pub(crate) fn push(&mut self, id: ObjectId, len: u32) {
-        self.remove(id);
         let node = Node {
             id,
             len,
@@ -66,7 +65,9 @@ impl Queue {
                 self.nodes.len() as u32 - 1
             }
         };
-        self.index.insert(id, at);
+        if let Some(old) = self.index.insert(id, at) {
+            self.take(old);
+        }
         self.bytes += u64::from(len);
         self.join(at);
     }

@@ -16,6 +16,12 @@ impl Evictor for Fifo {
     fn name(&self) -> &'static str {
         "fifo"
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        self.0.contains(id)
+    }
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
     fn hit(&mut self, _: ObjectId) {}
     fn insert(&mut self, id: ObjectId, len: u32) {
         self.0.push(id, len);
@@ -42,8 +48,17 @@ impl Evictor for Lru {
     fn name(&self) -> &'static str {
         "lru"
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        self.0.contains(id)
+    }
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
     fn hit(&mut self, id: ObjectId) {
         self.0.touch(id);
+    }
+    fn access(&mut self, id: ObjectId) -> bool {
+        self.0.touch(id)
     }
     fn insert(&mut self, id: ObjectId, len: u32) {
         self.0.push(id, len);
@@ -96,8 +111,17 @@ impl Evictor for Lru2nd {
     fn resize(&mut self, capacity: u64) {
         self.capacity = capacity;
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        self.order.contains(id)
+    }
+    fn bytes(&self) -> u64 {
+        self.order.bytes()
+    }
     fn hit(&mut self, id: ObjectId) {
         self.order.touch(id);
+    }
+    fn access(&mut self, id: ObjectId) -> bool {
+        self.order.touch(id)
     }
     fn miss(&mut self, id: ObjectId, len: u32) -> bool {
         let seen = self.ghosts.contains(id);
@@ -136,10 +160,18 @@ impl Evictor for Sieve {
     fn name(&self) -> &'static str {
         "sieve"
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        self.0.contains(id)
+    }
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
     fn hit(&mut self, id: ObjectId) {
-        if let Some(visited) = self.0.tag_mut(id) {
-            *visited = 1;
-        }
+        self.access(id);
+    }
+    fn access(&mut self, id: ObjectId) -> bool {
+        let visited = self.0.tag_mut(id);
+        visited.map(|visited| *visited = 1).is_some()
     }
     fn insert(&mut self, id: ObjectId, len: u32) {
         self.0.push(id, len);
@@ -172,6 +204,7 @@ pub(crate) struct Ranks {
     /// Priority bits, turn, uses, length.
     of: Objects<(u64, u64, u64, u32)>,
     by: BTreeSet<(u64, u64, ObjectId)>,
+    bytes: u64,
 }
 
 impl Ranks {
@@ -182,17 +215,20 @@ impl Ranks {
         let rank = (priority.to_bits(), self.turns);
         self.of.insert(id, (rank.0, rank.1, uses, len));
         self.by.insert((rank.0, rank.1, id));
+        self.bytes += u64::from(len);
     }
 
     fn remove(&mut self, id: ObjectId) {
-        if let Some((priority, turn, _, _)) = self.of.remove(id) {
+        if let Some((priority, turn, _, len)) = self.of.remove(id) {
             self.by.remove(&(priority, turn, id));
+            self.bytes -= u64::from(len);
         }
     }
 
     fn pop(&mut self) -> Option<(ObjectId, f64)> {
         let (priority, _, id) = self.by.pop_first()?;
-        self.of.remove(id);
+        let (_, _, _, len) = self.of.remove(id)?;
+        self.bytes -= u64::from(len);
         Some((id, f64::from_bits(priority)))
     }
 }
@@ -237,10 +273,21 @@ impl<R: Ranking> Evictor for Ranked<R> {
     fn configure(&mut self, config: &PolicyConfig) -> bool {
         self.ranking.configure(config)
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        self.ranks.of.contains(id)
+    }
+    fn bytes(&self) -> u64 {
+        self.ranks.bytes
+    }
     fn hit(&mut self, id: ObjectId) {
-        if let Some(&(_, _, uses, len)) = self.ranks.of.get(id) {
-            self.note(id, uses + 1, len);
-        }
+        self.access(id);
+    }
+    fn access(&mut self, id: ObjectId) -> bool {
+        let Some(&(_, _, uses, len)) = self.ranks.of.get(id) else {
+            return false;
+        };
+        self.note(id, uses + 1, len);
+        true
     }
     fn insert(&mut self, id: ObjectId, len: u32) {
         self.note(id, 1, len);

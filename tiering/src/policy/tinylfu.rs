@@ -249,6 +249,12 @@ impl Evictor for WTinyLfu {
         }
         self.capacity = capacity;
     }
+    fn holds(&self, id: ObjectId) -> bool {
+        self.window.contains(id) || self.protected.contains(id) || self.probation.contains(id)
+    }
+    fn bytes(&self) -> u64 {
+        self.window.bytes() + self.protected.bytes() + self.probation.bytes()
+    }
     fn hit(&mut self, id: ObjectId) {
         let in_window = self.window.touch(id);
         if !(in_window && self.theirs()) {

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::objects::{Objects, Table};
+use crate::objects::Table;
 use crate::policy::{self, PolicyConfig};
 use crate::types::ObjectId;
 
 /// A cache under one replacement algorithm; what it holds is bounded by its capacity.
 pub struct Replacement {
     evictor: Box<dyn policy::evict::Evictor>,
-    residents: Objects<u32>,
     capacity: u64,
-    used: u64,
 }
 
 impl Replacement {
@@ -19,54 +17,35 @@ impl Replacement {
     pub fn new(config: &PolicyConfig, capacity: u64) -> Option<Self> {
         let mut evictor = policy::evictor(config)?;
         evictor.resize(capacity);
-        Some(Self {
-            evictor,
-            residents: Objects::default(),
-            capacity,
-            used: 0,
-        })
+        Some(Self { evictor, capacity })
     }
 
     /// Serves one access to `len` bytes; true for a hit. What is larger than the cache is never kept.
     pub fn access(&mut self, id: ObjectId, len: u32) -> bool {
-        if self.residents.contains(id) {
-            self.evictor.hit(id);
-            self.drop_overdue();
-            return true;
+        let hit = self.evictor.access(id);
+        if !hit {
+            self.missed(id, len);
         }
+        while self.evictor.overdue().is_some() {}
+        hit
+    }
+
+    fn missed(&mut self, id: ObjectId, len: u32) {
         if u64::from(len) > self.capacity || !self.evictor.miss(id, len) {
-            return false;
+            return;
         }
-        while self.used + u64::from(len) > self.capacity {
-            let Some(victim) = self.evictor.victim() else {
-                return false;
-            };
-            self.remove(victim);
-            self.drop_overdue();
+        while self.evictor.bytes() + u64::from(len) > self.capacity {
+            if self.evictor.victim().is_none() {
+                return;
+            }
+            while self.evictor.overdue().is_some() {}
         }
-        self.residents.insert(id, len);
-        self.used += u64::from(len);
         self.evictor.insert(id, len);
-        self.drop_overdue();
-        false
     }
 
-    fn remove(&mut self, id: ObjectId) {
-        let freed = self.residents.remove(id).unwrap_or(0);
-        self.used -= u64::from(freed);
-    }
-
-    fn drop_overdue(&mut self) {
-        while let Some(id) = self.evictor.overdue() {
-            self.remove(id);
-        }
-    }
-
-    /// What it holds, in the order of identities.
-    pub fn residents(&self) -> Vec<ObjectId> {
-        let mut ids: Vec<ObjectId> = self.residents.iter().map(|(id, _)| id).collect();
-        ids.sort_unstable();
-        ids
+    /// Whether it holds an object.
+    pub fn holds(&self, id: ObjectId) -> bool {
+        self.evictor.holds(id)
     }
 }
 
@@ -152,8 +131,8 @@ mod tests {
             false => '.',
         };
         let signs = letters.chars().map(&mut sign).collect();
-        let left = cache.residents().into_iter();
-        (signs, left.map(|id| id.file.0 as u8 as char).collect())
+        let left = (0..128_u8).map(char::from);
+        (signs, left.filter(|c| cache.holds(letter(*c).0)).collect())
     }
 
     #[test]
