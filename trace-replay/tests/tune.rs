@@ -103,5 +103,15 @@ fn the_example_of_the_help_runs() {
     let line = line.replace("/tmp/", &format!("{}/", dir.path().display()));
     let args: Vec<&str> = line.split_whitespace().skip(2).collect();
     assert!(tune(&args).status.success());
-    assert!(dir.path().join("tuned.toml").exists());
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let (page, toml) = (read("tuned.html"), read("tuned.toml"));
+    assert_eq!(page.matches("<figure").count(), 2);
+    let setting = toml
+        .lines()
+        .find(|l| l.starts_with("cost_benefit_theta"))
+        .unwrap();
+    assert!(
+        page.contains("the last third") && page.contains(setting),
+        "{toml}"
+    );
 }

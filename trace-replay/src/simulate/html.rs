@@ -206,6 +206,11 @@ fn draw<R: 'static, const N: usize>(
         }
         let axis = Axis::log("size of the cache", unit);
         let mut chart = Chart::new(figure.title, axis, figure.axis).note(figure.note);
+        // Policies first: so each has the same colour in all charts.
+        for line in &names {
+            let own = rows.iter().filter(|r| name(r) == line);
+            chart = chart.line(*line, own.map(|r| (size(r), (figure.of)(r))).collect());
+        }
         for (line, of) in beside {
             let mut points: Vec<(f64, f64)> = Vec::new();
             for row in rows {
@@ -215,10 +220,6 @@ fn draw<R: 'static, const N: usize>(
             if !points.is_empty() {
                 chart = chart.line(*line, points);
             }
-        }
-        for line in &names {
-            let own = rows.iter().filter(|r| name(r) == line);
-            chart = chart.line(*line, own.map(|r| (size(r), (figure.of)(r))).collect());
         }
         page.chart(&chart);
     }

@@ -1,6 +1,7 @@
 //! `trace-replay tune`: better parameters for recorded loads.
 
 mod case;
+mod html;
 mod report;
 mod search;
 mod space;
@@ -9,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
+
 use crate::simulate::{self, Candidate, Size};
 use case::Case;
 use search::Search;
@@ -16,7 +19,7 @@ use space::Space;
 
 /// Examples of the command's help; a test runs the first one.
 pub const EXAMPLES: &str = "Examples:
-  trace-replay tune fixtures/es/smoke.csv.xz --policy cost-benefit --candidates 9 --toml /tmp/tuned.toml
+  trace-replay tune fixtures/es/smoke.csv.xz --policy cost-benefit --candidates 9 --toml /tmp/tuned.toml --html /tmp/tuned.html
   trace-replay tune data/cache/trace --policy recency --objective hdd-time --cache-size 64GiB --budget 20m";
 
 /// Arguments of `trace-replay tune`.
@@ -50,6 +53,9 @@ pub struct Args {
     /// Also writes the settings found to this file.
     #[arg(long, value_name = "FILE")]
     toml: Option<PathBuf>,
+    /// Also writes a page with charts of what was tried and what nothing beats.
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
     /// Prints JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -121,9 +127,10 @@ pub fn tune(args: &Args) -> anyhow::Result<String> {
     let first = args.candidates.map(|n| n as usize);
     let all = search.run(&args.policy.config, &mut space, first);
     let report = report::Report::new(&args.policy, args.objective, &cases, &all, search.tried)?;
-    if let Some(path) = &args.toml {
-        let write = std::fs::write(path, report.toml());
-        write.map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+    let page = args.html.as_ref().map(|path| (path, report.html(&space)));
+    let settings = args.toml.as_ref().map(|path| (path, report.toml()));
+    for (path, text) in page.into_iter().chain(settings) {
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     if args.json {
         return Ok(serde_json::to_string_pretty(&report)? + "\n");

@@ -19,32 +19,31 @@ const LINES: usize = 12;
 
 /// One row of the front: costs as multiples of what the defaults cost, each in the case in which it is worst.
 #[derive(Serialize)]
-struct Row {
-    parameters: BTreeMap<&'static str, f64>,
-    latency: f64,
-    hdd_time: f64,
-    bytes_moved: f64,
-    score: f64,
+pub(super) struct Row {
+    pub(super) parameters: BTreeMap<&'static str, f64>,
+    #[serde(flatten)]
+    pub(super) costs: Costs,
 }
 
 /// The best settings on one trace, as multiples of what the defaults cost there.
 #[derive(Serialize)]
-struct OnCase {
-    case: String,
-    seen: Triple,
-    held_out: Triple,
+pub(super) struct OnCase {
+    pub(super) case: String,
+    pub(super) seen: Costs,
+    pub(super) held_out: Costs,
 }
 
+/// What settings cost, and the one number of it that the search is for.
 #[derive(Serialize)]
-struct Triple {
-    latency: f64,
-    hdd_time: f64,
-    bytes_moved: f64,
-    score: f64,
+pub(super) struct Costs {
+    pub(super) latency: f64,
+    pub(super) hdd_time: f64,
+    pub(super) bytes_moved: f64,
+    pub(super) score: f64,
 }
 
-fn triple(ratio: Ratio, objective: Objective) -> Triple {
-    Triple {
+fn costs(ratio: Ratio, objective: Objective) -> Costs {
+    Costs {
         latency: ratio.latency,
         hdd_time: ratio.hdd_time,
         bytes_moved: ratio.bytes_moved,
@@ -55,14 +54,17 @@ fn triple(ratio: Ratio, objective: Objective) -> Triple {
 /// The result of a search.
 #[derive(Serialize)]
 pub struct Report {
-    policy: String,
+    pub(super) policy: String,
     objective: Objective,
     /// Settings simulated, those on samples included.
-    tried: usize,
+    pub(super) tried: usize,
     /// What is better than the defaults, if anything.
     best: BTreeMap<&'static str, f64>,
-    front: Vec<Row>,
-    cases: Vec<OnCase>,
+    pub(super) front: Vec<Row>,
+    pub(super) cases: Vec<OnCase>,
+    /// What was tried on all cases, for the chart.
+    #[serde(skip)]
+    pub(super) all: Vec<Costs>,
     #[serde(skip)]
     config: PolicyConfig,
 }
@@ -91,15 +93,12 @@ impl Report {
         let (old, new) = (&policy.config, &best.config);
         let on_cases = parallel::map(cases, |case| OnCase {
             case: case.name.clone(),
-            seen: triple(case.seen(new, 1.0).over(&case.seen(old, 1.0)), objective),
-            held_out: triple(case.held_out(new).over(&case.held_out(old)), objective),
+            seen: costs(case.seen(new, 1.0).over(&case.seen(old, 1.0)), objective),
+            held_out: costs(case.held_out(new).over(&case.held_out(old)), objective),
         });
         let rows = front(all).into_iter().map(|found| Row {
             parameters: parameters(&found.config),
-            latency: found.worst.latency,
-            hdd_time: found.worst.hdd_time,
-            bytes_moved: found.worst.bytes_moved,
-            score: found.score,
+            costs: costs(found.worst, objective),
         });
         Ok(Report {
             policy: policy.label.clone(),
@@ -108,6 +107,10 @@ impl Report {
             best: parameters(new),
             front: rows.collect(),
             cases: on_cases,
+            all: all
+                .iter()
+                .map(|found| costs(found.worst, objective))
+                .collect(),
             config: new.clone(),
         })
     }
@@ -143,7 +146,7 @@ impl Report {
         out
     }
 
-    fn objective_name(&self) -> &'static str {
+    pub(super) fn objective_name(&self) -> &'static str {
         match self.objective {
             Objective::Latency => "latency",
             Objective::HddTime => "hdd-time",
@@ -173,7 +176,7 @@ impl Report {
             let _ = write!(
                 out,
                 "\n{:>8.3} {:>8.3} {:>8.3} {:>8.3}",
-                row.score, row.latency, row.hdd_time, row.bytes_moved
+                row.costs.score, row.costs.latency, row.costs.hdd_time, row.costs.bytes_moved
             );
             for p in &axes {
                 let value = p.text(row.parameters.get(p.name).copied().unwrap_or(p.default));
@@ -203,15 +206,19 @@ impl Report {
                 case.case
             );
         }
+        let _ = writeln!(out, "{}\n\n{}", self.verdict(), self.toml().trim_end());
+        out
+    }
+
+    /// Whether it helps, and where.
+    pub(super) fn verdict(&self) -> &'static str {
         let (seen, held_out) = self.worst();
-        let verdict = if seen >= 1.0 {
+        if seen >= 1.0 {
             "Nothing better was found."
         } else if held_out >= 1.0 {
             "Over-fitted: on what the search had not seen it is no better. Keep what you have, or record for longer."
         } else {
             "It also helps on what the search had not seen."
-        };
-        let _ = writeln!(out, "{verdict}\n\n{}", self.toml().trim_end());
-        out
+        }
     }
 }
