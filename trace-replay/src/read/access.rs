@@ -96,18 +96,20 @@ fn seconds(date: &str) -> Option<i64> {
     let (day, year) = (small(day, 31)?, small(year, 9999)?);
     let sign = if zone.starts_with('-') { -1 } else { 1 };
     let shift = zone.get(1..5).and_then(|z| small(z, 2400))?;
-    // Days from the civil calendar, years beginning in March.
+    let days = days(year, month, day);
+    let clock = (small(hour, 23)? * 60 + small(minute, 59)?) * 60 + small(second, 60)?;
+    Some(days * 86_400 + clock - sign * (shift / 100 * 3600 + shift % 100 * 60))
+}
+
+/// Days since 1970 of a date of the civil calendar; years begin in March here.
+pub(super) fn days(year: i64, month: i64, day: i64) -> i64 {
     let (y, m) = if month > 2 {
         (year, month - 3)
     } else {
         (year - 1, month + 9)
     };
-    let days =
-        365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + day
-            - 1
-            - 719_468;
-    let clock = (small(hour, 23)? * 60 + small(minute, 59)?) * 60 + small(second, 60)?;
-    Some(days * 86_400 + clock - sign * (shift / 100 * 3600 + shift % 100 * 60))
+    365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + day
+        - 719_469
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 mod access;
 mod blkparse;
+mod cache_csv;
 mod csv;
 mod fio;
 mod lines;
 mod msr;
 mod oracle;
+mod rclone;
 mod segments;
 mod strace;
 
@@ -124,6 +126,10 @@ pub enum Format {
     Blkparse,
     /// libCacheSim's oracleGeneral (binary records of 24 bytes).
     OracleGeneral,
+    /// A cache's accesses as libCacheSim takes them in CSV: a header that names time, object and size, or these three.
+    CacheCsv,
+    /// Log of `rclone serve webdav -v` or `-vv`.
+    Rclone,
 }
 
 /// Bytes that are looked at to tell the format.
@@ -167,6 +173,8 @@ pub fn open_as(path: &Path, format: Option<Format>) -> Result<Box<dyn Reader>, R
         Format::Msr => Box::new(LineReader::new(input, path, msr::Msr::default())),
         Format::Blkparse => Box::new(LineReader::new(input, path, blkparse::Blkparse::default())),
         Format::OracleGeneral => Box::new(OracleReader::new(input, path)),
+        Format::CacheCsv => Box::new(cache_csv::CacheCsvReader::new(input, path)),
+        Format::Rclone => Box::new(LineReader::new(input, path, rclone::Rclone::default())),
     })
 }
 
@@ -218,6 +226,12 @@ fn detect(head: &[u8]) -> Option<Format> {
     }
     if blkparse::is_blkparse(&line) {
         return Some(Format::Blkparse);
+    }
+    if rclone::is_rclone(&line) {
+        return Some(Format::Rclone);
+    }
+    if cache_csv::is_cache_csv(&line) {
+        return Some(Format::CacheCsv);
     }
     let fields: Vec<&str> = line.trim().split(',').collect();
     let number = |i: usize| {

@@ -35,7 +35,7 @@ pub struct Args {
     /// Traces of any format that `convert` reads. Each is simulated by itself.
     #[arg(required = true)]
     traces: Vec<PathBuf>,
-    /// Format of the traces; else it is told by the content. oracle-general implies --plain.
+    /// Format of the traces; else it is told by the content. oracle-general and cache-csv imply --plain.
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Policies, separated by commas, with parameters if wanted: cost-benefit:theta=2:half_life_s=60. With --plain

@@ -107,7 +107,7 @@ pub(super) fn wanted(args: &Args) -> bool {
     args.plain
         || args.ignore_object_size
         || !args.cache_objects.is_empty()
-        || args.format == Some(Format::OracleGeneral)
+        || matches!(args.format, Some(Format::OracleGeneral | Format::CacheCsv))
 }
 
 /// How many accesses, and bytes in them.
