@@ -18,6 +18,17 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is no number of seconds"))
 }
 
+/// A factor above 0.
+///
+/// # Errors
+/// When it is none, or beyond a million.
+pub fn factor(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok();
+    value
+        .filter(|f| *f > 0.0 && *f <= 1e6)
+        .ok_or_else(|| format!("`{text}` is no number above 0, up to a million"))
+}
+
 /// Who asks: the same for every command that talks to a server.
 #[derive(Debug, clap::Args)]
 pub struct Login {

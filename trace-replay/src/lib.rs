@@ -14,6 +14,7 @@ pub mod content;
 pub mod convert;
 pub mod exchange;
 pub mod info;
+pub mod model;
 pub mod page;
 mod parallel;
 pub mod plan;

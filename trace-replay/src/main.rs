@@ -85,6 +85,8 @@ enum Command {
     trace-replay replay fixtures/es/dav_apache_256_dav.csv.xz --target http://127.0.0.1:4918/ --json
   the same file operations on a mounted file system, in a new directory of it:
     trace-replay replay fixtures/es/smoke.csv.xz --target dir:/tmp --prefix /trace-replay-example
+  on a disk that is calculated, three of the load at once, its files twice as large:
+    trace-replay replay fixtures/es/smoke.csv.xz --target model:hdd --copies 3 --scale-size 2 --mode timed
   the first minute, without the opening ten seconds, reads and writes of one kind of file only:
     trace-replay replay fixtures/es/local_256.csv.xz --target http://127.0.0.1:4918/ --prefix /run2 --speed 1 \\
       --duration 60 --warmup 10 --filter op=create,write,read,close --filter 'path=**.cfs'")]
@@ -137,8 +139,10 @@ enum Mode {
 struct ReplayArgs {
     /// A trace of any format that `convert` reads.
     trace: PathBuf,
-    /// Address of a WebDAV server (http:// only), or dir:/path for calls on a mounted directory.
-    #[arg(long, value_name = "URL|dir:PATH")]
+    /// Address of a WebDAV server, dir:/path for calls on a mounted directory, or model:DEVICE for one that is calculated.
+    ///
+    /// DEVICE as for --hdd of `simulate`: hdd, ssd, nvme, sd-card, or milliseconds per positioning and MiB per second.
+    #[arg(long, value_name = "URL|dir:PATH|model:DEVICE")]
     target: String,
     /// Collection or directory beneath which everything happens; it is made when missing. A directory must be empty.
     #[arg(long, default_value = "/", value_name = "PATH")]
@@ -168,6 +172,14 @@ struct ReplayArgs {
     /// Connections (threads, for a directory), and so operations under way at once.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
+    /// Multiplies offsets and lengths: the same operations on larger or smaller files.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = cli::factor)]
+    scale_size: f64,
+    /// Runs so many of the load at once, each by clients of its own beneath a path of its own (copy-1, copy-2, ...).
+    ///
+    /// --filter sees the paths of the trace. Raise --clients with it.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    copies: u16,
     #[command(flatten)]
     login: cli::Login,
     #[command(flatten)]
@@ -303,9 +315,13 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             anyhow::bail!("--speed with a number goes with --mode timed only")
         }
     };
-    let on = match args.target.strip_prefix("dir:") {
-        Some(dir) => On::Dir(PathBuf::from(dir).join(args.prefix.trim_matches('/'))),
-        None => {
+    let on = match args.target.split_once(':') {
+        Some(("dir", dir)) => On::Dir(PathBuf::from(dir).join(args.prefix.trim_matches('/'))),
+        Some(("model", device)) => On::Model(
+            simulate::device(device)
+                .map_err(|e| anyhow::anyhow!("--target {}: {e}", args.target))?,
+        ),
+        _ => {
             let mut target =
                 Target::parse(&args.target, &args.prefix).map_err(anyhow::Error::msg)?;
             target.authorization = args.login.authorization()?;
@@ -321,8 +337,13 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let mut reader = read::open(&args.trace)?;
-    let calls = matches!(on, On::Dir(_));
-    if calls && reader.level() == Level::WebdavRequests {
+    let dav = reader.level() == Level::WebdavRequests;
+    let calls = match on {
+        On::Http(_) => false,
+        On::Dir(_) => true,
+        On::Model(_) => !dav,
+    };
+    if calls && dav {
         anyhow::bail!(
             "{}: holds WebDAV requests, and a directory takes file operations only; replay it against an http:// target",
             args.trace.display()
@@ -333,6 +354,10 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         shape: if calls { Shape::Calls } else { Shape::Requests },
         free_lanes: args.mode == Some(Mode::Closed),
         filter: args.filter.into_iter().collect(),
+        reshape: plan::Reshape {
+            scale_size: args.scale_size,
+            copies: args.copies,
+        },
     };
     let plan = plan::plan_with(&mut *reader, &settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -342,6 +367,7 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         match &on {
             On::Http(target) => replay::make_prefix(target).await,
             On::Dir(root) => calls::make_root(root),
+            On::Model(_) => Ok(()),
         }
         .map_err(anyhow::Error::msg)?;
         let options = replay::Options {

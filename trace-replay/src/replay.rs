@@ -3,6 +3,7 @@
 use crate::calls::Calls;
 use crate::client::{Connection, Target};
 use crate::exchange::{Done, Shared, Verify, micros};
+use crate::model;
 use crate::plan::{Expect, Kind, NO_HANDLE, Plan, Request};
 use crate::progress::Progress;
 use crate::report::{Report, Summary};
@@ -11,6 +12,7 @@ use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tiering::sim::Device;
 use tokio::sync::{mpsc, watch};
 
 /// How fast requests are sent.
@@ -78,6 +80,8 @@ pub enum On {
     Http(Target),
     /// A directory, for a plan of calls.
     Dir(PathBuf),
+    /// A device that is calculated.
+    Model(Device),
 }
 
 impl From<Target> for On {
@@ -114,6 +118,12 @@ struct Finished {
 pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
     let on = on.into();
     let mut report = Report::new(&plan, &options, &on);
+    if let On::Model(device) = on {
+        let done = model::calculate(&plan, device, &options);
+        (report.warm_up, report.replay, report.partial) =
+            (done.warm_up, done.summary, done.partial);
+        return report;
+    }
     let mut plan = plan;
     let requests = std::mem::take(&mut plan.requests);
     let waits = std::mem::take(&mut plan.waits);
@@ -125,6 +135,8 @@ pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
     let engine = match on {
         On::Http(target) => Engine::Http(Arc::new(Shared::new(plan, target, seed, verify))),
         On::Dir(root) => Engine::Calls(Arc::new(Calls::new(plan, &root, seed, verify))),
+        // Calculated above.
+        On::Model(_) => return report,
     };
     let unbounded = Options {
         speed: Speed::Max,

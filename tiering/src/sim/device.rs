@@ -37,16 +37,18 @@ impl Device {
 }
 
 /// A device at work: first come, first served.
-pub(super) struct Line {
+pub struct Line {
     device: Device,
     free_at: Nanos,
+    /// Time in which it was busy.
     pub busy: Nanos,
     /// Where streams stopped, the latest last.
     streams: VecDeque<(ObjectId, u32)>,
 }
 
 impl Line {
-    pub(super) fn new(device: Device) -> Self {
+    /// Idle, its heads nowhere.
+    pub fn new(device: Device) -> Self {
         Self {
             device,
             free_at: Nanos(0),
@@ -56,7 +58,7 @@ impl Line {
     }
 
     /// Serves an access that arrives at `now`; answers when it ends.
-    pub(super) fn serve(&mut self, now: Nanos, id: ObjectId, offset: u32, len: u32) -> Nanos {
+    pub fn serve(&mut self, now: Nanos, id: ObjectId, offset: u32, len: u32) -> Nanos {
         // The next object of the file is not adjacent on the disk: one positioning per object.
         let stream = self.streams.iter().position(|s| *s == (id, offset));
         let seeks = u32::from(stream.is_none() || offset == 0);

@@ -8,7 +8,7 @@ mod responses;
 mod run;
 
 pub use clairvoyant::{Clairvoyant, clairvoyant};
-pub use device::Device;
+pub use device::{Device, Line};
 pub use offline::{MissBounds, miss_bounds};
 pub use replacement::{Replacement, as_libcachesim, belady, belady_misses};
 pub use responses::Responses;

@@ -8,6 +8,7 @@ mod dav;
 mod files;
 mod filter;
 mod order;
+mod reshape;
 mod tree;
 
 use crate::content::Content;
@@ -15,6 +16,7 @@ use crate::read::{ReadError, Reader, Unusable};
 use crate::trace::{Entry, Level, Outcome};
 pub use filter::{Condition, Filter};
 use order::Order;
+pub use reshape::Reshape;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tree::Tree;
@@ -173,6 +175,8 @@ pub struct Settings {
     pub free_lanes: bool,
     /// Which entries to take.
     pub filter: Filter,
+    /// What to make of those that were taken.
+    pub reshape: Reshape,
 }
 
 /// A file or collection that must exist before the first request.
@@ -229,6 +233,8 @@ pub fn plan_with(reader: &mut dyn Reader, settings: &Settings) -> Result<Plan, R
             entries.push(entry);
         }
     }
+    let left_out = total - entries.len() as u64;
+    let mut entries = settings.reshape.apply(entries);
     entries.sort_by_key(|e| e.at_us);
     let mut builder = Builder::new(
         reader.level(),
@@ -249,7 +255,6 @@ pub fn plan_with(reader: &mut dyn Reader, settings: &Settings) -> Result<Plan, R
         (Level::FileOperations, _) => builder.send_what_is_left(),
         (Level::WebdavRequests, _) => {}
     }
-    let left_out = total - entries.len() as u64;
     if left_out > 0 {
         let reason = "left out by --filter";
         builder.plan.not_sent.insert(reason, left_out);

@@ -247,6 +247,9 @@ impl Report {
             target: match on {
                 On::Http(target) => format!("http://{}{}", target.authority, target.prefix),
                 On::Dir(root) => format!("dir:{}", root.display()),
+                On::Model(device) => {
+                    format!("model:{},{}", device.seek_ms, device.transfer_mib_per_s)
+                }
             },
             tiers: None,
             partial: None,

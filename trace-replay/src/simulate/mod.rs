@@ -18,7 +18,7 @@ use load::Source;
 use output::Output;
 
 pub use load::Load;
-pub use model::PRESETS;
+pub use model::{PRESETS, device};
 pub use tiered::Row;
 
 /// Examples of the command's help; a test runs those that are marked.

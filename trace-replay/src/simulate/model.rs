@@ -25,7 +25,10 @@ pub const PRESETS: [(&str, &str, Device); 4] = [
 ];
 
 /// Reads the name of a preset, or milliseconds per positioning and MiB per second: `11.5,143`.
-pub(crate) fn device(text: &str) -> Result<Device, String> {
+///
+/// # Errors
+/// When it is neither.
+pub fn device(text: &str) -> Result<Device, String> {
     if let Some((_, _, device)) = PRESETS.iter().find(|(name, ..)| *name == text) {
         return Ok(*device);
     }
