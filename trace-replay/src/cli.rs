@@ -5,6 +5,7 @@ use base64::Engine;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::client::Target;
 use crate::exchange::Verify;
 
 /// A number of seconds, with or without a fraction.
@@ -38,9 +39,23 @@ pub struct Login {
     /// File whose first line is the password.
     #[arg(long, requires = "user", value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Certificate authorities (PEM) that vouch for https:// addresses, instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 impl Login {
+    /// The server at `url`, with this login; `option` names where the address was given.
+    ///
+    /// # Errors
+    /// What is wrong with the address or a file.
+    pub fn target(&self, option: &str, url: &str, prefix: &str) -> anyhow::Result<Target> {
+        let mut target = Target::trusting(url, prefix, self.ca_file.as_deref())
+            .map_err(|e| anyhow::anyhow!("{}", e.replacen("--target", option, 1)))?;
+        target.authorization = self.authorization()?;
+        Ok(target)
+    }
+
     /// The Authorization header of `NAME:PASSWORD`, or of a name and the first line of a file; none without a name.
     ///
     /// # Errors

@@ -6,9 +6,12 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use std::path::Path;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::TcpStream;
+
+use crate::tls::Tls;
 
 /// A request's body.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -22,6 +25,8 @@ pub struct Target {
     pub prefix: Arc<str>,
     /// Value of the Authorization header.
     pub authorization: Option<http::HeaderValue>,
+    /// Set for https.
+    pub tls: Option<Tls>,
 }
 
 /// Why a request got no answer.
@@ -36,18 +41,36 @@ pub enum ClientError {
 }
 
 impl Target {
-    /// Takes `http://host[:port][/path]`.
+    /// Takes `http[s]://host[:port][/path]`; the system's authorities vouch for https.
+    ///
+    /// # Errors
+    /// What is wrong with the address.
     pub fn parse(url: &str, prefix: &str) -> Result<Target, String> {
+        Target::trusting(url, prefix, None)
+    }
+
+    /// The same; the authorities in a PEM file vouch for https.
+    ///
+    /// # Errors
+    /// What is wrong with the address or the file.
+    pub fn trusting(url: &str, prefix: &str, ca_file: Option<&Path>) -> Result<Target, String> {
         let uri: Uri = url.parse().map_err(|e| format!("--target {url}: {e}"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(format!(
-                "--target {url}: only http:// addresses are supported"
-            ));
-        }
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => {
+                return Err(format!(
+                    "--target {url}: an address begins with http:// or https://"
+                ));
+            }
+        };
         let host = uri
             .host()
             .ok_or_else(|| format!("--target {url}: no host"))?;
-        let port = uri.port_u16().unwrap_or(80);
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let tls = secure
+            .then(|| Tls::new(host, ca_file).map_err(|e| format!("--target {url}: {e}")))
+            .transpose()?;
         let prefix = format!(
             "{}/{}",
             uri.path().trim_end_matches('/'),
@@ -57,6 +80,7 @@ impl Target {
             authority: format!("{host}:{port}").into(),
             prefix: prefix.trim_end_matches('/').into(),
             authorization: None,
+            tls,
         })
     }
 
@@ -74,7 +98,13 @@ impl Target {
 
     /// The absolute URL of a path, for Destination and If.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{}", self.authority, self.request_path(path))
+        format!("{}{}", self.origin(), self.request_path(path))
+    }
+
+    /// Scheme and authority.
+    pub fn origin(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
     }
 }
 
@@ -130,9 +160,15 @@ impl Connection {
             .await
             .map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
+        self.opened += 1;
+        let Some(tls) = &self.target.tls else {
+            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            return Ok(sender);
+        };
+        let stream = tls.connect(stream).await.map_err(failed)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        self.opened += 1;
         Ok(sender)
     }
 

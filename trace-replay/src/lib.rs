@@ -26,6 +26,7 @@ pub mod simulate;
 pub mod split;
 pub mod synth;
 pub mod tiers;
+pub mod tls;
 pub mod trace;
 pub mod tune;
 pub mod write;

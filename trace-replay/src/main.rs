@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use trace_replay::cli::{self, seconds};
-use trace_replay::client::Target;
 use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
 use trace_replay::trace::Level;
@@ -321,17 +320,13 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             simulate::device(device)
                 .map_err(|e| anyhow::anyhow!("--target {}: {e}", args.target))?,
         ),
-        _ => {
-            let mut target =
-                Target::parse(&args.target, &args.prefix).map_err(anyhow::Error::msg)?;
-            target.authorization = args.login.authorization()?;
-            On::Http(target)
-        }
+        _ => On::Http(args.login.target("--target", &args.target, &args.prefix)?),
     };
     let metrics = match &args.metrics {
         Some(url) => {
-            let target = Target::parse(url, "")
-                .map_err(|e| anyhow::anyhow!("{}", e.replacen("--target", "--metrics", 1)))?;
+            let mut target = args.login.target("--metrics", url, "")?;
+            // The password is for the other server.
+            target.authorization = None;
             Some((target, url.clone()))
         }
         None => None,

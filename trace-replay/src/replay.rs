@@ -228,9 +228,12 @@ pub(crate) fn remaining_requests(plan: &Plan, calls: bool) -> Vec<Request> {
         .collect()
 }
 
-/// Makes the collections of the prefix; what is there already is fine.
+/// Makes the collections of the prefix; what is there already is fine. Without a prefix asks whether anyone is there.
 pub async fn make_prefix(target: &Target) -> Result<(), String> {
     let mut connection = at_root(target);
+    if target.prefix.is_empty() {
+        bare(&mut connection, "OPTIONS", "").await?;
+    }
     let mut path = String::new();
     for segment in target.prefix.split('/').filter(|s| !s.is_empty()) {
         path = format!("{path}/{segment}");

@@ -245,7 +245,7 @@ impl Report {
             not_sent: plan.not_sent.clone(),
             unusable: plan.unusable.clone(),
             target: match on {
-                On::Http(target) => format!("http://{}{}", target.authority, target.prefix),
+                On::Http(target) => format!("{}{}", target.origin(), target.prefix),
                 On::Dir(root) => format!("dir:{}", root.display()),
                 On::Model(device) => {
                     format!("model:{},{}", device.seek_ms, device.transfer_mib_per_s)

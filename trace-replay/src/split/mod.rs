@@ -8,7 +8,6 @@ mod units;
 pub use balance::{Share, Side};
 pub use report::{Outcome, Results, SideOutcome};
 
-use crate::client::Target;
 use crate::plan::{Condition, Filter, Plan, Settings, Shape, plan_with};
 use crate::trace::Level;
 use crate::{cli, read};
@@ -82,9 +81,7 @@ pub fn split(args: &Args) -> anyhow::Result<Results> {
     let Some(root) = args.device.strip_prefix("dir:") else {
         bail!("--device {}: expected dir:/path", args.device);
     };
-    let mut target = Target::parse(&args.pod, &args.prefix)
-        .map_err(|e| anyhow::anyhow!(e.replace("--target", "--pod")))?;
-    target.authorization = args.login.authorization()?;
+    let target = args.login.target("--pod", &args.pod, &args.prefix)?;
     let mut reader = read::open(&args.trace)?;
     if reader.level() == Level::WebdavRequests {
         bail!(

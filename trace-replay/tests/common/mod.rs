@@ -23,11 +23,17 @@ pub struct Gateway {
 impl Gateway {
     /// With a cache tier, on a free port. The test program must have a test `gateway_process` that calls [`serve`].
     pub fn start() -> Gateway {
+        Gateway::with(|_| String::new())
+    }
+
+    /// The same, with more lines in its configuration; they may name files in its directory.
+    pub fn with(more: impl FnOnce(&std::path::Path) -> String) -> Gateway {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.toml");
         let text = format!(
-            "root = \"{0}/root\"\ncache_dir = \"{0}/cache\"\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n",
-            dir.path().display()
+            "root = \"{0}/root\"\ncache_dir = \"{0}/cache\"\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{1}",
+            dir.path().display(),
+            more(dir.path())
         );
         std::fs::create_dir(dir.path().join("root")).unwrap();
         std::fs::write(&file, text).unwrap();
@@ -41,13 +47,10 @@ impl Gateway {
         let mut lines = lines.map_while(Result::ok);
         let mut after = |word: &str| {
             let found = lines.find_map(|line| Some(line.split_once(word)?.1.to_string()));
-            format!(
-                "http://{}",
-                found.expect("the gateway says where it serves")
-            )
+            format!("http{}", found.expect("the gateway says where it serves"))
         };
-        let url = after(" on http://");
-        let metrics = after("metrics http://");
+        let url = after(" on http");
+        let metrics = after("metrics http");
         Gateway {
             dir,
             url,
