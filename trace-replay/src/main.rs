@@ -376,11 +376,11 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             interrupt: Some(interrupt()?),
         };
         let Some((target, url)) = metrics else {
-            return anyhow::Ok(replay::run(plan, on, options).await);
+            return Ok(tokio::spawn(replay::run(plan, on, options)).await?);
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let watch = tokio::spawn(tiers::watch(target, url.clone(), stopped));
-        let mut report = replay::run(plan, on, options).await;
+        let mut report = tokio::spawn(replay::run(plan, on, options)).await?;
         let _ = stop.send(());
         let tiers = watch.await?;
         if let Some(error) = &tiers.error {
