@@ -51,6 +51,14 @@ fn costs(ratio: Ratio, objective: Objective) -> Costs {
     }
 }
 
+/// Each cost in the case in which it is worst; the score is that of the case whose score is worst.
+fn worst(found: &Found, objective: Objective) -> Costs {
+    Costs {
+        score: found.score,
+        ..costs(found.worst, objective)
+    }
+}
+
 /// The result of a search.
 #[derive(Serialize)]
 pub struct Report {
@@ -98,7 +106,7 @@ impl Report {
         });
         let rows = front(all).into_iter().map(|found| Row {
             parameters: parameters(&found.config),
-            costs: costs(found.worst, objective),
+            costs: worst(found, objective),
         });
         Ok(Report {
             policy: policy.label.clone(),
@@ -107,10 +115,7 @@ impl Report {
             best: parameters(new),
             front: rows.collect(),
             cases: on_cases,
-            all: all
-                .iter()
-                .map(|found| costs(found.worst, objective))
-                .collect(),
+            all: all.iter().map(|found| worst(found, objective)).collect(),
             config: new.clone(),
         })
     }
@@ -220,5 +225,30 @@ impl Report {
         } else {
             "It also helps on what the search had not seen."
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_score_is_of_one_case_and_not_of_the_worst_parts_of_several() {
+        let found = Found {
+            config: PolicyConfig::from_name("lru").unwrap(),
+            // Slow in one case, busy in another: no case is both.
+            worst: Ratio {
+                latency: 2.0,
+                hdd_time: 2.0,
+                bytes_moved: 1.0,
+            },
+            score: 1.3,
+        };
+        let costs = worst(&found, Objective::Weighted);
+        assert_eq!(
+            (costs.latency, costs.hdd_time, costs.score),
+            (2.0, 2.0, 1.3)
+        );
     }
 }
