@@ -11,8 +11,9 @@ use anyhow::Context;
 use rustix::fs::{Advice, OFlags, fadvise};
 use serde::Serialize;
 
-use crate::content::{fill, mix};
+use crate::content::fill;
 use crate::simulate::Size;
+use crate::synth::Random;
 
 /// Examples of the command's help; a test runs them.
 pub const EXAMPLES: &str = "Examples:
@@ -133,14 +134,15 @@ impl Scratch {
     }
 
     /// The median time of reads of `len` bytes at any place.
-    fn anywhere(&self, len: usize, lasting: Duration, seed: u64) -> anyhow::Result<f64> {
+    fn anywhere(&self, len: usize, lasting: Duration, stream: u64) -> anyhow::Result<f64> {
         let (file, _) = self.open()?;
         self.drop_cached(&file);
         let mut buffer = Buffer::new();
         let places = self.size / len as u64;
+        let mut random = Random::new(1, stream);
         let (begin, mut times) = (Instant::now(), Vec::new());
         while begin.elapsed() < lasting {
-            let place = mix(seed << 32 | times.len() as u64) % places;
+            let place = random.below(places);
             let start = Instant::now();
             file.read_exact_at(buffer.part(len), place * len as u64)
                 .with_context(|| self.path.display().to_string())?;

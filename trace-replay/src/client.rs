@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use std::path::Path;
 use std::sync::Arc;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::tls::Tls;
@@ -160,15 +161,11 @@ impl Connection {
             .await
             .map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        self.opened += 1;
-        let Some(tls) = &self.target.tls else {
-            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(connection);
-            return Ok(sender);
+        let sender = match &self.target.tls {
+            Some(tls) => speak(tls.connect(stream).await.map_err(failed)?).await?,
+            None => speak(stream).await?,
         };
-        let stream = tls.connect(stream).await.map_err(failed)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        self.opened += 1;
         Ok(sender)
     }
 
@@ -176,4 +173,14 @@ impl Connection {
     pub fn close(&mut self) {
         self.sender = None;
     }
+}
+
+/// HTTP over an open stream, in a task of its own.
+async fn speak<S>(stream: S) -> Result<SendRequest<Body>, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
 }

@@ -14,7 +14,7 @@ pub struct Origin {
 }
 
 /// Mixes 64 bits (the finaliser of SplitMix64, Steele et al., OOPSLA 2014).
-pub(crate) const fn mix(mut x: u64) -> u64 {
+const fn mix(mut x: u64) -> u64 {
     x ^= x >> 30;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x ^= x >> 27;

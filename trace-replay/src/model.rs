@@ -10,7 +10,7 @@ use tiering::sim::{Device, Line};
 use tiering::{DEFAULT_OBJECT_BYTES, FileId, Nanos, ObjectId};
 
 use crate::exchange::Done;
-use crate::plan::{Kind, Plan, Request};
+use crate::plan::{Kind, Request};
 use crate::replay::{Options, Partial, Speed};
 use crate::report::Summary;
 
@@ -49,13 +49,18 @@ fn serve(device: &mut Line, now: Nanos, request: &Request) -> Nanos {
     done
 }
 
-/// Replays the plan's requests: the order, the instants and the number at once are those of a replay on a server.
-pub fn calculate(plan: &Plan, device: Device, options: &Options) -> Calculated {
-    let (requests, total) = (&plan.requests, plan.requests.len());
+/// Replays a plan's requests, each after those it waits for: the order, the instants and the number at once are those of a replay on a server.
+pub fn calculate(
+    requests: &[Request],
+    waits: &[Vec<u32>],
+    device: Device,
+    options: &Options,
+) -> Calculated {
+    let total = requests.len();
     let mut device = Line::new(device);
-    let mut pending: Vec<usize> = plan.waits.iter().map(Vec::len).collect();
+    let mut pending: Vec<usize> = waits.iter().map(Vec::len).collect();
     let mut followers: Vec<Vec<usize>> = vec![Vec::new(); total];
-    for (index, waits) in plan.waits.iter().enumerate() {
+    for (index, waits) in waits.iter().enumerate() {
         for wait in waits {
             followers[*wait as usize].push(index);
         }

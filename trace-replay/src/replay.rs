@@ -118,12 +118,6 @@ struct Finished {
 pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
     let on = on.into();
     let mut report = Report::new(&plan, &options, &on);
-    if let On::Model(device) = on {
-        let done = model::calculate(&plan, device, &options);
-        (report.warm_up, report.replay, report.partial) =
-            (done.warm_up, done.summary, done.partial);
-        return report;
-    }
     let mut plan = plan;
     let requests = std::mem::take(&mut plan.requests);
     let waits = std::mem::take(&mut plan.waits);
@@ -135,8 +129,12 @@ pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
     let engine = match on {
         On::Http(target) => Engine::Http(Arc::new(Shared::new(plan, target, seed, verify))),
         On::Dir(root) => Engine::Calls(Arc::new(Calls::new(plan, &root, seed, verify))),
-        // Calculated above.
-        On::Model(_) => return report,
+        On::Model(device) => {
+            let done = model::calculate(&requests, &waits, device, &options);
+            (report.warm_up, report.replay, report.partial) =
+                (done.warm_up, done.summary, done.partial);
+            return report;
+        }
     };
     let unbounded = Options {
         speed: Speed::Max,

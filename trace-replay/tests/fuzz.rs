@@ -7,6 +7,18 @@ mod mutate;
 
 use trace_replay::read::{CsvReader, Reader};
 
+/// Reads to the end or the first error; answers how many entries there were.
+fn drain(reader: &mut dyn Reader) -> u64 {
+    let mut entries = 0;
+    while let Some(entry) = reader.next_entry() {
+        if entry.is_err() {
+            break;
+        }
+        entries += 1;
+    }
+    entries
+}
+
 #[test]
 fn the_csv_reader_ends_on_any_input() {
     let seeds = [
@@ -22,13 +34,7 @@ fn the_csv_reader_ends_on_any_input() {
         let Ok(mut reader) = CsvReader::new(data, std::path::Path::new("t.csv")) else {
             return;
         };
-        let mut entries = 0;
-        while let Some(entry) = reader.next_entry() {
-            if entry.is_err() {
-                break;
-            }
-            entries += 1;
-        }
+        let entries = drain(&mut reader);
         assert!(entries + reader.unusable().lines <= data.len() as u64 + 1);
     });
 }
@@ -101,13 +107,7 @@ fn readers_of_text_end_on_any_input() {
             let Ok(mut reader) = open_as(&path, Some(format)) else {
                 return;
             };
-            let mut entries = 0;
-            while let Some(entry) = reader.next_entry() {
-                if entry.is_err() {
-                    break;
-                }
-                entries += 1;
-            }
+            let entries = drain(&mut *reader);
             // A line is at most two operations.
             assert!(entries <= 2 * data.len() as u64 + 2, "{format:?}");
         });

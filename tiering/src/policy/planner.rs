@@ -2,7 +2,7 @@
 //!
 //! A [`Strategy`] says what is worth promoting and who leaves first; the planner alone proposes actions.
 
-use std::collections::{BTreeMap, BTreeSet, hash_map};
+use std::collections::{BTreeSet, hash_map};
 
 use super::{Plan, Policy, PolicyConfig};
 use crate::event::{Action, ActionKind, CacheView, Event, Reason};
@@ -95,7 +95,7 @@ pub(crate) struct Planner<S> {
     leaving: Table<ObjectId, Reason>,
     /// Dirty residents without a pending flush, oldest first.
     dirty: BTreeSet<(Nanos, ObjectId)>,
-    promoting: BTreeMap<ObjectId, u32>,
+    promoting: Objects<u32>,
     promoting_bytes: u64,
     leaving_bytes: u64,
     flushing: usize,
@@ -113,7 +113,7 @@ impl<S: Strategy> Planner<S> {
             residents: Objects::default(),
             leaving: Table::default(),
             dirty: BTreeSet::new(),
-            promoting: BTreeMap::new(),
+            promoting: Objects::default(),
             promoting_bytes: 0,
             leaving_bytes: 0,
             flushing: 0,
@@ -138,7 +138,7 @@ impl<S: Strategy> Planner<S> {
             .saturating_add(u64::from(len))
             <= view.capacity_bytes;
         let possible =
-            fits && self.promoting.len() < PROMOTIONS_MAX && !self.promoting.contains_key(&id);
+            fits && self.promoting.len() < PROMOTIONS_MAX && !self.promoting.contains(id);
         let Some(reason) = self.strategy.read(now, &access) else {
             return;
         };
@@ -183,7 +183,7 @@ impl<S: Strategy> Planner<S> {
     }
 
     fn promotion_over(&mut self, id: ObjectId) -> Option<u32> {
-        let len = self.promoting.remove(&id)?;
+        let len = self.promoting.remove(id)?;
         self.promoting_bytes -= u64::from(len);
         Some(len)
     }
@@ -191,12 +191,9 @@ impl<S: Strategy> Planner<S> {
     fn deleted(&mut self, now: Nanos, file: FileId) {
         let gone: Vec<ObjectId> = self.residents.of_file(file).map(|(id, _)| id).collect();
         gone.into_iter().for_each(|id| self.remove(id));
-        let gone: Vec<ObjectId> = self
-            .promoting
-            .range(objects_of(file))
-            .map(|(id, _)| *id)
-            .collect();
-        gone.into_iter().for_each(|id| _ = self.promotion_over(id));
+        for (_, len) in self.promoting.remove_file(file) {
+            self.promoting_bytes -= u64::from(len);
+        }
         self.strategy.forgot(now, file);
     }
 

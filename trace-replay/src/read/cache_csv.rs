@@ -4,7 +4,7 @@
 
 use super::lines::{Bad, LineFormat, LineReader, field, number};
 use super::{CacheRecord, CacheRecords, ReadError, Reader, Unusable};
-use crate::content::mix;
+use crate::content::stream_key;
 use crate::trace::{Entry, Level, Op};
 use std::io::Read;
 use std::path::Path;
@@ -161,19 +161,18 @@ impl Iterator for CacheCsvReader {
     type Item = Result<CacheRecord, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.next_entry()?.map(|entry| CacheRecord {
-            at_us: entry.at_us,
-            object: entry.path.parse().unwrap_or_else(|_| hashed(&entry.path)),
-            bytes: entry.length,
+        Some(self.next_entry()?.map(|entry| {
+            CacheRecord {
+                at_us: entry.at_us,
+                // A number for an object that has a name: any spread of the names will do.
+                object: entry
+                    .path
+                    .parse()
+                    .unwrap_or_else(|_| stream_key(0, &entry.path, 0)),
+                bytes: entry.length,
+            }
         }))
     }
-}
-
-/// A number for an object that has a name.
-fn hashed(name: &str) -> u64 {
-    name.bytes().fold(name.len() as u64, |hash, byte| {
-        mix(hash.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ u64::from(byte))
-    })
 }
 
 #[cfg(test)]

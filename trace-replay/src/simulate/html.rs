@@ -18,6 +18,17 @@ struct Figure<R: 'static> {
     beside: &'static [Beside<R>],
 }
 
+/// A figure with nothing but the policies' lines.
+fn figure<R>(title: &'static str, axis: Axis, of: fn(&R) -> f64) -> Figure<R> {
+    Figure {
+        title,
+        note: "",
+        axis,
+        of,
+        beside: &[],
+    }
+}
+
 /// The page of a simulation over two devices.
 pub(super) fn tiered(rows: &[tiered::Row]) -> String {
     let mut page = Page::new("Simulated policies");
@@ -32,44 +43,32 @@ pub(super) fn tiered(rows: &[tiered::Row]) -> String {
             PERCENT(first.compulsory_vs_none)
         ));
         let share = || Axis::linear("share", Unit::Share);
-        let figures: [Figure<tiered::Row>; 5] = [
+        let time = || Axis::linear("response time", Unit::Seconds);
+        let figures = [
             Figure {
-                title: "HDD time",
                 note: "Clients and moves. Below the bound no policy can go; the clairvoyant knows the load.",
-                axis: share(),
-                of: |r| r.hdd_busy_vs_none,
                 beside: &[
-                    ("(bound)", |r| r.bound_vs_none),
-                    ("(clairvoyant)", |r| r.clairvoyant_vs_none),
+                    ("(bound)", |r: &tiered::Row| r.bound_vs_none),
+                    ("(clairvoyant)", |r: &tiered::Row| r.clairvoyant_vs_none),
                 ],
+                ..figure("HDD time", share(), |r: &tiered::Row| r.hdd_busy_vs_none)
             },
+            figure("Mean response time", time(), |r| r.mean_ms / 1e3),
+            figure("99th percentile of the response time", time(), |r| {
+                r.p99_ms / 1e3
+            }),
+            figure(
+                "Reads that the cache does not serve",
+                share().between(0.0, 1.0),
+                |r| r.miss_ratio,
+            ),
             Figure {
-                title: "Mean response time",
-                note: "",
-                axis: Axis::linear("response time", Unit::Seconds),
-                of: |r| r.mean_ms / 1e3,
-                beside: &[],
-            },
-            Figure {
-                title: "99th percentile of the response time",
-                note: "",
-                axis: Axis::linear("response time", Unit::Seconds),
-                of: |r| r.p99_ms / 1e3,
-                beside: &[],
-            },
-            Figure {
-                title: "Reads that the cache does not serve",
-                note: "",
-                axis: share().between(0.0, 1.0),
-                of: |r| r.miss_ratio,
-                beside: &[],
-            },
-            Figure {
-                title: "Bytes written to the SSD",
                 note: "By clients and by promotions.",
-                axis: Axis::linear("bytes", Unit::Bytes),
-                of: |r| r.ssd_written_bytes as f64,
-                beside: &[],
+                ..figure(
+                    "Bytes written to the SSD",
+                    Axis::linear("bytes", Unit::Bytes),
+                    |r| r.ssd_written_bytes as f64,
+                )
             },
         ];
         let size = |r: &tiered::Row| r.cache_bytes as f64;
@@ -130,21 +129,9 @@ pub(super) fn plain(rows: &[plain::Row]) -> String {
         page.heading(&first.trace)
             .paragraph(&format!("{} accesses.", first.requests));
         let axis = || Axis::linear("share", Unit::Share).between(0.0, 1.0);
-        let figures: [Figure<plain::Row>; 2] = [
-            Figure {
-                title: "Misses",
-                note: "",
-                axis: axis(),
-                of: |r| r.miss_ratio,
-                beside: &[],
-            },
-            Figure {
-                title: "Bytes missed",
-                note: "",
-                axis: axis(),
-                of: |r| r.byte_miss_ratio,
-                beside: &[],
-            },
+        let figures = [
+            figure("Misses", axis(), |r: &plain::Row| r.miss_ratio),
+            figure("Bytes missed", axis(), |r| r.byte_miss_ratio),
         ];
         let unit = match first.cache_objects {
             Some(_) => Unit::Count,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tiering::sim::{self, Access, Device, Replacement, Request, Run, Setup};
 use tiering::{FileId, Nanos, ObjectId, PolicyConfig};
 
-use super::load::Source;
+use super::load::{Source, Survey};
 use super::{Args, Asked, Size};
 use crate::parallel;
 use crate::read::{Format, open_as};
@@ -50,56 +50,81 @@ enum Room {
     Bytes(u64),
 }
 
-/// Calls `take` with all accesses of a trace: one per record of a cache trace, one per object touched of any other.
-/// Deletions are left out: other simulators do not know them.
-fn with_touches<T>(
-    path: &Path,
-    args: &Args,
-    take: impl FnOnce(&mut dyn Iterator<Item = anyhow::Result<Touch>>) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let sized = |touch: Touch| Touch {
-        bytes: if args.ignore_object_size {
-            1
-        } else {
-            touch.bytes
-        },
-        ..touch
-    };
-    let mut reader = open_as(path, args.format)?;
-    if let Some(records) = reader.cache_records() {
-        return take(&mut records.map(|record| {
+/// A trace's accesses to objects, read as often as they are needed.
+struct Accesses<'a> {
+    path: &'a Path,
+    args: &'a Args,
+    source: Source,
+    /// None for a trace of a cache, whose records are the accesses.
+    survey: Option<Survey>,
+}
+
+impl<'a> Accesses<'a> {
+    fn new(path: &'a Path, args: &'a Args) -> anyhow::Result<Self> {
+        let source = Source::new(path, args.format, args.speed);
+        let is_cache_trace = open_as(path, args.format)?.cache_records().is_some();
+        let survey = match is_cache_trace {
+            true => None,
+            false => Some(source.survey()?),
+        };
+        Ok(Self {
+            path,
+            args,
+            source,
+            survey,
+        })
+    }
+
+    /// Calls `take` with all of them: one per record of a cache trace, one per object touched of any other.
+    /// Deletions are left out: other simulators do not know them.
+    fn read<T>(
+        &self,
+        take: impl FnOnce(&mut dyn Iterator<Item = anyhow::Result<Touch>>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let sized = |touch: Touch| Touch {
+            bytes: match self.args.ignore_object_size {
+                true => 1,
+                false => touch.bytes,
+            },
+            ..touch
+        };
+        if let Some(survey) = &self.survey {
+            let touch = |Request { at, id, access }| match access {
+                Access::Read {
+                    object_len: bytes, ..
+                }
+                | Access::Write(bytes) => Some(sized(Touch { at, id, bytes })),
+                Access::Delete(_) => None,
+            };
+            let requests = self.source.requests(survey)?;
+            return take(
+                &mut requests.filter_map(|r| r.map_err(Into::into).map(touch).transpose()),
+            );
+        }
+        let mut reader = open_as(self.path, self.args.format)?;
+        let records = reader.cache_records().into_iter().flatten();
+        take(&mut records.map(|record| {
             let record = record?;
-            let us = record.at_us.max(0) as f64 / args.speed;
+            let us = record.at_us.max(0) as f64 / self.args.speed;
             Ok(sized(Touch {
                 at: Nanos((us * 1e3) as u64),
                 id: ObjectId::new(FileId(record.object), 0),
                 bytes: u32::try_from(record.bytes).unwrap_or(u32::MAX).max(1),
             }))
-        }));
+        }))
     }
-    let source = Source::new(path, args.format, args.speed);
-    let survey = source.survey()?;
-    let touch = |Request { at, id, access }| match access {
-        Access::Read {
-            object_len: bytes, ..
-        }
-        | Access::Write(bytes) => Some(sized(Touch { at, id, bytes })),
-        Access::Delete(_) => None,
-    };
-    let requests = source.requests(&survey)?;
-    take(&mut requests.filter_map(|request| request.map_err(Into::into).map(touch).transpose()))
-}
 
-/// Bytes of all objects, each by its last access.
-fn footprint(path: &Path, args: &Args) -> anyhow::Result<u64> {
-    with_touches(path, args, |touches| {
-        let mut sizes = HashMap::new();
-        for touch in touches {
-            let touch = touch?;
-            sizes.insert(touch.id, touch.bytes);
-        }
-        Ok(sizes.values().map(|bytes| u64::from(*bytes)).sum())
-    })
+    /// Bytes of all objects, each by its last access.
+    fn footprint(&self) -> anyhow::Result<u64> {
+        self.read(|touches| {
+            let mut sizes = HashMap::new();
+            for touch in touches {
+                let touch = touch?;
+                sizes.insert(touch.id, touch.bytes);
+            }
+            Ok(sizes.values().map(|bytes| u64::from(*bytes)).sum())
+        })
+    }
 }
 
 /// Whether the arguments ask for plain caches.
@@ -222,7 +247,8 @@ fn at_once(policy: PolicyConfig, room: u64) -> Run {
 }
 
 /// The caches that are asked for. Shares need to know how much there is: one more reading.
-fn rooms(path: &Path, args: &Args) -> anyhow::Result<Vec<Room>> {
+fn rooms(accesses: &Accesses) -> anyhow::Result<Vec<Room>> {
+    let args = accesses.args;
     if !args.cache_objects.is_empty() {
         let objects = args.cache_objects.iter().copied();
         return Ok(objects.map(Room::Objects).collect());
@@ -231,7 +257,7 @@ fn rooms(path: &Path, args: &Args) -> anyhow::Result<Vec<Room>> {
         .cache_size
         .iter()
         .any(|s| matches!(s, Size::Percent(_)));
-    let footprint = if shares { footprint(path, args)? } else { 0 };
+    let footprint = if shares { accesses.footprint()? } else { 0 };
     let room = |size: &Size| match size {
         Size::Bytes(_) if args.ignore_object_size => anyhow::bail!(
             "--cache-size in bytes means nothing with --ignore-object-size: give --cache-objects or a share"
@@ -245,7 +271,8 @@ fn rooms(path: &Path, args: &Args) -> anyhow::Result<Vec<Room>> {
 
 /// The rows of one trace: all policies and sizes in one reading. Only `belady` needs the trace in memory.
 pub(super) fn rows(path: &Path, args: &Args) -> anyhow::Result<Vec<Row>> {
-    let rooms = rooms(path, args)?;
+    let accesses = Accesses::new(path, args)?;
+    let rooms = rooms(&accesses)?;
     let pairs = rooms
         .iter()
         .flat_map(|room| args.policy.iter().map(move |p| (*room, p)));
@@ -258,9 +285,8 @@ pub(super) fn rows(path: &Path, args: &Args) -> anyhow::Result<Vec<Row>> {
     {
         jobs.push(Job::Keep(Vec::new()));
     }
-    let done = with_touches(path, args, |touches| {
-        parallel::feed(touches, jobs, |job, touches| job.step(touches))
-    })?;
+    let done =
+        accesses.read(|touches| parallel::feed(touches, jobs, |job, touches| job.step(touches)))?;
     let (mut all, mut kept, mut sums) = (Sums::default(), Vec::new(), Vec::new());
     for job in done {
         match job {

@@ -135,26 +135,42 @@ pub(super) fn rows(
     let rows = pairs
         .iter()
         .zip(outcomes)
-        .map(|((cache_bytes, policy), out)| Row {
-            trace: trace.to_owned(),
-            policy: policy.label.clone(),
-            cache_bytes: *cache_bytes,
-            compulsory_vs_none: ratio(least_s, none_s),
-            ..row(&out, none_s, bests.get(cache_bytes))
+        .map(|((cache_bytes, policy), out)| {
+            let of = Of {
+                trace,
+                policy: &policy.label,
+                cache_bytes: *cache_bytes,
+                least_s,
+                none_s,
+                best: bests.get(cache_bytes),
+            };
+            row(&of, &out)
         });
     Ok(rows.collect())
 }
 
+/// What an outcome is of, and what it is compared with.
+struct Of<'a> {
+    trace: &'a str,
+    policy: &'a str,
+    cache_bytes: u64,
+    /// Head time that no cache can spare, and that without a cache, seconds.
+    least_s: f64,
+    none_s: f64,
+    best: Option<&'a sim::Clairvoyant>,
+}
+
 /// What follows from the outcome of one run.
-fn row(out: &Outcome, none_s: f64, best: Option<&sim::Clairvoyant>) -> Row {
+fn row(of: &Of, out: &Outcome) -> Row {
+    let Of { none_s, best, .. } = *of;
     let hdd_busy_s = out.hdd_busy.as_secs_f64();
     let span = out.span.as_secs_f64().max(hdd_busy_s);
     let ms = |share| out.responses.quantile_us(share) as f64 / 1e3;
     let all_written = out.written_bytes + out.promoted_bytes + out.flushed_bytes;
     Row {
-        trace: String::new(),
-        policy: String::new(),
-        cache_bytes: 0,
+        trace: of.trace.to_owned(),
+        policy: of.policy.to_owned(),
+        cache_bytes: of.cache_bytes,
         requests: out.requests,
         miss_ratio: ratio(out.read_misses as f64, out.reads as f64),
         byte_miss_ratio: ratio(out.read_miss_bytes as f64, out.read_bytes as f64),
@@ -165,7 +181,7 @@ fn row(out: &Outcome, none_s: f64, best: Option<&sim::Clairvoyant>) -> Row {
         dirty_bytes: out.dirty_bytes,
         hdd_busy_s,
         hdd_busy_vs_none: ratio(hdd_busy_s, none_s),
-        compulsory_vs_none: 0.0,
+        compulsory_vs_none: ratio(of.least_s, none_s),
         bound_vs_none: best.map(|best| ratio(best.at_least, none_s)),
         clairvoyant_vs_none: best.map(|best| ratio(best.plan, none_s)),
         saved_of_clairvoyant: best.map(|best| ratio(none_s - hdd_busy_s, none_s - best.plan)),

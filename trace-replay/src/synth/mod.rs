@@ -6,6 +6,8 @@ mod merge;
 mod random;
 mod simple;
 
+pub(crate) use random::Random;
+
 use crate::convert::{Output, Summary};
 use crate::write;
 use clap::Subcommand;

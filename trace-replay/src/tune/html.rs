@@ -1,8 +1,11 @@
 //! A search as a page: what was tried, and what nothing beats.
 
-use super::report::Report;
+use super::report::{Costs, Report};
 use super::space::Space;
 use crate::page::{Axis, Chart, Page, Table, Unit};
+
+/// One number of what settings cost.
+type Measure = fn(&Costs) -> f64;
 
 impl Report {
     /// The page: one HTML file that needs nothing else.
@@ -15,31 +18,23 @@ impl Report {
             self.objective_name()
         ));
         page.heading("Not beaten in everything");
-        let front = |y: fn(&super::report::Costs) -> f64| -> Vec<(f64, f64)> {
-            let mut points: Vec<_> = self
-                .front
-                .iter()
-                .map(|row| (row.costs.hdd_time, y(&row.costs)))
-                .collect();
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            points
-        };
-        for (title, y) in [
-            (
-                "Mean response time",
-                (|c| c.latency) as fn(&super::report::Costs) -> f64,
-            ),
+        let measures: [(&str, Measure); 2] = [
+            ("Mean response time", |c| c.latency),
             ("Bytes moved", |c| c.bytes_moved),
-        ] {
-            let all: Vec<(f64, f64)> = self.all.iter().map(|c| (c.hdd_time, y(c))).collect();
+        ];
+        for (title, y) in measures {
+            let point = |c: &Costs| (c.hdd_time, y(c));
+            let all: Vec<(f64, f64)> = self.all.iter().map(point).collect();
+            let front: Vec<(f64, f64)> = self.front.iter().map(|row| point(&row.costs)).collect();
+            let chosen = front.first().copied().into_iter().collect();
             let x_axis = around("HDD time", all.iter().map(|p| p.0));
             let y_axis = around(title, all.iter().map(|p| p.1));
             let chart = Chart::new(format!("{title} against HDD time"), x_axis, y_axis)
                 .note("Left and below is better. The front is not beaten in all three costs, of which two are shown.")
                 .points("tried", all)
-                .points("the front", front(y))
+                .points("the front", front)
                 .points("where it began", vec![(1.0, 1.0)])
-                .points("chosen", front_first(self, y));
+                .points("chosen", chosen);
             page.chart(&chart);
         }
         let axes: Vec<_> = space.axes().collect();
@@ -83,12 +78,4 @@ fn around(name: &str, values: impl Iterator<Item = f64>) -> Axis {
     let (low, high) = values.fold((1.0_f64, 1.0_f64), |(l, h), v| (l.min(v), h.max(v)));
     let more = (high - low).max(0.01) * 0.05;
     Axis::linear(name, Unit::Number).between(low - more, high + more)
-}
-
-fn front_first(report: &Report, y: fn(&super::report::Costs) -> f64) -> Vec<(f64, f64)> {
-    let first = report.front.first();
-    first
-        .map(|row| (row.costs.hdd_time, y(&row.costs)))
-        .into_iter()
-        .collect()
 }
