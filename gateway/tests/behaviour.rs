@@ -104,7 +104,7 @@ fn a_dropped_put_leaves_the_old_content_and_no_litter() {
     let gateway = Gateway::start(&[]);
     gateway.put("/f", b"old");
     let mut client = gateway.connect();
-    client.send_head("PUT", "/f", &[], 1 << 20).unwrap();
+    client.send_head("PUT", "/f", &[], 2 << 20).unwrap();
     client.send(&[1; 300_000]).unwrap();
     eventually("the upload begins", || litter(&gateway) > 0);
     drop(client);
@@ -117,7 +117,7 @@ fn a_put_cut_by_kill_9_leaves_the_old_content_and_no_litter() {
     let mut gateway = Gateway::start(&[]);
     gateway.put("/f", b"old");
     let mut client = gateway.connect();
-    client.send_head("PUT", "/f", &[], 1 << 20).unwrap();
+    client.send_head("PUT", "/f", &[], 2 << 20).unwrap();
     client.send(&[1; 300_000]).unwrap();
     eventually("the upload begins", || litter(&gateway) > 0);
     gateway.kill_and_restart();

@@ -83,6 +83,11 @@ impl Incoming {
         self.announced
     }
 
+    /// Whether the client waits for `100 Continue` before it sends anything.
+    pub fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
     /// False if it is known to be empty.
     pub fn may_have_bytes(&self) -> bool {
         !self.done && self.announced != Some(0)

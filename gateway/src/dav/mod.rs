@@ -448,7 +448,7 @@ impl Call<'_> {
                 } else {
                     StatusCode::NOT_IMPLEMENTED
                 };
-                let allow = self.allow(self.stat().await?.as_ref());
+                let allow = allow(self.stat().await?.as_ref());
                 Err(Refusal::new(status, "method not supported").with_header(header::ALLOW, allow))
             }
         }
@@ -463,20 +463,11 @@ impl Call<'_> {
             HeaderValue::from_static("1, 2, 3, sabredav-partialupdate"),
         );
         headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
-        headers.insert(header::ALLOW, self.allow(meta.as_ref()));
+        headers.insert(header::ALLOW, allow(meta.as_ref()));
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert("accept-patch", HeaderValue::from_static(put::PATCH_TYPE));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         Ok(response)
-    }
-
-    fn allow(&self, meta: Option<&Meta>) -> HeaderValue {
-        let text = match meta.map(|m| m.kind) {
-            None => "OPTIONS, MKCOL, PUT, LOCK".to_string(),
-            Some(Kind::File) => format!("{METHODS_ANY}, GET, HEAD, PUT, PATCH"),
-            Some(Kind::Collection) => format!("{METHODS_ANY}, GET, HEAD"),
-        };
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(METHODS_ANY))
     }
 
     /// The target's state; `None` if it is unmapped. A file named with a trailing slash is not that file.
@@ -584,6 +575,16 @@ async fn stat(volume: &Volume, target: &Target) -> Result<Option<Meta>, Refusal>
         Err(VolumeError::NotFound { .. } | VolumeError::NotCollection { .. }) => Ok(None),
         Err(e) => Err(e.into()),
     }
+}
+
+/// The methods that a resource, or an unmapped URL, takes.
+fn allow(meta: Option<&Meta>) -> HeaderValue {
+    let text = match meta.map(|m| m.kind) {
+        None => "OPTIONS, MKCOL, PUT, LOCK".to_string(),
+        Some(Kind::File) => format!("{METHODS_ANY}, GET, HEAD, PUT, PATCH"),
+        Some(Kind::Collection) => format!("{METHODS_ANY}, GET, HEAD"),
+    };
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(METHODS_ANY))
 }
 
 /// A reply of one status and no body.

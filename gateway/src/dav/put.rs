@@ -14,7 +14,7 @@ use super::body::{Body, Incoming};
 use super::guard::{self, Guard, Intent, Reason};
 use super::range::{self, Update};
 use super::status::Refusal;
-use super::{Call, Reply, Touched, bare, validators};
+use super::{Call, Reply, Touched, allow, bare, validators};
 use crate::volume::{Check, Kind, Meta, ResourcePath, Upload, VolumeError};
 
 /// What a PATCH body must be.
@@ -66,6 +66,9 @@ impl Call<'_> {
                 Some(range.ok_or_else(|| Refusal::bad_request("malformed Content-Range"))?)
             }
         };
+        if partial.is_none() && self.is_small(body) {
+            return self.put_whole(body).await;
+        }
         let (guard, meta) = self.writable().await?;
         match (partial, &meta) {
             // The first part of something new makes it.
@@ -97,6 +100,57 @@ impl Call<'_> {
         }
     }
 
+    /// Whether the body is better received first: its rules are then looked at once, with the change itself.
+    fn is_small(&self, body: &Incoming) -> bool {
+        let small = |len| len <= self.dav.volume.whole_bytes_max();
+        body.announced().is_some_and(small) && !body.expects_continue()
+    }
+
+    async fn put_whole(&self, body: &mut Incoming) -> Reply {
+        let path = &self.target.path;
+        if path.is_root() {
+            return Err(is_collection());
+        }
+        let guard = Arc::new(self.guard(Intent::Upload).await?);
+        if let Some(max) = self.dav.opts.max_body_bytes {
+            body.limit(max)?;
+        }
+        let mut data = Vec::new();
+        while let Some(part) = body.next().await? {
+            data.push(part);
+        }
+        let (admit, reason) = guard::check(&guard, self.admission());
+        let (meta, created) = self
+            .dav
+            .volume
+            .put_whole(path, self.io, data, admit)
+            .await
+            .map_err(|e| guard::refusal(e, &reason))?;
+        self.dav
+            .locks
+            .moved_etag(&guard::key(path), &guard.claim, &meta.etag);
+        Ok(stored(&meta, created))
+    }
+
+    /// All that new content of this resource must comply with.
+    fn admission(
+        &self,
+    ) -> impl FnOnce(&Guard, Option<&Meta>) -> Result<(), Refusal> + Send + use<> {
+        let slash = self.target.slash;
+        let rule = rule(&self.target.path);
+        move |guard, meta| {
+            if let Some(meta) = meta.filter(|m| m.kind == Kind::Collection) {
+                return Err(is_collection().with_header(header::ALLOW, allow(Some(meta))));
+            }
+            if slash {
+                return Err(Refusal::conflict(
+                    "a name with a trailing slash is a collection's",
+                ));
+            }
+            rule(guard, meta)
+        }
+    }
+
     pub(super) async fn patch(&self, body: &mut Incoming) -> Reply {
         let content_type = self.header("content-type").unwrap_or("");
         let essence = content_type.split(';').next().unwrap_or("").trim();
@@ -123,10 +177,7 @@ impl Call<'_> {
     async fn writable(&self) -> Result<(Arc<Guard>, Option<Meta>), Refusal> {
         let path = &self.target.path;
         if path.is_root() {
-            return Err(Refusal::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "is a collection",
-            ));
+            return Err(is_collection());
         }
         let guard = Arc::new(self.guard(Intent::Upload).await?);
         let meta = match self.dav.volume.stat(path).await {
@@ -134,17 +185,7 @@ impl Call<'_> {
             Err(VolumeError::NotFound { .. } | VolumeError::NotCollection { .. }) => None,
             Err(e) => return Err(e.into()),
         };
-        if meta.as_ref().is_some_and(|m| m.kind == Kind::Collection) {
-            let allow = self.allow(meta.as_ref());
-            let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "is a collection");
-            return Err(refusal.with_header(header::ALLOW, allow));
-        }
-        if self.target.slash {
-            return Err(Refusal::conflict(
-                "a name with a trailing slash is a collection's",
-            ));
-        }
-        rule(path)(&guard, meta.as_ref())?;
+        self.admission()(&guard, meta.as_ref())?;
         Ok((guard, meta))
     }
 
@@ -280,6 +321,10 @@ fn rule(
             Ok(())
         }
     }
+}
+
+fn is_collection() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "is a collection")
 }
 
 fn stored(meta: &Meta, created: bool) -> Response<Body> {

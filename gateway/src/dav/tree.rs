@@ -14,21 +14,23 @@ impl Call<'_> {
     pub(super) async fn mkcol(&self, body: &mut Incoming) -> Reply {
         let path = &self.target.path;
         let guard = Arc::new(self.guard(Intent::Change).await?);
-        // A file of that name is in the way, whether named with a slash or not.
-        if self.dav.volume.stat(path).await.is_ok() {
-            return Err(Refusal::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "exists already",
-            ));
+        let exists = || Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "exists already");
+        if body.may_have_bytes() {
+            // A file of that name is in the way, whether named with a slash or not.
+            if self.dav.volume.stat(path).await.is_ok() {
+                return Err(exists());
+            }
+            self.no_body(body)?;
         }
-        self.no_body(body)?;
         let target = path.clone();
         let rule = move |g: &guard::Guard, meta: Option<&_>| {
+            if meta.is_some() {
+                return Err(exists());
+            }
             g.conditions(meta)?;
             g.open(&guard::key(&target), false)?;
             g.open_parent(&target)
         };
-        rule(&guard, None)?;
         let (check, reason) = guard::check(&guard, rule);
         self.dav
             .volume
@@ -134,15 +136,15 @@ impl Call<'_> {
             }
             Ok(())
         };
-        let there = stat(
-            &self.dav.volume,
-            &uri::Target {
+        // A move is over as soon as it is allowed; a copy is not begun in vain.
+        if !moving {
+            let there = uri::Target {
                 path: to.path.clone(),
                 slash: false,
-            },
-        )
-        .await?;
-        rule(&guard, there.as_ref())?;
+            };
+            let there = stat(&self.dav.volume, &there).await?;
+            rule(&guard, there.as_ref())?;
+        }
         let (check, reason) = guard::check(&guard, rule);
         let volume = &self.dav.volume;
         let done = if moving {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::identity::{self, Identity, State};
 use super::log::record::{LoggedObject, Record};
 use super::path::ResourcePath;
 use super::tree::{self, id_name};
-use super::types::{Check, Kind, Meta};
+use super::types::{Check, Found, Kind, Meta, unchecked};
 use super::usage::Reservation;
 use super::{Durability, Inner, Volume, cache_error, cleaner, hop, now_ns, unavailable};
 use crate::objects::{IoContext, Staged, Staging};
@@ -134,11 +135,55 @@ impl Volume {
         })
     }
 
+    /// Bytes up to which [`Volume::put_whole`] takes content; 0 when it takes none.
+    pub fn whole_bytes_max(&self) -> u64 {
+        self.inner.cache.whole_bytes_max()
+    }
+
+    /// A whole PUT of content that is all here: [`Volume::create`], the writes and [`Upload::commit`] in one visit to a blocking
+    /// thread.
+    pub async fn put_whole(
+        &self,
+        path: &ResourcePath,
+        io: IoContext,
+        data: Vec<Bytes>,
+        check: Check,
+    ) -> Result<(Meta, bool), VolumeError> {
+        self.put_from(path, io, data, Origin::Whole, check).await
+    }
+
+    async fn put_from(
+        &self,
+        path: &ResourcePath,
+        io: IoContext,
+        data: Vec<Bytes>,
+        origin: Origin,
+        check: Check,
+    ) -> Result<(Meta, bool), VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let guard = inner.locks.lock(&[&path]).await;
+        hop(move || {
+            let _guard = guard;
+            inner.put_whole(&path, io, data, &origin, check)
+        })
+        .await
+    }
+
     /// Makes an empty resource for a LOCK of an unmapped URL. An existing one is [`VolumeError::Exists`].
     pub async fn touch_locked(&self, path: &ResourcePath) -> Result<Meta, VolumeError> {
+        if self.inner.cache.pools().is_none() {
+            let made = self.put_from(
+                path,
+                IoContext::default(),
+                Vec::new(),
+                Origin::LockNull,
+                unchecked(),
+            );
+            return Ok(made.await?.0);
+        }
         let mut upload = self.create(path, IoContext::default(), Some(0)).await?;
         upload.origin = Origin::LockNull;
-        Ok(upload.commit(Box::new(|_| true)).await?.0)
+        Ok(upload.commit(unchecked()).await?.0)
     }
 }
 
@@ -226,6 +271,37 @@ pub(crate) fn quota_exceeded(path: &ResourcePath) -> VolumeError {
     }
 }
 
+/// Whether the change may be made, the path being as it is now.
+fn admit(
+    path: &ResourcePath,
+    old: Option<&Found>,
+    origin: &Origin,
+    check: Check,
+) -> Result<(), VolumeError> {
+    if !check(old.map(|f| &f.meta)) {
+        return Err(VolumeError::PreconditionFailed { path: path.clone() });
+    }
+    match (origin, old) {
+        (
+            Origin::Copy {
+                overwrite: false, ..
+            },
+            Some(_),
+        ) => return Err(VolumeError::PreconditionFailed { path: path.clone() }),
+        (Origin::LockNull, Some(_)) => return Err(VolumeError::Exists { path: path.clone() }),
+        (Origin::Partial(base), found) if found.map(|f| f.meta.file_id) != Some(*base) => {
+            let source = io::Error::other("changed by another request meanwhile");
+            return Err(unavailable("patch", path, source));
+        }
+        _ => {}
+    }
+    let collection = old.is_some_and(|f| f.meta.kind == Kind::Collection);
+    if collection && !matches!(origin, Origin::Copy { .. }) {
+        return Err(VolumeError::IsCollection { path: path.clone() });
+    }
+    Ok(())
+}
+
 impl Inner {
     /// The file a PUT would replace; refuses what no PUT can replace.
     fn target_of_put(&self, path: &ResourcePath) -> Result<Option<Meta>, VolumeError> {
@@ -281,39 +357,60 @@ impl Inner {
     pub(super) fn publish(
         &self,
         path: &ResourcePath,
-        mut prepared: Prepared,
+        prepared: Prepared,
         staged: Staged,
         origin: &Origin,
         check: Check,
     ) -> Result<(Meta, bool), VolumeError> {
         let (dir, name) = self.place(path)?;
         let old = self.occupant(&dir, name, path)?;
-        if !check(old.as_ref().map(|f| &f.meta)) {
-            return Err(VolumeError::PreconditionFailed { path: path.clone() });
-        }
-        match (origin, &old) {
-            (
-                Origin::Copy {
-                    overwrite: false, ..
-                },
-                Some(_),
-            ) => {
-                return Err(VolumeError::PreconditionFailed { path: path.clone() });
-            }
-            (Origin::LockNull, Some(_)) => return Err(VolumeError::Exists { path: path.clone() }),
-            (Origin::Partial(base), found)
-                if found.as_ref().map(|f| f.meta.file_id) != Some(*base) =>
-            {
-                let source = io::Error::other("changed by another request meanwhile");
-                return Err(unavailable("patch", path, source));
-            }
-            _ => {}
-        }
-        let old_kind = old.as_ref().map(|f| f.meta.kind);
-        if old_kind == Some(Kind::Collection) && !matches!(origin, Origin::Copy { .. }) {
+        admit(path, old.as_ref(), origin, check)?;
+        self.put_in_place(path, (&dir, name), old, prepared, staged, origin)
+    }
+
+    /// See [`Volume::put_whole`]. The caller holds the path.
+    fn put_whole(
+        self: &Arc<Self>,
+        path: &ResourcePath,
+        io: IoContext,
+        data: Vec<Bytes>,
+        origin: &Origin,
+        check: Check,
+    ) -> Result<(Meta, bool), VolumeError> {
+        if path.is_root() {
             return Err(VolumeError::IsCollection { path: path.clone() });
         }
+        let (dir, name) = self.place(path)?;
+        let old = self.occupant(&dir, name, path)?;
+        admit(path, old.as_ref(), origin, check)?;
+        let len = data.iter().map(|part| part.len() as u64).sum();
+        let old_len = old.as_ref().map_or(0, |f| f.meta.len);
+        let mut reserved = self.usage.reservation(old_len);
+        self.check_room(path, len, &mut reserved)?;
+        let prepared = Prepared::new(self, path)?;
+        let staged = self
+            .cache
+            .stage_whole(
+                prepared.id,
+                Arc::clone(&prepared.tree),
+                io,
+                data,
+                self.log.is_some(),
+            )
+            .map_err(|e| cache_error("write", path, e))?;
+        self.put_in_place(path, (&dir, name), old, prepared, staged, origin)
+    }
 
+    /// Gives a staged version its name. The caller holds the path and has admitted the change.
+    fn put_in_place(
+        &self,
+        path: &ResourcePath,
+        (dir, name): (&OwnedFd, &str),
+        old: Option<Found>,
+        mut prepared: Prepared,
+        staged: Staged,
+        origin: &Origin,
+    ) -> Result<(Meta, bool), VolumeError> {
         // Dead properties and permissions belong to the resource, not to a version of its content.
         let (props, mode) = match (origin, &old) {
             (Origin::Copy { props, mode, .. }, _) => (props.clone(), Some(*mode)),
@@ -372,7 +469,7 @@ impl Inner {
         let (id, len) = (identity.file_id, identity.len);
         // The record is made before the staged objects are consumed below.
         let record = record();
-        self.commit(path, || record, &[&dir], || {
+        self.commit(path, || record, &[dir], || {
             if identity.state == State::Dirty {
                 apply::link_dirty(&self.tree, id).at("link", path)?;
             }
@@ -380,7 +477,7 @@ impl Inner {
             staged.publish();
             let tmp = id_name(id);
             let from = Place { dir: &self.tree.tmp, name: &tmp };
-            let to = Place { dir: &dir, name };
+            let to = Place { dir, name };
             let renamed =
                 apply::rename_in(&self.tree, &self.cleaner, &from, Kind::File, &to, old.as_ref());
             if let Err(e) = renamed {

@@ -21,7 +21,7 @@ use super::super::store::{Mark, Stored, read_verified};
 use super::{INLINE_BYTES_MAX, Placed, Staged, StagedObject};
 
 /// Bytes that gather in memory before they are written.
-const GATHER_BYTES: usize = 1 << 20;
+pub(super) const GATHER_BYTES: usize = 1 << 20;
 /// Files synced at the same time.
 const SYNCS_AT_ONCE: usize = 8;
 
@@ -65,7 +65,7 @@ struct Work {
     started: Nanos,
 }
 
-/// An open file to sync, and whether it is the tree file.
+/// An open file to sync, and whether it is in the cache tier.
 type ToSync = (Arc<File>, bool);
 
 impl LocalStaging {
@@ -177,32 +177,58 @@ impl LocalStaging {
             .await?;
         let sync_names = files.iter().any(|(_, in_cache)| *in_cache);
         for batch in files.chunks(SYNCS_AT_ONCE) {
-            let cache = &self.cache;
-            futures_util::future::try_join_all(batch.iter().cloned().map(|(file, in_cache)| {
-                let faults = match &cache.dir {
-                    Some(dir) if in_cache => dir.faults().clone(),
-                    _ => cache.tree_faults.clone(),
-                };
-                blocking(move || {
-                    sync_data(&file, &faults)
-                        .map_err(|e| CacheError::backing("sync new content", e))
-                })
+            futures_util::future::try_join_all(batch.iter().cloned().map(|file| {
+                let cache = self.cache.clone();
+                blocking(move || sync_content(&cache, &file))
             }))
             .await?;
         }
         if sync_names {
             let (cache, file) = (self.cache.clone(), staged.file);
-            blocking(move || {
-                cache
-                    .dir
-                    .as_ref()
-                    .map_or(Ok(()), |dir| dir.sync_names(file))
-                    .map_err(|e| CacheError::backing("sync new names", e))
-            })
-            .await?;
+            blocking(move || sync_names_of(&cache, file)).await?;
         }
         Ok(staged)
     }
+
+    /// [`LocalStaging::finish`] of content that is all here, on a blocking thread.
+    pub fn finish_whole(mut self, data: Vec<Bytes>) -> Result<Staged, CacheError> {
+        let Some(mut work) = self.work.take() else {
+            return Err(CacheError::Task("write after a failed one".into()));
+        };
+        let _foreground = self.cache.foreground();
+        let mut len = 0;
+        let mut pending = Vec::with_capacity(data.len());
+        for part in data {
+            let at = len;
+            len += part.len() as u64;
+            pending.push((at, part));
+        }
+        work.write(pending, Some(len))?;
+        let (staged, files) = work.complete(len, self.sync_tree)?;
+        for file in &files {
+            sync_content(&self.cache, file)?;
+        }
+        if files.iter().any(|(_, in_cache)| *in_cache) {
+            sync_names_of(&self.cache, staged.file)?;
+        }
+        Ok(staged)
+    }
+}
+
+fn sync_content(cache: &ObjectCache, (file, in_cache): &ToSync) -> Result<(), CacheError> {
+    let faults = match &cache.dir {
+        Some(dir) if *in_cache => dir.faults(),
+        _ => &cache.tree_faults,
+    };
+    sync_data(file, faults).map_err(|e| CacheError::backing("sync new content", e))
+}
+
+fn sync_names_of(cache: &ObjectCache, file: FileId) -> Result<(), CacheError> {
+    cache
+        .dir
+        .as_ref()
+        .map_or(Ok(()), |dir| dir.sync_names(file))
+        .map_err(|e| CacheError::backing("sync new names", e))
 }
 
 impl Work {

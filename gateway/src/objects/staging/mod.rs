@@ -197,6 +197,32 @@ impl Staging {
     }
 }
 
+impl ObjectCache {
+    /// Bytes up to which [`ObjectCache::stage_whole`] takes a version; 0 over pools.
+    pub fn whole_bytes_max(&self) -> u64 {
+        match self.pools() {
+            Some(_) => 0,
+            None => u64::from(self.opts.object_bytes).min(local::GATHER_BYTES as u64),
+        }
+    }
+
+    /// Makes a new version of content that is all in memory, as [`Staging`] would. Blocking, and over directories only.
+    pub fn stage_whole(
+        self: &Arc<Self>,
+        file: FileId,
+        tree: Arc<File>,
+        io: IoContext,
+        data: Vec<Bytes>,
+        sync_tree: bool,
+    ) -> Result<Staged, CacheError> {
+        let mut staging = LocalStaging::new(self.clone(), file, tree, io);
+        if !sync_tree {
+            staging.leave_tree_unsynced();
+        }
+        staging.finish_whole(data)
+    }
+}
+
 impl Staged {
     /// The version is visible: tells the policy and the trace. Never blocks.
     pub fn publish(mut self) {
