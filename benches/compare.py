@@ -294,7 +294,14 @@ local n, count, body = 0, 0, nil
 function setup(thread) count = count + 1; thread:set("id", count) end
 function init() if {file} then body = io.open({file}, "rb"):read("*a") end end
 """
-SIMPLE = HEAD + "function request() n = n + 1; return wrk.format({method}, {path}, {headers}, body) end\n"
+# No upload has the bytes that its name has already: they would not be written again.
+SIMPLE = HEAD + """
+function request()
+  n = n + 1
+  local data = body
+  if data and {fresh} then data = string.format("%08d%08d", {run}, n) .. string.sub(data, 17) end
+  return wrk.format({method}, {path}, {headers}, data) end
+"""
 # A step is over when its reply is there: wrk asks for a first request that it does not send.
 CHAINS = {
     "MKCOL + DELETE": """
@@ -336,7 +343,7 @@ def wrk(server, row):
     table = "{" + ", ".join(f"[{lua(k)}]={lua(v)}" for k, v in headers.items()) + "}"
     file = lua(body(row["size"])) if "size" in row else "nil"
     script = HEAD + CHAINS[row["chain"]] if "chain" in row else SIMPLE
-    script = script.replace("{headers}", table).replace("{file}", file).replace("{url}", lua(server.url())).replace("{run}", str(runs))
+    script = script.replace("{headers}", table).replace("{file}", file).replace("{url}", lua(server.url())).replace("{run}", str(runs)).replace("{fresh}", str("again" not in row).lower())
     script = script.replace("{method}", lua(row.get("method", ""))).replace("{path}", row.get("path", ""))
     script += """
 function done(summary) io.write(string.format("ERRORS %d %d\\n", summary.errors.status, summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout)) end
@@ -425,6 +432,7 @@ def rows():
     for label, size in SIZES.items():
         for c in (1, 8):
             yield put(size, label, c)
+    yield put(1 << 20, "1 MiB of what is there", 8, again=True)
     yield {"label": "PROPFIND Depth 0, 8 connections", "method": "PROPFIND", "path": '"/get-4096-1"', "connections": 8, "headers": depth("0"), "needs": [objects(4096)]}
     for n, c in ((10, 8), (1000, 4), (10_000, 1), (100_000, 1)):
         yield {"label": f"PROPFIND Depth 1, {n} files, {c} connections", "method": "PROPFIND", "path": f'"/d{n}/"', "connections": c, "headers": depth("1"), "needs": [directory(n)],

@@ -320,6 +320,8 @@ pub struct Metrics {
     requests: Vec<[AtomicU64; 600]>,
     request_latency: Vec<Latency>,
     bytes_in: AtomicU64,
+    unchanged_uploads: AtomicU64,
+    unchanged_upload_bytes: AtomicU64,
     bytes_out: AtomicU64,
     in_flight: AtomicI64,
     connections: AtomicI64,
@@ -376,6 +378,8 @@ impl Metrics {
                 .collect(),
             request_latency: Method::ALL.iter().map(|_| Latency::new()).collect(),
             bytes_in: AtomicU64::new(0),
+            unchanged_uploads: AtomicU64::new(0),
+            unchanged_upload_bytes: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             in_flight: AtomicI64::new(0),
             connections: AtomicI64::new(0),
@@ -412,6 +416,20 @@ impl Metrics {
         }
         self.bytes_in.fetch_add(bytes_in, Relaxed);
         self.bytes_out.fetch_add(bytes_out, Relaxed);
+    }
+
+    /// Counts an upload of the bytes that the resource had already.
+    pub fn unchanged_upload(&self, bytes: u64) {
+        self.unchanged_uploads.fetch_add(1, Relaxed);
+        self.unchanged_upload_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// How many such uploads there were, and their bytes.
+    pub fn unchanged_uploads(&self) -> (u64, u64) {
+        (
+            self.unchanged_uploads.load(Relaxed),
+            self.unchanged_upload_bytes.load(Relaxed),
+        )
     }
 
     /// Counts a request as running until the guard is dropped.
@@ -604,6 +622,20 @@ impl Metrics {
             "counter",
             "Bytes of request bodies.",
             self.bytes_in.load(Relaxed),
+        );
+        single(
+            o,
+            "tierdav_unchanged_uploads_total",
+            "counter",
+            "Uploads of the bytes that the resource had already: nothing was written.",
+            self.unchanged_uploads().0,
+        );
+        single(
+            o,
+            "tierdav_unchanged_upload_bytes_total",
+            "counter",
+            "Bytes of such uploads.",
+            self.unchanged_uploads().1,
         );
         single(
             o,

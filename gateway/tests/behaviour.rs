@@ -84,6 +84,34 @@ fn if_match_guards_a_put() {
 }
 
 #[test]
+fn the_same_content_again_is_not_written_again() {
+    let mut gateway = Gateway::start(&[]);
+    for len in [100, 3 << 20] {
+        let body = content(4, len);
+        let first = gateway.put("/f", &body);
+        let file = gateway.root().join("f");
+        let inode = |path: &std::path::Path| {
+            std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
+        };
+        let before = inode(&file);
+        let again = gateway.put("/f", &body);
+        assert_eq!(again.status, 204);
+        for name in ["etag", "last-modified"] {
+            assert_eq!(again.header(name), first.header(name));
+        }
+        assert_eq!(inode(&file), before);
+        let metrics = gateway.admin("GET", "/.tierdav/metrics").text().to_string();
+        assert!(metrics.contains(&format!("tierdav_unchanged_upload_bytes_total {len}\n")));
+        // Conditions count as ever.
+        let only_new = gateway.request("PUT", "/f", &[("If-None-Match", "*")], &body);
+        assert_eq!(only_new.status, 412);
+        gateway.kill_and_restart();
+        assert_eq!(gateway.get("/f").header("etag"), first.header("etag"));
+        assert!(gateway.get("/f").body == body);
+    }
+}
+
+#[test]
 fn partial_puts_and_patches_change_only_their_range() {
     let gateway = Gateway::start(&[]);
     gateway.put("/f", b"0123456789");

@@ -17,6 +17,8 @@ use super::store::{Mark, StoreError, Stored};
 
 /// Bytes that one `read` returns at most.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// Bytes compared at a time: they stay in the processor's cache.
+const COMPARED_BYTES: usize = 64 << 10;
 /// A tree read of at least this size at an object's start announces the rest of the object to the kernel.
 const READ_AHEAD_FROM_BYTES: usize = 128 << 10;
 /// Lookups of an object that moves away under the reader, before its file is taken to be lost.
@@ -145,6 +147,29 @@ impl ContentReader {
         }
     }
 
+    /// Whether the version has exactly `data` at `offset`, as far as that can be told from what the kernel has in memory: `false`
+    /// means that it differs or is not known. Waits only for file systems that cannot tell what they have in memory
+    /// (`in_place = false`). No access in the policy's or the trace's sense.
+    pub async fn holds(&self, offset: u64, data: &Bytes) -> bool {
+        if self.shared.cache.opts.in_place {
+            return self.shared.holds(offset, data);
+        }
+        let (shared, data) = (self.shared.clone(), data.clone());
+        let held = blocking(move || Ok(shared.holds(offset, &data))).await;
+        held.unwrap_or(false)
+    }
+
+    /// Whether the version is exactly `data`, as [`ContentReader::holds`] tells it; for a blocking thread.
+    pub fn is_exactly(&self, data: &[Bytes]) -> bool {
+        let mut at = 0;
+        let all = data.iter().all(|part| {
+            let held = self.shared.holds(at, part);
+            at += part.len() as u64;
+            held
+        });
+        all && at == self.len()
+    }
+
     /// Reads up to `max_len` bytes (at most 1 MiB) from `offset`, at most to the end of the object there.
     /// Empty only at the end of the version. The tier is the one that served.
     ///
@@ -210,6 +235,32 @@ impl Shared {
         let mut buf = vec![0; want];
         let tier = self.read_object_now(index, within, &mut buf)?;
         Some(self.chunk_read(index, within, buf, tier, started))
+    }
+
+    /// Compares `data` with the content at `offset`, piece by piece until the first difference.
+    fn holds(&self, offset: u64, data: &[u8]) -> bool {
+        let end = offset.checked_add(data.len() as u64);
+        if self.tree.is_none() || end.is_none_or(|end| end > self.len) {
+            return false;
+        }
+        let mut buf = vec![0; data.len().min(COMPARED_BYTES)];
+        let (mut at, mut rest) = (offset, data);
+        while !rest.is_empty() {
+            let (index, within, want) = self.chunk(at, rest.len().min(COMPARED_BYTES));
+            let (part, more) = rest.split_at(want);
+            let buf = &mut buf[..want];
+            let read = if self.cache.opts.in_place {
+                self.read_object_now(index, within, buf)
+            } else {
+                self.read_object(index, within, buf).ok()
+            };
+            if read.is_none() || buf != part {
+                return false;
+            }
+            at += want as u64;
+            rest = more;
+        }
+        true
     }
 
     /// What is read at a time from `offset`: the object, the offset in it, and how many bytes.

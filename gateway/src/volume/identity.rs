@@ -147,6 +147,11 @@ fn mix(h: u64, x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Whether this id is that of content written beside the gateway.
+pub fn is_derived(id: FileId) -> bool {
+    id.0 & DERIVED != 0
+}
+
 /// A fresh random id: never 0, never a derived one.
 pub fn fresh() -> std::io::Result<FileId> {
     let mut bytes = [0u8; 8];

@@ -42,6 +42,8 @@ mod tests;
 mod transfer;
 mod tree;
 mod types;
+#[cfg(test)]
+mod unchanged_tests;
 mod upload;
 mod usage;
 

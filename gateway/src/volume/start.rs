@@ -109,6 +109,12 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         replay::reconcile_dirty(&tree, &options.cache).map_err(recovery)?;
     }
 
+    if options.durability == Durability::Commit {
+        // What an earlier run wrote without syncing it must not pass for durable when it is uploaded once more unchanged.
+        rustix::fs::syncfs(tree.root()).map_err(|e| recovery(e.into()))?;
+        options.cache.sync().map_err(recovery)?;
+    }
+
     let log = match (&options.log_dir, options.durability) {
         (Some(dir), Durability::Commit) => {
             Some(Arc::new(Log::open(dir, applied).map_err(|e| {

@@ -19,7 +19,7 @@ use tiering::policy::{LruConfig, PolicyConfig};
 pub(super) struct Fixture {
     dir: TempDir,
     cached: bool,
-    durability: Durability,
+    pub(super) durability: Durability,
     symlinks: Symlinks,
     quota: Option<u64>,
 }
@@ -217,8 +217,8 @@ async fn twenty_quick_puts_of_one_size_have_twenty_etags() {
     let f = Fixture::new(true);
     let v = f.open().await;
     let mut seen = HashSet::new();
-    for _ in 0..20 {
-        seen.insert(put(&v, "/a", b"same").await.unwrap().0.etag);
+    for n in 0..20 {
+        seen.insert(put(&v, "/a", &[n; 4]).await.unwrap().0.etag);
     }
     assert_eq!(seen.len(), 20);
 }

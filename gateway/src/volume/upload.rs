@@ -18,7 +18,7 @@ use super::tree::{self, id_name};
 use super::types::{Check, Found, Kind, Meta, unchecked};
 use super::usage::Reservation;
 use super::{Durability, Inner, Volume, cache_error, cleaner, hop, now_ns, unavailable};
-use crate::objects::{IoContext, Staged, Staging};
+use crate::objects::{ContentReader, IoContext, Staged, Staging};
 
 /// The temporary name of a version on its way; gone when dropped.
 pub(crate) struct Prepared {
@@ -67,12 +67,40 @@ pub(crate) enum Origin {
 }
 
 /// Content being received. Dropping it discards it and leaves the old version untouched.
+///
+/// A whole PUT of as many bytes as the resource has is compared with them while they are in the kernel's memory; nothing is
+/// written before the first difference, and content that is the same leaves the resource as it is, ETag and all. davfs2 sends
+/// files again that were only opened for writing.
 pub struct Upload {
+    inner: Arc<Inner>,
     path: ResourcePath,
+    io: IoContext,
+    pub(super) stage: Stage,
+    origin: Origin,
+}
+
+pub(super) enum Stage {
+    /// The first `len` bytes are those of the current version.
+    Same {
+        old: FileId,
+        reader: ContentReader,
+        len: u64,
+    },
+    Writing(Writing),
+}
+
+/// A version that is being written.
+pub(super) struct Writing {
     prepared: Prepared,
     staging: Staging,
     reserved: Reservation,
-    origin: Origin,
+}
+
+/// What the look before the end of an unchanged upload found.
+enum Settled {
+    Unchanged(Meta),
+    /// Another version is there now.
+    Changed(Check),
 }
 
 impl Volume {
@@ -83,30 +111,26 @@ impl Volume {
         io: IoContext,
         expected_len: Option<u64>,
     ) -> Result<Upload, VolumeError> {
-        let (inner, path) = (Arc::clone(&self.inner), path.clone());
-        hop(move || {
-            let old = inner.target_of_put(&path)?;
-            let mut reserved = inner.usage.reservation(old.as_ref().map_or(0, |m| m.len));
-            if let Some(len) = expected_len {
-                inner.check_room(&path, len, &mut reserved)?;
-            }
-            let prepared = Prepared::new(&inner, &path)?;
-            let mut staging = inner
-                .cache
-                .stage(prepared.id, Arc::clone(&prepared.tree), io);
-            if let Some(len) = expected_len {
-                staging.expect_len(len);
-            }
-            inner.tune(&mut staging);
-            Ok(Upload {
-                path,
-                prepared,
-                staging,
-                reserved,
-                origin: Origin::Whole,
-            })
+        let inner = Arc::clone(&self.inner);
+        let same = match expected_len {
+            Some(len) if len > 0 => Inner::open_same_length(&inner, path, io, len).await,
+            _ => None,
+        };
+        let stage = match same {
+            Some((old, reader)) => Stage::Same {
+                old,
+                reader,
+                len: 0,
+            },
+            None => Stage::Writing(Writing::begin(&inner, path, io, expected_len).await?),
+        };
+        Ok(Upload {
+            inner,
+            path: path.clone(),
+            io,
+            stage,
+            origin: Origin::Whole,
         })
-        .await
     }
 
     /// Begins a partial change: an upload that already holds the current content.
@@ -127,10 +151,14 @@ impl Volume {
             .map_err(|e| cache_error("patch", &path, e))?;
         self.inner.tune(&mut staging);
         Ok(Upload {
+            inner: Arc::clone(&self.inner),
             path,
-            prepared,
-            staging,
-            reserved,
+            io,
+            stage: Stage::Writing(Writing {
+                prepared,
+                staging,
+                reserved,
+            }),
             origin: Origin::Partial(old),
         })
     }
@@ -187,14 +215,64 @@ impl Volume {
     }
 }
 
-impl Upload {
-    /// Appends `data`.
-    pub async fn write(&mut self, data: Bytes) -> Result<(), VolumeError> {
-        self.reserve(self.staging.len().saturating_add(data.len() as u64))?;
+impl Writing {
+    async fn begin(
+        inner: &Arc<Inner>,
+        path: &ResourcePath,
+        io: IoContext,
+        expected_len: Option<u64>,
+    ) -> Result<Writing, VolumeError> {
+        let (inner, path) = (Arc::clone(inner), path.clone());
+        hop(move || {
+            let old = inner.target_of_put(&path)?;
+            let mut reserved = inner.usage.reservation(old.as_ref().map_or(0, |m| m.len));
+            if let Some(len) = expected_len {
+                inner.check_room(&path, len, &mut reserved)?;
+            }
+            let prepared = Prepared::new(&inner, &path)?;
+            let mut staging = inner
+                .cache
+                .stage(prepared.id, Arc::clone(&prepared.tree), io);
+            if let Some(len) = expected_len {
+                staging.expect_len(len);
+            }
+            inner.tune(&mut staging);
+            Ok(Writing {
+                prepared,
+                staging,
+                reserved,
+            })
+        })
+        .await
+    }
+
+    fn reserve(&mut self, path: &ResourcePath, len: u64) -> Result<(), VolumeError> {
+        if self.reserved.grow(len) {
+            return Ok(());
+        }
+        Err(quota_exceeded(path))
+    }
+
+    async fn append(&mut self, path: &ResourcePath, data: Bytes) -> Result<(), VolumeError> {
+        self.reserve(path, self.staging.len().saturating_add(data.len() as u64))?;
         self.staging
             .write(data)
             .await
-            .map_err(|e| cache_error("write", &self.path, e))
+            .map_err(|e| cache_error("write", path, e))
+    }
+}
+
+impl Upload {
+    /// Appends `data`.
+    pub async fn write(&mut self, data: Bytes) -> Result<(), VolumeError> {
+        if let Stage::Same { reader, len, .. } = &mut self.stage
+            && reader.holds(*len, &data).await
+        {
+            *len += data.len() as u64;
+            return Ok(());
+        }
+        let (writing, path) = self.writing().await?;
+        writing.append(path, data).await
     }
 
     /// Writes `data` at `offset`; a gap before it reads as zeros.
@@ -204,25 +282,32 @@ impl Upload {
             .ok_or_else(|| VolumeError::TooLarge {
                 path: self.path.clone(),
             })?;
-        self.reserve(end.max(self.staging.len()))?;
-        self.staging
+        let (writing, path) = self.writing().await?;
+        writing.reserve(path, end.max(writing.staging.len()))?;
+        writing
+            .staging
             .write_at(offset, data)
             .await
-            .map_err(|e| cache_error("write", &self.path, e))
+            .map_err(|e| cache_error("write", path, e))
     }
 
     /// Cuts or extends (with zeros) the content to `len` bytes.
     pub async fn truncate(&mut self, len: u64) -> Result<(), VolumeError> {
-        self.reserve(len)?;
-        self.staging
+        let (writing, path) = self.writing().await?;
+        writing.reserve(path, len)?;
+        writing
+            .staging
             .truncate(len)
             .await
-            .map_err(|e| cache_error("truncate", &self.path, e))
+            .map_err(|e| cache_error("truncate", path, e))
     }
 
     /// Bytes of content so far.
     pub fn len(&self) -> u64 {
-        self.staging.len()
+        match &self.stage {
+            Stage::Same { len, .. } => *len,
+            Stage::Writing(writing) => writing.staging.len(),
+        }
     }
 
     /// Whether there is no content yet.
@@ -230,25 +315,62 @@ impl Upload {
         self.len() == 0
     }
 
-    fn reserve(&mut self, len: u64) -> Result<(), VolumeError> {
-        if self.reserved.grow(len) {
-            return Ok(());
+    /// What is written to: begun, with what was the same so far, if it was not.
+    async fn writing(&mut self) -> Result<(&mut Writing, &ResourcePath), VolumeError> {
+        if let Stage::Same { reader, len, .. } = &self.stage {
+            let whole = Some(reader.len());
+            let mut writing = Writing::begin(&self.inner, &self.path, self.io, whole).await?;
+            while writing.staging.len() < *len {
+                let at = writing.staging.len();
+                let left = usize::try_from(len - at).unwrap_or(usize::MAX);
+                let (data, _) = reader.read(at, left).await?;
+                if data.is_empty() {
+                    let source = io::Error::from(io::ErrorKind::UnexpectedEof);
+                    return Err(unavailable("read the old content of", &self.path, source));
+                }
+                writing.append(&self.path, data).await?;
+            }
+            self.stage = Stage::Writing(writing);
         }
-        Err(quota_exceeded(&self.path))
+        match &mut self.stage {
+            Stage::Writing(writing) => Ok((writing, &self.path)),
+            Stage::Same { .. } => Err(unavailable(
+                "write",
+                &self.path,
+                io::Error::other("not begun"),
+            )),
+        }
     }
 
     /// Makes the content durable and gives it its name; `true` when the name was free.
     ///
     /// Once begun it runs to its end even if the caller goes away.
-    pub async fn commit(self, check: Check) -> Result<(Meta, bool), VolumeError> {
+    pub async fn commit(mut self, check: Check) -> Result<(Meta, bool), VolumeError> {
+        let check = match &self.stage {
+            Stage::Same { old, reader, len } if *len == reader.len() => {
+                match self.settle(*old, check).await? {
+                    Settled::Unchanged(meta) => return Ok((meta, false)),
+                    Settled::Changed(check) => check,
+                }
+            }
+            _ => check,
+        };
+        self.writing().await?;
         let Upload {
+            inner,
             path,
+            stage,
+            origin,
+            ..
+        } = self;
+        let Stage::Writing(Writing {
             prepared,
             staging,
             reserved,
-            origin,
-        } = self;
-        let inner = Arc::clone(&prepared.inner);
+        }) = stage
+        else {
+            return Err(unavailable("write", &path, io::Error::other("not begun")));
+        };
         let staged = staging
             .finish()
             .await
@@ -261,6 +383,25 @@ impl Upload {
         })
         .await
     }
+
+    /// The end of an upload of the bytes that version `id` has.
+    async fn settle(&self, id: FileId, check: Check) -> Result<Settled, VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), self.path.clone());
+        let guard = inner.locks.lock(&[&path]).await;
+        hop(move || {
+            let _guard = guard;
+            let (dir, name) = inner.place(&path)?;
+            match inner.occupant(&dir, name, &path)? {
+                Some(found) if found.meta.file_id == id => {
+                    admit(&path, Some(&found), &Origin::Whole, check)?;
+                    inner.cache.note_unchanged(found.meta.len);
+                    Ok(Settled::Unchanged(found.meta))
+                }
+                _ => Ok(Settled::Changed(check)),
+            }
+        })
+        .await
+    }
 }
 
 pub(crate) fn quota_exceeded(path: &ResourcePath) -> VolumeError {
@@ -269,6 +410,16 @@ pub(crate) fn quota_exceeded(path: &ResourcePath) -> VolumeError {
         path: path.clone(),
         why: "the quota is used up".to_owned(),
     }
+}
+
+/// Whether an upload of `len` bytes may turn out to be what is there: only content that the gateway wrote is as durable as a PUT
+/// promises.
+fn comparable(found: &Found, len: u64) -> bool {
+    found.meta.kind == Kind::File
+        && !found.pooled()
+        && found.meta.len == len
+        && len > 0
+        && !identity::is_derived(found.meta.file_id)
 }
 
 /// Whether the change may be made, the path being as it is now.
@@ -368,6 +519,45 @@ impl Inner {
         self.put_in_place(path, (&dir, name), old, prepared, staged, origin)
     }
 
+    /// The current version under a name, if it has `len` bytes that might be compared now.
+    async fn open_same_length(
+        inner: &Arc<Inner>,
+        path: &ResourcePath,
+        io: IoContext,
+        len: u64,
+    ) -> Option<(FileId, ContentReader)> {
+        let opened = match inner.open_read_now(path, io) {
+            Some(opened) => Some(opened),
+            None if inner.cache.in_place() => None,
+            None => {
+                let (inner, path) = (Arc::clone(inner), path.clone());
+                hop(move || inner.open_read(&path, io)).await.ok()
+            }
+        };
+        let (found, reader) = opened?;
+        comparable(&found, len).then_some((found.meta.file_id, reader))
+    }
+
+    /// Whether the version `old` is `data`, of `len` bytes.
+    fn is_exactly(
+        &self,
+        path: &ResourcePath,
+        io: IoContext,
+        old: &Found,
+        len: u64,
+        data: &[Bytes],
+    ) -> bool {
+        if !comparable(old, len) {
+            return false;
+        }
+        let opened = self.open_read_now(path, io);
+        opened
+            .or_else(|| self.open_read(path, io).ok())
+            .is_some_and(|(found, reader)| {
+                found.meta.file_id == old.meta.file_id && reader.is_exactly(data)
+            })
+    }
+
     /// See [`Volume::put_whole`]. The caller holds the path.
     fn put_whole(
         self: &Arc<Self>,
@@ -384,6 +574,12 @@ impl Inner {
         let old = self.occupant(&dir, name, path)?;
         admit(path, old.as_ref(), origin, check)?;
         let len = data.iter().map(|part| part.len() as u64).sum();
+        if let Some(old) = &old
+            && self.is_exactly(path, io, old, len, &data)
+        {
+            self.cache.note_unchanged(len);
+            return Ok((old.meta.clone(), false));
+        }
         let old_len = old.as_ref().map_or(0, |f| f.meta.len);
         let mut reserved = self.usage.reservation(old_len);
         self.check_room(path, len, &mut reserved)?;

@@ -206,6 +206,22 @@ impl ObjectCache {
         }
     }
 
+    /// Whether content is looked at where the request is, as far as the kernel has it in memory.
+    pub fn in_place(&self) -> bool {
+        self.opts.in_place
+    }
+
+    /// Counts an upload of what was there already.
+    pub fn note_unchanged(&self, bytes: u64) {
+        self.metrics.unchanged_upload(bytes);
+    }
+
+    /// Such uploads and their bytes so far.
+    #[cfg(test)]
+    pub fn unchanged(&self) -> (u64, u64) {
+        self.metrics.unchanged_uploads()
+    }
+
     /// Makes a new version of content that is all in memory, as [`Staging`] would. Blocking, and over directories only.
     pub fn stage_whole(
         self: &Arc<Self>,
