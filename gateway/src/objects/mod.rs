@@ -33,7 +33,8 @@ mod pooled;
 pub mod pools;
 mod read_ahead;
 mod reader;
-mod residency;
+#[doc(hidden)]
+pub mod residency;
 mod scrub;
 mod shadow;
 mod staging;
