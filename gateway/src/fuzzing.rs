@@ -312,7 +312,7 @@ mod tests {
         let segment = intent_log_seeds().remove(0);
         assert_eq!(record::parse_segment(segment.into()).len(), 3);
         let segment = live_trace_seeds().remove(0);
-        let rows = tiering::trace::read_live(&segment).unwrap();
+        let rows = tiering::trace::read_live(&segment[..]).unwrap();
         assert_eq!(rows.filter(Result::is_ok).count(), 3);
         let journals = lock_journal_seeds();
         assert!(

@@ -215,7 +215,7 @@ fn the_trace_knows_ranges_parts_and_methods_that_are_not_served() {
         // Made with the first records, a moment after the first request.
         let Some(live) = live else { return false };
         let bytes = std::fs::read(live).unwrap();
-        let Ok(rows) = tiering::trace::read_live(&bytes) else {
+        let Ok(rows) = tiering::trace::read_live(&bytes[..]) else {
             return false;
         };
         let ops = [Op::Put, Op::Get, Op::Patch, Op::Other];

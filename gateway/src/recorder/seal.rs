@@ -1,7 +1,7 @@
 //! From live segments to Parquet, and which of those to keep.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use tiering::trace::{read_live, write_parquet};
@@ -34,11 +34,11 @@ pub fn live_segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
 /// Seals one live segment: written aside, synced, renamed; then the live one goes. A damaged frame ends the sealed
 /// segment there, and the live one is kept beside it with the ending `.damaged`.
 pub fn seal(live: &Path) -> io::Result<()> {
-    let bytes = fs::read(live)?;
+    let source = BufReader::new(File::open(live)?);
     let sealed = live.with_extension(SEALED);
     let temporary = live.with_extension("tmp");
     let mut damage = None;
-    let rows = read_live(&bytes)
+    let rows = read_live(source)
         .map_err(io::Error::other)?
         .map_while(|row| match row {
             Ok(row) => Some(Ok(row)),

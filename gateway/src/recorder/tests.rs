@@ -72,8 +72,9 @@ fn what_reached_the_kernel_is_sealed_at_the_next_start() {
     // As after a kill: the live segment is on disk, nobody finished it.
     let flushed = || {
         let live = seal::live_segments(dir.path()).unwrap();
-        live.first()
-            .is_some_and(|p| read_live(&std::fs::read(p).unwrap()).is_ok_and(|r| r.count() == 1))
+        live.first().is_some_and(|p| {
+            read_live(&std::fs::read(p).unwrap()[..]).is_ok_and(|r| r.count() == 1)
+        })
     };
     while !flushed() {
         std::thread::yield_now();

@@ -11,6 +11,7 @@
 //! All numbers are little-endian. Definitions precede the first record of the segment that uses them.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use super::record::{Op, Record, TierServed};
@@ -35,6 +36,9 @@ pub enum TraceError {
         /// Where the frame begins.
         offset: usize,
     },
+    /// It cannot be read.
+    #[error("{0}")]
+    Read(String),
     /// A sealed segment cannot be written or read.
     #[error("sealed segment: {0}")]
     Sealed(String),
@@ -129,54 +133,75 @@ impl FrameWriter {
     }
 }
 
-/// Reads a live segment, one row at a time. A torn tail ends it silently: that is how a crash looks.
+/// Reads a live segment, one row at a time and one frame in memory. A torn tail ends it silently: that is how a crash looks.
 #[derive(Debug)]
-pub struct LiveReader<'a> {
-    bytes: &'a [u8],
+pub struct LiveReader<R> {
+    source: R,
     at: usize,
-    payload: &'a [u8],
+    payload: Vec<u8>,
+    /// Bytes of the payload that were read.
+    used: usize,
     anchor_wall_us: u64,
     paths: HashMap<u32, Arc<str>>,
     clients: HashMap<u32, Arc<str>>,
-    failed: bool,
+    ended: bool,
 }
 
 /// Reads a live segment.
 ///
 /// # Errors
-/// [`TraceError::Header`] when the bytes are something else.
-pub fn read_live(bytes: &[u8]) -> Result<LiveReader<'_>, TraceError> {
-    let mut cut = Cut(bytes);
-    let magic = cut.take(8).ok_or(TraceError::Header)?;
+/// [`TraceError::Header`] when it is something else, [`TraceError::Read`] when it cannot be read.
+pub fn read_live<R: Read>(mut source: R) -> Result<LiveReader<R>, TraceError> {
+    let mut head = Vec::new();
+    let whole = fill(&mut source, &mut head, HEADER_LEN)?;
+    let mut cut = Cut(&head);
+    let magic = cut.take(8).filter(|_| whole).ok_or(TraceError::Header)?;
     let version = cut.u32().ok_or(TraceError::Header)?;
     let anchor_wall_us = cut.u64().ok_or(TraceError::Header)?;
     if magic != MAGIC || version != VERSION {
         return Err(TraceError::Header);
     }
     Ok(LiveReader {
-        bytes,
+        source,
         at: HEADER_LEN,
-        payload: &[],
+        payload: Vec::new(),
+        used: 0,
         anchor_wall_us,
         paths: HashMap::new(),
         clients: HashMap::new(),
-        failed: false,
+        ended: false,
     })
 }
 
-impl LiveReader<'_> {
+/// Reads `len` bytes into `into`; `false` when there are not as many.
+fn fill(source: &mut impl Read, into: &mut Vec<u8>, len: usize) -> Result<bool, TraceError> {
+    into.clear();
+    let read = source.by_ref().take(len as u64).read_to_end(into);
+    read.map_err(|e| TraceError::Read(e.to_string()))?;
+    Ok(into.len() == len)
+}
+
+impl<R: Read> LiveReader<R> {
     fn next_frame(&mut self) -> Option<Result<(), TraceError>> {
-        let mut cut = Cut(self.bytes.get(self.at..)?);
-        let len = cut.u32()? as usize;
-        let crc = cut.u32()?;
+        let damaged = TraceError::Frame { offset: self.at };
+        self.used = 0;
+        // The head of the frame goes where its payload will be.
+        match fill(&mut self.source, &mut self.payload, FRAME_HEAD_LEN) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(e) => return Some(Err(e)),
+        }
+        let mut cut = Cut(&self.payload);
+        let (len, crc) = (cut.u32()? as usize, cut.u32()?);
         if len > PAYLOAD_MAX {
-            return Some(Err(TraceError::Frame { offset: self.at }));
+            return Some(Err(damaged));
         }
-        let payload = cut.take(len)?;
-        if crc32c::crc32c(payload) != crc {
-            return Some(Err(TraceError::Frame { offset: self.at }));
+        match fill(&mut self.source, &mut self.payload, len) {
+            Ok(true) if crc32c::crc32c(&self.payload) == crc => {}
+            Ok(true) => return Some(Err(damaged)),
+            Ok(false) => return None,
+            Err(e) => return Some(Err(e)),
         }
-        self.payload = payload;
         self.at += FRAME_HEAD_LEN + len;
         Some(Ok(()))
     }
@@ -184,7 +209,7 @@ impl LiveReader<'_> {
     /// The next record of the frame; `None` at its end, `Some(None)` when it makes no sense.
     fn entry(&mut self) -> Option<Option<Row>> {
         loop {
-            let mut cut = Cut(self.payload);
+            let mut cut = Cut(self.payload.get(self.used..)?);
             let tag = cut.take(1)?[0];
             let row = match tag {
                 1 | 2 => {
@@ -212,7 +237,7 @@ impl LiveReader<'_> {
                 },
                 _ => return Some(None),
             };
-            self.payload = cut.0;
+            self.used = self.payload.len() - cut.0.len();
             if row.is_some() {
                 return Some(row);
             }
@@ -231,21 +256,23 @@ impl LiveReader<'_> {
     }
 }
 
-impl Iterator for LiveReader<'_> {
+impl<R: Read> Iterator for LiveReader<R> {
     type Item = Result<Row, TraceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if self.failed {
+            if self.ended {
                 return None;
             }
             if let Some(row) = self.entry() {
-                self.failed = row.is_none();
+                self.ended = row.is_none();
                 return Some(row.ok_or(TraceError::Frame { offset: self.at }));
             }
-            if let Err(error) = self.next_frame()? {
-                self.failed = true;
-                return Some(Err(error));
+            let frame = self.next_frame();
+            if !matches!(frame, Some(Ok(()))) {
+                // What is left of the frame is not to be read.
+                self.ended = true;
+                return frame.and_then(Result::err).map(Err);
             }
         }
     }
@@ -365,7 +392,7 @@ pub(crate) mod tests {
         #[test]
         fn what_is_written_is_read(records in proptest::collection::vec(any_record(), 1..50), per_frame in 1..9usize) {
             let bytes = segment(&records, per_frame);
-            let rows: Vec<Row> = read_live(&bytes).unwrap().map(Result::unwrap).collect();
+            let rows: Vec<Row> = read_live(&bytes[..]).unwrap().map(Result::unwrap).collect();
             prop_assert_eq!(rows.iter().map(|r| r.record).collect::<Vec<_>>(), records);
             for row in rows {
                 prop_assert_eq!(row.wall_us, 1_000_000 + row.record.at_ns / 1000);
@@ -390,7 +417,7 @@ pub(crate) mod tests {
                 bytes = header(0);
                 frame.finish(&mut bytes);
             }
-            if let Ok(reader) = read_live(&bytes) {
+            if let Ok(reader) = read_live(&bytes[..]) {
                 let _ = reader.count();
             }
         }

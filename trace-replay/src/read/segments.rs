@@ -1,6 +1,7 @@
 //! Our own trace: live and sealed segments of the gateway, one file or a directory of them.
 
 use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use tiering::trace::{Op as GatewayOp, ParquetReader, Row, TraceError, read_live};
@@ -70,8 +71,8 @@ impl SegmentReader {
         };
         let mut entries = Vec::new();
         if path.extension().is_some_and(|e| e == "live") {
-            let bytes = std::fs::read(path).map_err(io)?;
-            for row in read_live(&bytes).map_err(format)? {
+            let source = BufReader::new(File::open(path).map_err(io)?);
+            for row in read_live(source).map_err(format)? {
                 self.take(row.map_err(format)?, &mut entries);
             }
         } else {
@@ -187,7 +188,7 @@ mod tests {
     fn both_kinds_of_segment_say_the_same_in_order_of_begin() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("trace-1.live"), live()).unwrap();
-        let sealed = write_parquet(Vec::new(), read_live(&live()).unwrap()).unwrap();
+        let sealed = write_parquet(Vec::new(), read_live(&live()[..]).unwrap()).unwrap();
         std::fs::write(dir.path().join("trace-0.parquet"), sealed).unwrap();
         std::fs::write(dir.path().join("other.txt"), "x").unwrap();
         let mut reader = SegmentReader::new(dir.path()).unwrap();
