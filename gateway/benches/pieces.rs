@@ -17,7 +17,7 @@ use gateway::recorder::{Recorder, RecorderConfig};
 use gateway::volume::{ResourcePath, Symlinks, Volume, VolumeOptions};
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use tiering::trace::{Op, Record};
+use tiering::trace::{FrameWriter, Op, Record, header, read_live, write_parquet};
 use tiering::{FileId, ObjectId};
 
 const MEMBERS: u64 = 1000;
@@ -65,6 +65,42 @@ fn record(c: &mut Criterion) {
     recorder.finish();
     let stats = recorder.stats();
     println!("trace: {stats:?}");
+}
+
+/// What a record costs again, later and on another thread: a live segment becomes a sealed one.
+fn seal(c: &mut Criterion) {
+    const RECORDS: u64 = 200_000;
+    let (mut frame, mut segment) = (FrameWriter::default(), header(0));
+    frame.client(1, "192.168.1.20");
+    for n in 0..RECORDS {
+        let path = (n % 1000) as u32 + 1;
+        if n < 1000 {
+            frame.path(
+                path,
+                &format!("/nodes/0/indices/shard-{}/segment-{path}.cfs", n % 7),
+            );
+        }
+        frame.record(&Record {
+            client: 1,
+            path,
+            file: FileId(u64::from(path)),
+            offset: n % 64 << 12,
+            len: 4096,
+            latency_ns: 20_000 + n % 977,
+            status: 200,
+            ..Record::new(Op::Get, n * 50_000)
+        });
+        if n % 500 == 0 {
+            frame.finish(&mut segment);
+        }
+    }
+    frame.finish(&mut segment);
+    let mut group = c.benchmark_group("trace");
+    group.throughput(Throughput::Elements(RECORDS));
+    group.sample_size(10);
+    group.bench_function("records sealed", |b| {
+        b.iter(|| write_parquet(std::io::sink(), read_live(&segment[..]).unwrap()).unwrap());
+    });
 }
 
 struct Server {
@@ -201,5 +237,5 @@ fn requests(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, residency, record, requests);
+criterion_group!(benches, residency, record, seal, requests);
 criterion_main!(benches);
