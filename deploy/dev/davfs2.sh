@@ -49,7 +49,7 @@ check "the large file is whole" cmp "$WORK/large" "$A/large"
 check "the execute bit survived" test -x "$A/moved/new"
 check "the appended lines arrived" grep -q after "$A/small/renamed"
 
-# davfs2 sends a file again that was opened for writing and synced, changed or not.
+# davfs2 sends a file again that was opened for writing and synced, changed or not. (Content in pools is not compared.)
 unchanged() { curl -sf "$ADMIN/.tierdav/metrics" | awk '$1 == "tierdav_unchanged_upload_bytes_total" { print $2 }'; }
 unchanged_are() {
     local i
@@ -59,8 +59,11 @@ unchanged_are() {
 etag() { curl -sfI "${URL%/}/kept" | grep -i '^etag'; }
 head -c 300000 "$WORK/large" > "$A/kept"; tag=$(etag) before=$(unchanged)
 check "sync a file that nobody changed" dd if=/dev/null of="$A/kept" conv=notrunc,fsync status=none
-check "it arrives and is not written again" unchanged_are $((before + 300000))
-check "its entity tag is as before" [ -n "$tag" -a "$(etag)" = "$tag" ]
+if [ -z "${POOLS:-}" ]; then
+    check "it arrives and is not written again" unchanged_are $((before + 300000))
+    check "its entity tag is as before" [ -n "$tag" -a "$(etag)" = "$tag" ]
+fi
+check "it has the bytes it had" cmp <(head -c 300000 "$WORK/large") "$A/kept"
 
 dav_mount "$B" "delay_upload 0" "dir_refresh 1" || exit 1
 echo "from a" > "$A/shared"; check "unmount one of two mounts" umount "$A"
