@@ -84,7 +84,7 @@ fn seal(c: &mut Criterion) {
             client: 1,
             path,
             file: FileId(u64::from(path)),
-            offset: n % 64 << 12,
+            offset: (n % 64) << 12,
             len: 4096,
             latency_ns: 20_000 + n % 977,
             status: 200,
