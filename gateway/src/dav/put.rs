@@ -126,10 +126,7 @@ impl Call<'_> {
             .put_whole(path, self.io, data, admit)
             .await
             .map_err(|e| guard::refusal(e, &reason))?;
-        self.dav
-            .locks
-            .moved_etag(&guard::key(path), &guard.claim, &meta.etag);
-        Ok(stored(&meta, created))
+        Ok(self.stored(&guard, &meta, created))
     }
 
     /// All that new content of this resource must comply with.
@@ -255,16 +252,21 @@ impl Call<'_> {
             .commit(check)
             .await
             .map_err(|e| guard::refusal(e, &reason))?;
-        self.dav
-            .locks
-            .moved_etag(&guard::key(&self.target.path), &guard.claim, &meta.etag);
-        let mut response = stored(&meta, created);
+        let mut response = self.stored(&guard, &meta, created);
         if let Some((start, _)) = part
             && let Some(touched) = response.extensions_mut().get_mut::<Touched>()
         {
             (touched.offset, touched.len, touched.part) = (start, received, true);
         }
         Ok(response)
+    }
+
+    /// The reply, after the locks have heard of the new entity tag.
+    fn stored(&self, guard: &Guard, meta: &Meta, created: bool) -> Response<Body> {
+        self.dav
+            .locks
+            .moved_etag(&guard::key(&self.target.path), &guard.claim, &meta.etag);
+        stored(meta, created)
     }
 
     fn last_check(&self, guard: &Arc<Guard>, base: Option<tiering::FileId>) -> (Check, Reason) {
