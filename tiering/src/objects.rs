@@ -218,8 +218,8 @@ mod tests {
                     }
                     _ => {
                         let rest = theirs.range_mut(id..=ObjectId::new(id.file, u32::MAX));
-                        let rest: Vec<_> = rest.map(|(id, v)| { *v += 1; (*id, *v) }).collect();
-                        let got = ours.starting_at_mut(id).map(|(id, v)| { *v += 1; (id, *v) });
+                        let rest: Vec<_> = rest.map(|(id, v)| { *v ^= 1; (*id, *v) }).collect();
+                        let got = ours.starting_at_mut(id).map(|(id, v)| { *v ^= 1; (id, *v) });
                         prop_assert_eq!(got.collect::<Vec<_>>(), rest);
                     }
                 }
