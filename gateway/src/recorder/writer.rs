@@ -56,6 +56,10 @@ impl Writer {
         let (dir, retention, seal_counters) =
             (cfg.dir.clone(), cfg.retention_bytes, Arc::clone(&counters));
         let thread = std::thread::Builder::new().name("trace-seal".into()).spawn(move || {
+            // Behind whatever serves requests. For this thread alone, by setpriority(2)'s "C library/kernel differences".
+            if let Err(error) = rustix::process::setpriority_process(None, 19) {
+                tracing::debug!(%error, "traces are sealed at full priority");
+            }
             for path in paths {
                 if let Err(error) = seal::seal(&path).and_then(|()| seal::retain(&dir, retention)) {
                     seal_counters.errors.fetch_add(1, Relaxed);
