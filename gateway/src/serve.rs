@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -15,6 +16,7 @@ use crate::admin::{Admin, Door, policy};
 use crate::auth::Users;
 use crate::config::{Config, ConfigError, Live, Raw};
 use crate::dav::{Dav, DavOptions};
+use crate::http::loops::Loops;
 use crate::http::{self, Front, Limits, tls};
 use crate::metrics::{Gauge, Metrics, Window};
 use crate::objects::Durability;
@@ -164,6 +166,7 @@ pub async fn serve(config: Config, raw: Raw) -> anyhow::Result<()> {
             header_timeout: config.header_timeout,
             stall_timeout: config.body_idle_timeout,
         },
+        loops: Loops::start(config.http_threads).context("cannot start threads")?,
         stopping: AtomicBool::new(false),
     });
     let mut gate = Gate {

@@ -162,7 +162,8 @@ impl Users {
         if !self.required() {
             return Verdict::Anonymous;
         }
-        let Some((name, password)) = basic(headers) else {
+        let authorization = headers.get(header::AUTHORIZATION);
+        let Some((name, password)) = authorization.and_then(|v| basic(v.as_bytes())) else {
             return Verdict::Denied;
         };
         let sent = (name, password);
@@ -191,6 +192,20 @@ impl Users {
         let this = Arc::clone(self);
         let verified = tokio::task::spawn_blocking(move || this.verify(&sent, key, from)).await;
         verified.unwrap_or(Verdict::Wait)
+    }
+
+    /// The user of an `Authorization` field that was found right a short while ago; `None` means that [`Users::judge`] must be
+    /// asked.
+    pub fn recall(&self, authorization: &[u8]) -> Option<Arc<User>> {
+        let key = self.key(&basic(authorization)?);
+        let state = self.state.lock();
+        if state.checked.elapsed() >= Duration::from_secs(1) {
+            return None;
+        }
+        match state.remembers(key)? {
+            Verdict::Known(user) => Some(user),
+            Verdict::Anonymous | Verdict::Denied | Verdict::Wait => None,
+        }
     }
 
     /// For an attempt that is not worth a hash: what is known of it after a look at the file.
@@ -261,8 +276,8 @@ pub(crate) fn fuzz_users(text: &str) -> usize {
     entries.len()
 }
 
-fn basic(headers: &HeaderMap) -> Option<(String, String)> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+fn basic(authorization: &[u8]) -> Option<(String, String)> {
+    let value = std::str::from_utf8(authorization).ok()?;
     let (scheme, rest) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

@@ -300,6 +300,12 @@ const PLAIN: &[Key] = &[
         "connections at once; more wait to be accepted",
     ),
     key(
+        "http_threads",
+        "auto",
+        "1 to 1024, or \"auto\": one core fewer than there are, at least 1",
+        "threads that speak with clients; disks and policies have threads of their own",
+    ),
+    key(
         "max_header_bytes",
         "32KiB",
         "8KiB to 1MiB",

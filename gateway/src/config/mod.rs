@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -273,6 +274,7 @@ pub struct Config {
     pub trace_segment_age: Duration,
     pub trace_retention: u64,
     pub max_connections: usize,
+    pub http_threads: NonZeroUsize,
     pub max_header_bytes: usize,
     pub max_xml_bytes: usize,
     pub max_body_bytes: Option<u64>,
@@ -471,6 +473,14 @@ impl Config {
         let trace_segment_age = c.get("trace_segment_age", time_above_0);
         let trace_retention = c.get("trace_retention", units::size);
         let max_connections = c.get("max_connections", |t| within(t.parse().ok()?, 1, 1_000_000));
+        let http_threads = c.get("http_threads", |t| match t {
+            "auto" => Some(
+                std::thread::available_parallelism().map_or(NonZeroUsize::MIN, |n| {
+                    NonZeroUsize::new(n.get() - 1).unwrap_or(NonZeroUsize::MIN)
+                }),
+            ),
+            t => within(t.parse().ok()?, 1, 1024).and_then(NonZeroUsize::new),
+        });
         let max_header_bytes = c.get("max_header_bytes", |t| {
             within(units::size(t)?, 8 << 10, 1 << 20)
         });
@@ -602,6 +612,7 @@ impl Config {
             trace_segment_age: trace_segment_age?,
             trace_retention: trace_retention?,
             max_connections: max_connections?,
+            http_threads: http_threads?,
             max_header_bytes: max_header_bytes? as usize,
             max_xml_bytes: max_xml_bytes? as usize,
             max_body_bytes: max_body_bytes?,

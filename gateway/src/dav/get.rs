@@ -91,7 +91,10 @@ impl Call<'_> {
             Selection::Whole => {
                 let mut response = self.head_of(&meta, StatusCode::OK, meta.len);
                 let whole = 0..meta.len;
-                send(&mut response, reader, vec![Piece::Content(whole)]).await?;
+                let all = send(&mut response, reader, vec![Piece::Content(whole)]).await?;
+                if let Some(all) = all {
+                    self.keep_hot(&meta, &response, &all);
+                }
                 Ok(response)
             }
             Selection::Parts(parts) => {
@@ -223,12 +226,12 @@ impl Source {
     }
 }
 
-/// Puts the content into the reply: at once if one read has it all, else as a stream.
+/// Puts the content into the reply: at once if one read has it all, which is returned then; else as a stream.
 async fn send(
     response: &mut Response<Body>,
     reader: ContentReader,
     pieces: Vec<Piece>,
-) -> Result<(), Refusal> {
+) -> Result<Option<Bytes>, Refusal> {
     let mut source = Source {
         reader,
         pieces: pieces.into_iter(),
@@ -245,8 +248,9 @@ async fn send(
     }
     response.extensions_mut().insert(Served { tier, bytes: 0 });
     if source.at_end() && ready.len() <= 1 {
-        *response.body_mut() = ready.pop().map_or_else(body::empty, body::full);
-        return Ok(());
+        let all = ready.pop().unwrap_or_default();
+        *response.body_mut() = body::full(all.clone());
+        return Ok(Some(all));
     }
     let first = stream::iter(ready).map(|bytes| Ok(Frame::data(bytes)));
     // What the kernel has in memory is read here; what it has not, by a thread that may wait, while the kernel reads ahead.
@@ -266,5 +270,5 @@ async fn send(
     });
     let frames = first.chain(rest);
     *response.body_mut() = StreamBody::new(frames).boxed_unsync();
-    Ok(())
+    Ok(None)
 }

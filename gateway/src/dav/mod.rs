@@ -25,6 +25,7 @@ mod mime;
 mod propfind;
 mod proppatch;
 mod put;
+mod quick;
 pub mod range;
 pub mod status;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use body::Body;
 use body::{BoxError, Incoming};
 use guard::{Guard, Intent, Tagged};
 use locks::LockTable;
+pub use quick::QuickReply;
 use status::Refusal;
 use uri::{Ours, Target, UriError};
 

@@ -11,7 +11,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::activity::Busy;
-use crate::dav::{Body, Served, User};
+use super::lane::Ask;
+use crate::dav::{Body, QuickReply, Served, User};
 
 /// What is known when the request arrives.
 pub struct Entry {
@@ -61,6 +62,22 @@ impl Entry {
         };
         Response::from_parts(parts, counted.boxed_unsync())
     }
+}
+
+/// The event of a request that was answered before hyper saw it.
+pub fn at_once(ask: Ask<'_>, peer: SocketAddr, user: Option<&User>, answer: &QuickReply) {
+    tracing::info!(
+        target: "tierdav::access",
+        method = if ask.head { "HEAD" } else { "GET" },
+        path = ask.target,
+        status = 200,
+        bytes = answer.content.len() as u64,
+        duration_us = u64::try_from(answer.latency.as_micros()).unwrap_or(u64::MAX),
+        user = user.map_or("-", |u| u.name.as_str()),
+        tier = answer.tier.map_or("none", tiering::Tier::as_str),
+        client = %peer,
+        complete = true,
+    );
 }
 
 struct Counted {

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 #[derive(Debug)]
 struct State {
     requests: usize,
+    /// Requests whose replies have ended.
+    finished: usize,
     /// HTTP/2 from now on.
     frames: bool,
     idle_since: Instant,
@@ -27,6 +29,7 @@ impl Activity {
     pub fn new() -> Activity {
         Activity(Arc::new(Mutex::new(State {
             requests: 0,
+            finished: 0,
             frames: false,
             idle_since: Instant::now(),
         })))
@@ -36,6 +39,16 @@ impl Activity {
     pub fn begin(&self) -> Busy {
         self.0.lock().requests += 1;
         Busy(Arc::clone(&self.0))
+    }
+
+    /// A request was answered at once.
+    pub fn touch(&self) {
+        self.0.lock().idle_since = Instant::now();
+    }
+
+    /// How many requests have had their replies, down to the end of the body; those of [`Activity::touch`] do not count.
+    pub fn finished(&self) -> usize {
+        self.0.lock().finished
     }
 
     /// The connection has turned out to speak HTTP/2.
@@ -73,6 +86,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.requests -= 1;
+        state.finished += 1;
         state.idle_since = Instant::now();
     }
 }

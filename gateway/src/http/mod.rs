@@ -2,7 +2,8 @@
 
 mod access;
 mod activity;
-mod fragment;
+mod lane;
+pub mod loops;
 mod stall;
 pub mod tls;
 
@@ -29,7 +30,8 @@ use crate::dav::{self, Body, Dav, RequestContext, User};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
 use activity::{Activity, Busy};
-use fragment::Guarded;
+use lane::{Ask, Lane, Quick};
+use loops::Loops;
 use stall::Stalling;
 
 /// Longest request path, bytes; longer is 414.
@@ -68,6 +70,8 @@ pub struct Front {
     pub tls: Option<Arc<tls::Tls>>,
     /// What a connection is allowed.
     pub limits: Limits,
+    /// Where connections are served.
+    pub loops: Loops,
     /// Set while stopping: new requests are answered 503.
     pub stopping: AtomicBool,
 }
@@ -107,9 +111,16 @@ impl Front {
         slot: OwnedSemaphorePermit,
     ) {
         let front = Arc::clone(self);
-        tokio::spawn(async move {
+        // Registered anew with the loop that will serve it.
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        self.loops.spawn(async move {
             let open = front.metrics.connection_opened();
-            front.connection(stream, peer, watcher).await;
+            match TcpStream::from_std(stream) {
+                Ok(stream) => front.connection(stream, peer, watcher).await,
+                Err(error) => tracing::warn!(%peer, %error, "connection cannot be served"),
+            }
             drop((open, slot));
         });
     }
@@ -204,7 +215,8 @@ impl Front {
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
+            // `Activity::idle` bounds that: hyper's clock would not see the requests that are answered before it.
+            .header_read_timeout(None)
             .max_headers(HEADERS_MAX)
             .max_buf_size(self.limits.max_header_bytes.max(8192))
             .half_close(false);
@@ -219,7 +231,14 @@ impl Front {
         let _connected = self.metrics.clients().connected(peer.ip().to_canonical());
         let io_client = self.recorder.client_id(&peer.ip().to_string());
         let front = Arc::clone(&self);
-        let stream = Guarded::new(stream, activity.clone());
+        let visitor = Visitor {
+            front: Arc::clone(&self),
+            peer,
+            by_certificate: by_certificate.clone(),
+            io_client,
+        };
+        let head_max = self.limits.max_header_bytes.max(8192);
+        let stream = Lane::new(stream, visitor, activity.clone(), head_max);
         let seen = activity.clone();
         let service = service_fn(move |request| {
             let (front, user) = (Arc::clone(&front), by_certificate.clone());
@@ -242,6 +261,28 @@ impl Front {
                 tracing::debug!(%peer, "connection closed: no request for too long");
             }
         }
+    }
+
+    /// Answers a plain request for what is in memory, on the connection's own thread.
+    fn quick(&self, ask: Ask<'_>, visitor: &Visitor, out: &mut Vec<u8>) -> Option<Bytes> {
+        if self.stopping.load(Ordering::Relaxed) || ask.target.len() > PATH_MAX {
+            return None;
+        }
+        let dav = self.dav.get()?;
+        let user = match &visitor.by_certificate {
+            Some(user) => Some(Arc::clone(user)),
+            None if !self.users.required() => None,
+            None => Some(self.users.recall(ask.authorization?)?),
+        };
+        let answer = dav.quick(
+            ask.head,
+            ask.target,
+            user.as_deref(),
+            visitor.io_client,
+            out,
+        )?;
+        access::at_once(ask, visitor.peer, user.as_deref(), &answer);
+        Some(answer.content)
     }
 
     async fn answer(
@@ -319,6 +360,20 @@ impl Front {
                 Err(response)
             }
         }
+    }
+}
+
+/// Who is at the other end of a connection.
+struct Visitor {
+    front: Arc<Front>,
+    peer: SocketAddr,
+    by_certificate: Option<Arc<User>>,
+    io_client: u32,
+}
+
+impl Quick for Visitor {
+    fn answer(&self, ask: Ask<'_>, out: &mut Vec<u8>) -> Option<Bytes> {
+        self.front.quick(ask, self, out)
     }
 }
 

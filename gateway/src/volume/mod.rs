@@ -55,9 +55,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
-use tiering::FileId;
+use tiering::{FileId, Nanos, Tier};
 
 use crate::objects::pools::PoolSpace;
 use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFile};
@@ -92,6 +93,17 @@ const READ_TRIES: usize = 16;
 /// the next start recovers.
 pub struct Volume {
     inner: Arc<Inner>,
+}
+
+/// A small file in memory.
+#[derive(Debug, Clone)]
+pub struct HotFile {
+    /// The version.
+    pub file: FileId,
+    /// What was given to [`Volume::keep_hot`].
+    pub head: Bytes,
+    /// All of its content.
+    pub content: Bytes,
 }
 
 pub(crate) struct Inner {
@@ -154,6 +166,39 @@ impl Volume {
                 .map(|(found, reader)| (found.meta, reader))
         })
         .await
+    }
+
+    /// Keeps the whole content of a version that was just read, with the head of a reply about it, for [`Volume::hot`]; nothing
+    /// if the file is not kept open, has changed, or is large.
+    pub fn keep_hot(&self, path: &ResourcePath, meta: &Meta, head: Bytes, content: &Bytes) {
+        if content.len() <= open_files::HOT_BYTES_MAX
+            && content.len() as u64 == meta.len
+            && let Some(opened) = self.inner.tree.open_files.get(path)
+            && opened.found.meta == *meta
+        {
+            let content = content.clone();
+            let _ = opened.hot.set(open_files::Hot { head, content });
+        }
+    }
+
+    /// What was kept of the file at `path`, if the name still means that very version, unchanged. Waits for nothing.
+    pub fn hot(&self, path: &ResourcePath) -> Option<HotFile> {
+        let opened = self.inner.tree.open_files.get(path)?;
+        let hot = opened.hot.get()?;
+        let still = self.inner.tree.is_still(path, &opened);
+        still.then(|| HotFile {
+            file: opened.found.meta.file_id,
+            head: hot.head.clone(),
+            content: hot.content.clone(),
+        })
+    }
+
+    /// Tells policy and trace that a client read all of a file of [`Volume::hot`]. Returns the tier it is in; `None`, and nothing
+    /// is told, if the object is damaged or not known to be whole.
+    pub fn hot_read(&self, hot: &HotFile, started: Nanos, io: IoContext) -> Option<Tier> {
+        self.inner
+            .cache
+            .read_in_memory(hot.file, hot.content.len(), started, io)
     }
 
     /// Notes that a client found its copy still valid (304).

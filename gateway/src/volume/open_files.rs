@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use tiering::FileId;
@@ -69,7 +70,20 @@ pub(crate) struct Opened {
     pub found: Found,
     pub stamp: Stamp,
     since: Instant,
+    /// Its content and what a reply says of it, once it was read whole.
+    pub hot: OnceLock<Hot>,
 }
+
+/// A small file in memory. At most [`HOT_BYTES_MAX`] each: 16 MiB of all that are open.
+#[derive(Debug, Clone)]
+pub(crate) struct Hot {
+    /// What its reader wants to find with it.
+    pub head: Bytes,
+    pub content: Bytes,
+}
+
+/// Longest content that is kept.
+pub(crate) const HOT_BYTES_MAX: usize = 64 << 10;
 
 impl Opened {
     pub fn new(file: File, found: Found, stamp: Stamp) -> Opened {
@@ -78,6 +92,7 @@ impl Opened {
             found,
             stamp,
             since: Instant::now(),
+            hot: OnceLock::new(),
         }
     }
 }

@@ -1,0 +1,465 @@
+//! Answers the plainest requests of an HTTP/1 connection before hyper sees them.
+//!
+//! A GET of a small file that is in memory costs hyper, its service and the reply's body more time than everything else
+//! together. So the connection's stream is wrapped: whatever hyper would read begins, between two messages, with a request's
+//! head, and a head that a [`Quick`] answers never gets to hyper. All others pass on unchanged, byte by byte.
+//!
+//! Two things must be certain. *Where a message ends*: heads are read by httparse, as hyper does, and what is not plain
+//! `Content-Length` framing (chunked bodies, upgrades, HTTP/1.0, HTTP/2, anything malformed) passes on for the rest of the
+//! connection. *That no reply is under way*: an answer is given only when every request that passed has had its reply, and hyper
+//! has flushed after the last of them ended; hyper flushes its stream only when all it has buffered was written.
+//!
+//! Request targets with a fragment are spoiled here, too: `DELETE /a/#b` must not delete `/a/`, but the `http` crate cuts
+//! fragments off before anybody sees them. A `#` in a target is replaced by a byte that hyper answers with 400.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::HEADERS_MAX;
+use super::activity::Activity;
+
+/// Answers given one after the other before other connections get their turn.
+const TURN_ANSWERS: usize = 16;
+/// Smallest buffer of hyper's into which a head is read directly: it looks for HTTP/2 with 24 bytes.
+const DIRECT_BYTES: usize = 1024;
+/// What is read at a time otherwise.
+const READ_BYTES: usize = 4096;
+
+/// A request that is plain enough to be answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask<'a> {
+    /// HEAD rather than GET.
+    pub head: bool,
+    /// The request target: a path, no query, no fragment.
+    pub target: &'a str,
+    /// The `Authorization` field.
+    pub authorization: Option<&'a [u8]>,
+}
+
+/// Who answers.
+pub trait Quick {
+    /// Writes the head of the reply to `out` and returns its content; `None` lets the request pass, with `out` as it was.
+    fn answer(&self, ask: Ask<'_>, out: &mut Vec<u8>) -> Option<Bytes>;
+}
+
+/// What comes next on the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// A request's head.
+    Head,
+    /// So many bytes of a message for hyper.
+    Body(u64),
+    /// Who knows; all of it is hyper's.
+    Opaque,
+}
+
+/// What a buffer begins with.
+#[derive(Debug, PartialEq, Eq)]
+enum Framing<'a> {
+    /// The beginning of a head.
+    Incomplete,
+    /// Nothing that is understood here.
+    Opaque,
+    /// A head of so many bytes, and the body's length.
+    Message {
+        head: usize,
+        body: u64,
+        ask: Option<Ask<'a>>,
+    },
+}
+
+/// A connection's stream, from the client to hyper.
+pub struct Lane<S, Q> {
+    stream: S,
+    quick: Q,
+    activity: Activity,
+    /// Longest head that is kept here; hyper refuses longer ones.
+    head_max: usize,
+    next: Next,
+    /// Read, but not yet passed on.
+    held: Vec<u8>,
+    /// Requests that passed.
+    passed: usize,
+    /// All of them have had their replies, down to the last byte.
+    quiet: bool,
+    /// The reply that is being written: its head, what of it is written, its content.
+    out: Vec<u8>,
+    written: usize,
+    content: Bytes,
+    answering: bool,
+}
+
+impl<S, Q> Lane<S, Q> {
+    /// Wraps a stream; the service counts its requests in `activity`.
+    pub fn new(stream: S, quick: Q, activity: Activity, head_max: usize) -> Lane<S, Q> {
+        Lane {
+            stream,
+            quick,
+            activity,
+            head_max,
+            next: Next::Head,
+            held: Vec::new(),
+            passed: 0,
+            quiet: true,
+            out: Vec::new(),
+            written: 0,
+            content: Bytes::new(),
+            answering: false,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
+    /// Writes what is left of the answer.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.answering {
+            return Poll::Ready(Ok(()));
+        }
+        while self.written < self.out.len() || !self.content.is_empty() {
+            let head = self.out.get(self.written..).unwrap_or_default();
+            let parts = [io::IoSlice::new(head), io::IoSlice::new(&self.content)];
+            let stream = Pin::new(&mut self.stream);
+            let n = match head {
+                [] => ready!(stream.poll_write(cx, &self.content))?,
+                _ => ready!(stream.poll_write_vectored(cx, &parts))?,
+            };
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_head = n.min(head.len());
+            self.written += of_head;
+            self.content.advance(n - of_head);
+        }
+        // A buffering stream (TLS) must not keep it.
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.answering = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Looks at `bytes`, where a head is due: answers the request, or lets it pass.
+    fn judge(&mut self, bytes: &mut [u8]) -> Judged {
+        let framing = framing(bytes);
+        let (head, body, ask) = match framing {
+            Framing::Incomplete if bytes.len() <= self.head_max => return Judged::Incomplete,
+            Framing::Incomplete | Framing::Opaque => {
+                spoil(bytes);
+                self.next = Next::Opaque;
+                return Judged::Passes;
+            }
+            Framing::Message { head, body, ask } => (head, body, ask),
+        };
+        if self.quiet
+            && let Some(ask) = ask
+        {
+            self.out.clear();
+            self.written = 0;
+            if let Some(content) = self.quick.answer(ask, &mut self.out) {
+                self.content = content;
+                self.answering = true;
+                self.activity.touch();
+                return Judged::Answered(head);
+            }
+        }
+        spoil(bytes);
+        self.passed += 1;
+        self.quiet = false;
+        self.next = Next::Body((head as u64).saturating_add(body));
+        Judged::Passes
+    }
+
+    /// Gives hyper `n` bytes of what is held.
+    fn hand_over(&mut self, buf: &mut ReadBuf<'_>) {
+        let n = match self.next {
+            Next::Head => 0,
+            Next::Body(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            Next::Opaque => usize::MAX,
+        };
+        let n = n.min(buf.remaining()).min(self.held.len());
+        buf.put_slice(self.held.get(..n).unwrap_or_default());
+        self.held.drain(..n);
+        self.gone(n);
+    }
+
+    /// `n` bytes have been passed on.
+    fn gone(&mut self, n: usize) {
+        if let Next::Body(left) = &mut self.next {
+            *left = left.saturating_sub(n as u64);
+            if *left == 0 {
+                self.next = Next::Head;
+            }
+        }
+    }
+
+    /// Reads into hyper's buffer what is hyper's anyway.
+    fn poll_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = buf.filled_mut().get_mut(before..).unwrap_or_default();
+        match self.next {
+            Next::Body(left) if (read.len() as u64) > left => {
+                // The beginning of the next message was read with it.
+                let ours = usize::try_from(left).unwrap_or(usize::MAX);
+                self.held
+                    .extend_from_slice(read.get(ours..).unwrap_or_default());
+                buf.set_filled(before + ours);
+                self.gone(ours);
+            }
+            Next::Body(_) => {
+                let n = read.len();
+                self.gone(n);
+            }
+            Next::Opaque => {
+                if self.activity.awaits_request_line() {
+                    spoil(read);
+                }
+            }
+            Next::Head => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads where a head is due: into hyper's buffer if that is large enough and nothing is held, else behind what is held.
+    /// `true` at the end of the stream.
+    fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let before = buf.filled().len();
+        if self.held.is_empty() && buf.remaining() >= DIRECT_BYTES {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            // Where it was read is where most of it stays: only what is not hyper's, or not yet, is moved.
+            let read = buf.filled_mut().get_mut(before..).unwrap_or_default();
+            if read.is_empty() {
+                return Poll::Ready(Ok(true));
+            }
+            let n = read.len();
+            let keep = match self.judge(read) {
+                Judged::Answered(used) => Some(used),
+                Judged::Incomplete => Some(0),
+                Judged::Passes => None,
+            };
+            let ours = match (keep, self.next) {
+                (Some(_), _) => 0,
+                (None, Next::Body(left)) => usize::try_from(left).unwrap_or(usize::MAX).min(n),
+                (None, _) => n,
+            };
+            let rest = buf.filled().get(before + ours.max(keep.unwrap_or(0))..);
+            self.held.extend_from_slice(rest.unwrap_or_default());
+            buf.set_filled(before + ours);
+            self.gone(ours);
+            return Poll::Ready(Ok(false));
+        }
+        let held = self.held.len();
+        self.held.resize(held + READ_BYTES, 0);
+        let mut own = ReadBuf::new(self.held.get_mut(held..).unwrap_or_default());
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut own);
+        let n = own.filled().len();
+        self.held.truncate(held + n);
+        if self.held.is_empty() {
+            // Thousands of idle connections should not keep one each.
+            self.held = Vec::new();
+        }
+        ready!(polled)?;
+        Poll::Ready(Ok(n == 0))
+    }
+}
+
+/// What became of the bytes where a head was due.
+#[derive(Debug, PartialEq, Eq)]
+enum Judged {
+    /// More are needed.
+    Incomplete,
+    /// So many of them were a request that has its answer.
+    Answered(usize),
+    /// They are hyper's, as far as `next` says.
+    Passes,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> AsyncRead for Lane<S, Q> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        for _ in 0..TURN_ANSWERS {
+            ready!(this.poll_answer(cx))?;
+            if this.next == Next::Head && !this.held.is_empty() {
+                let mut held = std::mem::take(&mut this.held);
+                let judged = this.judge(&mut held);
+                if let Judged::Answered(used) = judged {
+                    held.drain(..used);
+                }
+                this.held = held;
+                if let Judged::Answered(_) = judged {
+                    continue;
+                }
+            }
+            if this.next != Next::Head {
+                if this.held.is_empty() {
+                    return this.poll_through(cx, buf);
+                }
+                this.hand_over(buf);
+                return Poll::Ready(Ok(()));
+            }
+            let ended = ready!(this.poll_head(cx, buf))?;
+            if ended && !this.held.is_empty() {
+                // Half a head: hyper knows what to say to that.
+                this.next = Next::Opaque;
+                continue;
+            }
+            if ended || buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, Q: Unpin> AsyncWrite for Lane<S, Q> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if !self.quiet && self.activity.finished() == self.passed {
+            self.quiet = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// Reads the head that `bytes` begin with.
+fn framing(bytes: &[u8]) -> Framing<'_> {
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let head = match request.parse_with_uninit_headers(bytes, &mut fields) {
+        Ok(httparse::Status::Complete(head)) => head,
+        Ok(httparse::Status::Partial) => return Framing::Incomplete,
+        Err(_) => return Framing::Opaque,
+    };
+    let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version)
+    else {
+        return Framing::Opaque;
+    };
+    let mut body = None;
+    let mut authorization = None;
+    let mut plain = true;
+    for field in request.headers.iter() {
+        let name = field.name.as_bytes();
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        if is("content-length") {
+            let digits = field.value.iter().all(u8::is_ascii_digit);
+            let len = std::str::from_utf8(field.value).ok().filter(|_| digits);
+            match (body, len.and_then(|l| l.parse().ok())) {
+                (None, Some(len)) => body = Some(len),
+                _ => return Framing::Opaque,
+            }
+        } else if is("transfer-encoding") || is("upgrade") {
+            return Framing::Opaque;
+        } else if is("authorization") {
+            plain &= authorization.is_none();
+            authorization = Some(field.value);
+        } else if is("connection") {
+            plain &= keeps_alive(field.value);
+        } else {
+            plain &= MEANINGLESS.iter().any(|known| is(known));
+        }
+    }
+    if method == "CONNECT" {
+        return Framing::Opaque;
+    }
+    let head_only = method == "HEAD";
+    let path = target.starts_with('/') && !target.contains(['?', '#']);
+    let ask = Ask {
+        head: head_only,
+        target,
+        authorization,
+    };
+    Framing::Message {
+        head,
+        body: body.unwrap_or(0),
+        ask: (plain && path && body.is_none() && (head_only || method == "GET")).then_some(ask),
+    }
+}
+
+/// Fields that change nothing about the reply to a GET.
+const MEANINGLESS: [&str; 12] = [
+    "host",
+    "user-agent",
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "accept-charset",
+    "te",
+    "referer",
+    "cookie",
+    "pragma",
+    "cache-control",
+    "translate",
+];
+
+/// Whether a `Connection` field only says that there may be more requests.
+fn keeps_alive(value: &[u8]) -> bool {
+    let mut options = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+    options.all(|o| o.eq_ignore_ascii_case(b"keep-alive") || o.eq_ignore_ascii_case(b"te"))
+}
+
+/// Replaces the `#` in the request target that `bytes` begin with.
+fn spoil(bytes: &mut [u8]) {
+    // Empty lines before a request are skipped by hyper.
+    let start = bytes.iter().position(|b| *b != b'\r' && *b != b'\n');
+    let bytes = bytes.get_mut(start.unwrap_or(0)..).unwrap_or_default();
+    let line_end = bytes
+        .iter()
+        .position(|b| *b == b'\r' || *b == b'\n')
+        .unwrap_or(bytes.len());
+    let line = &mut bytes[..line_end];
+    let Some(space) = line.iter().position(|b| *b == b' ') else {
+        return;
+    };
+    let method = &line[..space];
+    if method.is_empty() || !method.iter().all(u8::is_ascii_uppercase) {
+        return;
+    }
+    let target = &mut line[space + 1..];
+    let end = target
+        .iter()
+        .position(|b| *b == b' ')
+        .unwrap_or(target.len());
+    if let Some(hash) = target[..end].iter_mut().find(|b| **b == b'#') {
+        *hash = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests;

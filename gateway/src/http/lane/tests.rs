@@ -1,0 +1,315 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+//! Against the real hyper behind it: whatever is mixed and however it is cut into pieces, every request has its reply, in
+//! order, from the one who should give it.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+/// Answers what begins with `/q`.
+struct Answers;
+
+impl Quick for Answers {
+    fn answer(&self, ask: Ask<'_>, out: &mut Vec<u8>) -> Option<Bytes> {
+        let content = format!("quick {}", ask.target);
+        if !ask.target.starts_with("/q") {
+            return None;
+        }
+        let len = content.len();
+        out.extend_from_slice(
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {len}\r\n\r\n").as_bytes(),
+        );
+        Some(if ask.head {
+            Bytes::new()
+        } else {
+            content.into()
+        })
+    }
+}
+
+async fn serve(stream: tokio::io::DuplexStream) {
+    let activity = Activity::new();
+    let lane = Lane::new(stream, Answers, activity.clone(), 8192);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let busy = activity.begin();
+        async move {
+            let path = request.uri().to_string();
+            let body = request
+                .into_body()
+                .collect()
+                .await
+                .map_or(0, |b| b.to_bytes().len());
+            tokio::task::yield_now().await;
+            let text = format!("hyper {path} {body}");
+            let len = text.len();
+            let reply = Full::new(Bytes::from(text));
+            let reply = reply.map_frame(move |frame| {
+                let _ends_with_the_body = &busy;
+                frame
+            });
+            let reply = Response::builder()
+                .header("content-length", len)
+                .body(reply);
+            Ok::<_, Infallible>(reply.unwrap())
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().half_close(false);
+    let _ = builder
+        .serve_connection_with_upgrades(TokioIo::new(lane), service)
+        .await;
+}
+
+#[derive(Debug, Clone)]
+enum Message {
+    Quick { head: bool },
+    Query,
+    Put(usize),
+    Chunked(usize),
+    Plain,
+}
+
+impl Message {
+    fn bytes(&self, n: usize) -> Vec<u8> {
+        let body = |len| {
+            b"GET /q-in-body HTTP/1.1\r\n\r\n"
+                .iter()
+                .copied()
+                .cycle()
+                .take(len)
+        };
+        match self {
+            Message::Quick { head } => {
+                let method = if *head { "HEAD" } else { "GET" };
+                format!("{method} /q{n} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
+            }
+            Message::Query => format!("GET /q{n}?x HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes(),
+            Message::Plain => {
+                format!("\r\nGET /h{n} HTTP/1.1\r\nHost: x\r\nRange: x\r\n\r\n").into_bytes()
+            }
+            Message::Put(len) => {
+                let head = format!("PUT /q{n} HTTP/1.1\r\nContent-Length: {len}\r\n\r\n");
+                head.into_bytes().into_iter().chain(body(*len)).collect()
+            }
+            Message::Chunked(len) => {
+                let mut out = format!("PUT /q{n} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    .into_bytes();
+                if *len > 0 {
+                    out.extend(format!("{len:x}\r\n").into_bytes());
+                    out.extend(body(*len));
+                    out.extend(b"\r\n");
+                }
+                out.extend(b"0\r\n\r\n");
+                out
+            }
+        }
+    }
+
+    /// The reply's content: whoever gives it, where that depends on what was sent before.
+    fn reply(&self, n: usize) -> Vec<String> {
+        let quick = format!("quick /q{n}");
+        match self {
+            Message::Quick { head: true } => vec![String::new()],
+            Message::Quick { head: false } => vec![quick, format!("hyper /q{n} 0")],
+            Message::Query => vec![format!("hyper /q{n}?x 0")],
+            Message::Plain => vec![format!("hyper /h{n} 0")],
+            Message::Put(len) | Message::Chunked(len) => vec![format!("hyper /q{n} {len}")],
+        }
+    }
+}
+
+fn messages() -> impl Strategy<Value = Vec<Message>> {
+    let one = prop_oneof![
+        4 => any::<bool>().prop_map(|head| Message::Quick { head }),
+        1 => Just(Message::Query),
+        2 => Just(Message::Plain),
+        2 => prop_oneof![0usize..80, 4000usize..20_000].prop_map(Message::Put),
+        1 => prop_oneof![0usize..80, 4000usize..20_000].prop_map(Message::Chunked),
+    ];
+    prop::collection::vec(one, 1..12)
+}
+
+/// Reads one reply: its content, empty after HEAD.
+async fn reply(client: &mut (impl AsyncReadExt + Unpin), head_only: bool) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let length = head
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length: "))
+        .unwrap();
+    let len = if head_only {
+        0
+    } else {
+        length.parse().unwrap()
+    };
+    let mut body = vec![0; len];
+    client.read_exact(&mut body).await.unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+async fn exchange(messages: Vec<Message>, cuts: Vec<usize>, in_turns: bool) {
+    let (client, server) = tokio::io::duplex(1 << 16);
+    let server = tokio::spawn(serve(server));
+    let (mut from, mut to) = tokio::io::split(client);
+    let numbered: Vec<_> = messages.into_iter().enumerate().collect();
+    let sent = numbered.clone();
+    let (turn, mut turns) = tokio::sync::mpsc::unbounded_channel();
+    let writer = tokio::spawn(async move {
+        let mut cuts = cuts.into_iter().cycle();
+        for (n, message) in sent {
+            let bytes = message.bytes(n);
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let cut = cuts.next().unwrap_or(rest.len()).clamp(1, rest.len());
+                to.write_all(&rest[..cut]).await.unwrap();
+                rest = &rest[cut..];
+                tokio::task::yield_now().await;
+            }
+            if in_turns {
+                turns.recv().await.unwrap();
+            }
+        }
+        to
+    });
+    for (n, message) in &numbered {
+        let got = reply(&mut from, matches!(message, Message::Quick { head: true })).await;
+        assert!(
+            message.reply(*n).contains(&got),
+            "request {n}, {message:?}: {got:?}"
+        );
+        let chunked_before = numbered[..*n]
+            .iter()
+            .any(|(_, m)| matches!(m, Message::Chunked(_)));
+        if in_turns && !chunked_before {
+            assert_eq!(got, message.reply(*n)[0], "request {n}, {message:?}");
+        }
+        let _ = turn.send(());
+    }
+    drop((writer.await.unwrap(), from));
+    server.await.unwrap();
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(60), test)
+            .await
+            .unwrap()
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_request_has_its_reply_in_order(
+        messages in messages(),
+        cuts in prop::collection::vec(prop_oneof![1usize..40, 1usize..9000], 1..8),
+        in_turns in any::<bool>(),
+    ) {
+        run(exchange(messages, cuts, in_turns));
+    }
+}
+
+#[test]
+fn only_plain_requests_are_asked() {
+    let ask = |text: &str| match framing(text.as_bytes()) {
+        Framing::Message { ask, .. } => ask.map(|a| (a.head, a.target.to_owned())),
+        Framing::Incomplete | Framing::Opaque => None,
+    };
+    let get = |more: &str| format!("GET /a HTTP/1.1\r\nHost: x\r\n{more}\r\n");
+    for plain in [
+        "",
+        "Connection: keep-alive, TE\r\nTE: trailers\r\n",
+        "User-Agent: x\r\nAuthorization: Basic eDp5\r\n",
+    ] {
+        assert_eq!(ask(&get(plain)), Some((false, "/a".to_owned())), "{plain}");
+    }
+    for other in [
+        "Range: bytes=0-1\r\n",
+        "If-None-Match: \"x\"\r\n",
+        "If: (<x>)\r\n",
+        "Connection: close\r\n",
+        "Expect: 100-continue\r\n",
+        "Depth: 1\r\n",
+        "Content-Length: 0\r\n",
+        "Authorization: Basic eDp5\r\nAuthorization: Basic eDp6\r\n",
+    ] {
+        assert_eq!(ask(&get(other)), None, "{other}");
+    }
+    for line in [
+        "PUT /a",
+        "GET /a?b",
+        "GET /a#b",
+        "GET http://x/a",
+        "OPTIONS *",
+        "DELETE /a",
+    ] {
+        assert_eq!(
+            ask(&format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n")),
+            None,
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn what_does_not_say_plainly_where_it_ends_is_not_framed() {
+    for head in [
+        "PUT /a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "PUT /a HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
+        "PUT /a HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
+        "PUT /a HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        "PUT /a HTTP/1.1\r\nContent-Length:\r\n\r\n",
+        "PUT /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+        "GET /a HTTP/1.1\r\nUpgrade: h2c\r\n\r\n",
+        "GET /a HTTP/1.0\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "garbage\r\n\r\n",
+    ] {
+        assert_eq!(framing(head.as_bytes()), Framing::Opaque, "{head}");
+    }
+}
+
+#[test]
+fn only_a_targets_fragment_is_spoiled() {
+    for (line, want) in [
+        (
+            "DELETE /a/#b HTTP/1.1\r\nX: #\r\n",
+            "DELETE /a/\0b HTTP/1.1\r\nX: #\r\n",
+        ),
+        (
+            "\r\nDELETE /a/#b HTTP/1.1\r\n",
+            "\r\nDELETE /a/\0b HTTP/1.1\r\n",
+        ),
+        (
+            "GET /a%23b HTTP/1.1\r\nX: #\r\n\r\nbody #",
+            "GET /a%23b HTTP/1.1\r\nX: #\r\n\r\nbody #",
+        ),
+        ("# not a request #", "# not a request #"),
+        ("text a#b", "text a#b"),
+        ("", ""),
+    ] {
+        let mut bytes = line.as_bytes().to_vec();
+        spoil(&mut bytes);
+        assert_eq!(String::from_utf8_lossy(&bytes), want);
+    }
+}
