@@ -110,6 +110,15 @@ impl ObjectCache {
         look()
     }
 
+    /// [`ObjectCache::while_looking`] without waiting for anybody; `None` too when it would have to.
+    pub fn try_while_looking<T>(&self, look: impl FnOnce() -> Option<T>) -> Option<T> {
+        let _looking = match &self.pools {
+            Some(side) => Some(side.looking.try_read()?),
+            None => None,
+        };
+        look()
+    }
+
     /// The cache pool did not answer: for a while, nobody else needs to wait for it.
     pub(super) fn leave_cache_alone(&self) {
         if let Some(side) = &self.pools {

@@ -48,7 +48,14 @@ pub struct RadosPools {
     metrics: Arc<RadosMetrics>,
     /// Set while the owner's lock is not held: every operation is refused.
     fenced: AtomicBool,
-    space: Mutex<Option<(Instant, Vec<u8>)>>,
+    /// What the cluster said last, and when.
+    space: Mutex<Option<(Instant, Spaces)>>,
+}
+
+/// Space of the two pools, as far as the cluster said.
+struct Spaces {
+    cache: Option<PoolSpace>,
+    data: Option<PoolSpace>,
 }
 
 /// One connection.
@@ -201,7 +208,7 @@ impl Pools for RadosPools {
         let mark = clean.then_some(CLEAN);
         self.begin(
             tier,
-            |io| io.write(&name(id), &parts, INFO, &info.encode(), mark),
+            |io| io.write(&name(id), parts, INFO, &info.encode(), mark),
             |_| Ok(()),
         )
     }
@@ -282,14 +289,9 @@ impl Pools for RadosPools {
     }
 
     fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError> {
-        let pool = match tier {
-            Tier::Backing => &self.options.data_pool,
-            Tier::Cache => self
-                .options
-                .cache_pool
-                .as_ref()
-                .ok_or(PoolError::NotFound)?,
-        };
+        if tier == Tier::Cache && self.options.cache_pool.is_none() {
+            return Err(PoolError::NotFound);
+        }
         let mut kept = self.space.lock();
         if kept
             .as_ref()
@@ -298,10 +300,22 @@ impl Pools for RadosPools {
             let command = r#"{"prefix":"df","detail":"detail","format":"json"}"#;
             let live = self.live.load_full();
             let reply = live.handle.mon_command(command).map_err(error_of)?;
-            *kept = Some((Instant::now(), reply));
+            // Read once, asked by every upload.
+            let spaces = Spaces {
+                cache: self
+                    .options
+                    .cache_pool
+                    .as_ref()
+                    .and_then(|pool| space_of(&reply, pool)),
+                data: space_of(&reply, &self.options.data_pool),
+            };
+            *kept = Some((Instant::now(), spaces));
         }
         kept.as_ref()
-            .and_then(|(_, reply)| space_of(reply, pool))
+            .and_then(|(_, spaces)| match tier {
+                Tier::Backing => spaces.data,
+                Tier::Cache => spaces.cache,
+            })
             .ok_or_else(|| PoolError::Io(io::Error::other("unexpected answer to `ceph df`")))
     }
 }

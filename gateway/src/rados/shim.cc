@@ -10,9 +10,12 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <list>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <string>
+#include <vector>
 
 using librados::IoCtx;
 using librados::ObjectReadOperation;
@@ -28,12 +31,94 @@ struct tierdav_part {
 struct tierdav_reply;
 typedef void (*tierdav_done)(void *arg, int result, tierdav_reply *reply);
 typedef void (*tierdav_name)(void *arg, const char *name, size_t len);
+typedef void (*tierdav_give_back)(void *owner);
+
+}
+
+namespace {
+
+// Memory of the caller that librados reads from without a copy. It goes back when nothing but this refers to it: an operation
+// that timed out may still sit in a messenger's queue, long after its completion was called.
+struct Loan {
+    std::vector<ceph::bufferptr> parts;
+    void *owner;
+    tierdav_give_back give_back;
+
+    Loan(void *owner, tierdav_give_back give_back) : owner(owner), give_back(give_back) {}
+    Loan(const Loan &) = delete;
+    Loan &operator=(const Loan &) = delete;
+    // Only once nobody else refers to the parts.
+    ~Loan() { give_back(owner); }
+
+    // A reference is only ever made from another one: a part whose only one is here stays so.
+    bool is_over() const {
+        for (const auto &part : parts) {
+            if (part.raw_nref() > 1) {
+                return false;
+            }
+        }
+        return true;
+    }
+};
+
+// Loans that were not over when their operation was. Never destroyed: librados' threads may outlive main.
+struct Overdue {
+    std::mutex lock;
+    std::list<Loan *> loans;
+};
+
+Overdue &overdue() {
+    static Overdue *const all = new Overdue();
+    return *all;
+}
+
+// Ends a loan now, or later.
+void settle(Loan *loan) noexcept {
+    if (loan->is_over()) {
+        delete loan;
+        return;
+    }
+    try {
+        std::lock_guard<std::mutex> hold(overdue().lock);
+        overdue().loans.push_back(loan);
+    } catch (const std::exception &) {
+        // No memory to remember it: never given back is safe.
+    }
+}
+
+// Ends those that are over by now.
+void settle_overdue() noexcept {
+    try {
+        std::list<Loan *> over;
+        {
+            std::lock_guard<std::mutex> hold(overdue().lock);
+            auto &loans = overdue().loans;
+            for (auto it = loans.begin(); it != loans.end();) {
+                auto next = std::next(it);
+                if ((*it)->is_over()) {
+                    over.splice(over.end(), loans, it);
+                }
+                it = next;
+            }
+        }
+        for (Loan *loan : over) {
+            delete loan;
+        }
+    } catch (const std::exception &) {
+        // The next one tries again.
+    }
+}
+
+}
+
+extern "C" {
 
 struct tierdav_reply {
     ceph::bufferlist data;
     ceph::bufferlist attr;
     int data_result = 0;
     int attr_result = 0;
+    Loan *loan = nullptr;
     tierdav_done done;
     void *arg;
 };
@@ -44,7 +129,13 @@ namespace {
 
 void finished(rados_completion_t completion, void *raw) {
     auto *reply = static_cast<tierdav_reply *>(raw);
+    Loan *loan = reply->loan;
+    // The reply is the caller's from here on.
     reply->done(reply->arg, rados_aio_get_return_value(completion), reply);
+    if (loan != nullptr) {
+        settle(loan);
+        settle_overdue();
+    }
 }
 
 // Submits `submit(io, completion, reply)`.
@@ -91,23 +182,37 @@ int tierdav_read(rados_ioctx_t io, const char *oid, uint64_t offset, size_t len,
     });
 }
 
+// With an `owner` the parts are lent: `give_back(owner)` is called once, whatever becomes of the operation, when nothing refers
+// to them any more. Without, they are copied before this returns.
 int tierdav_write(rados_ioctx_t io, const char *oid, const tierdav_part *parts, size_t count,
                   const char *attr, const char *value, size_t value_len, const char *mark,
-                  tierdav_done done, void *arg) {
-    return run(io, done, arg, [&](IoCtx &ctx, librados::AioCompletion *c, tierdav_reply &) {
-        size_t total = 0;
-        for (size_t i = 0; i < count; i++) {
-            total += parts[i].len;
-        }
+                  void *owner, tierdav_give_back give_back, tierdav_done done, void *arg) {
+    Loan *loan = nullptr;
+    int result = run(io, done, arg, [&](IoCtx &ctx, librados::AioCompletion *c, tierdav_reply &reply) {
         ceph::bufferlist data;
-        if (total > 0) {
-            ceph::bufferptr whole(ceph::buffer::create_page_aligned(total));
-            char *to = whole.c_str();
+        if (owner != nullptr) {
+            loan = new Loan(owner, give_back);
+            loan->parts.reserve(count);
             for (size_t i = 0; i < count; i++) {
-                memcpy(to, parts[i].data, parts[i].len);
-                to += parts[i].len;
+                char *from = const_cast<char *>(parts[i].data);
+                loan->parts.emplace_back(ceph::buffer::create_static(parts[i].len, from));
+                data.push_back(loan->parts.back());
             }
-            data.push_back(std::move(whole));
+            reply.loan = loan;
+        } else {
+            size_t total = 0;
+            for (size_t i = 0; i < count; i++) {
+                total += parts[i].len;
+            }
+            if (total > 0) {
+                ceph::bufferptr whole(ceph::buffer::create(total));
+                char *to = whole.c_str();
+                for (size_t i = 0; i < count; i++) {
+                    memcpy(to, parts[i].data, parts[i].len);
+                    to += parts[i].len;
+                }
+                data.push_back(std::move(whole));
+            }
         }
         ceph::bufferlist info;
         info.append(value, value_len);
@@ -121,7 +226,18 @@ int tierdav_write(rados_ioctx_t io, const char *oid, const tierdav_part *parts, 
         }
         return ctx.aio_operate(oid, c, &op, WRITE_FLAGS);
     });
+    if (result < 0) {
+        if (loan != nullptr) {
+            settle(loan);
+        } else if (owner != nullptr) {
+            give_back(owner);
+        }
+    }
+    return result;
 }
+
+// Gives back what was lent to operations that timed out and has become free since.
+void tierdav_settle_loans() { settle_overdue(); }
 
 int tierdav_copy(rados_ioctx_t to, const char *to_oid, rados_ioctx_t from, const char *from_oid,
                  tierdav_done done, void *arg) {

@@ -5,11 +5,11 @@
 //! 1. *Handles outlive their use.* A [`Handle`] is connected before it is shared and shut down when its last user is gone;
 //!    every [`Context`] holds its `Handle`, every operation under way holds its `Context` (in [`Waiter`]). librados handles
 //!    and contexts may be used from any thread (librados.h: "thread safe").
-//! 2. *Nothing librados writes to, or reads from later, belongs to Rust.* Bytes to be written are copied into librados'
-//!    memory before the call returns; bytes read arrive in memory that librados allocated and that [`Reply`] owns from then
-//!    on. So a dropped future, a timed-out operation or one that is sent again later cannot touch freed memory. (Lending
-//!    `Bytes` to librados would save the one copy of a write, but an operation that timed out may still sit in a messenger's
-//!    queue, and nothing tells when it has left it.)
+//! 2. *Nothing librados writes to belongs to Rust, and what it reads from later is lent by count.* Bytes read arrive in memory
+//!    that librados allocated and that [`Reply`] owns from then on. Small writes are copied before the call returns. Large
+//!    ones are lent: the shim holds the `Vec<Bytes>` until librados' own count of references to the memory says that nobody
+//!    else has any, which may be long after the operation timed out. So a dropped future, a timed-out operation or one that is
+//!    sent again later cannot touch freed memory.
 //! 3. *The completion is called exactly once or never.* The shim returns 0 and later calls back once, or returns an error
 //!    and never calls back. `Waiter` is leaked into the call and taken back in exactly one of the two places.
 #![allow(
@@ -29,6 +29,9 @@ use tokio::sync::oneshot;
 
 use crate::metrics::{RadosMetrics, RadosOp, RadosPool, RadosRunning};
 
+/// Writes from this size on are lent to librados, not copied: below, the copy costs less than the accounts.
+const LENT_FROM_BYTES: u64 = 128 << 10;
+
 /// What the shim's replies point to.
 #[repr(C)]
 struct RawReply {
@@ -42,6 +45,7 @@ struct RawPart {
 }
 
 type Done = extern "C" fn(*mut c_void, c_int, *mut RawReply);
+type GiveBack = extern "C" fn(*mut c_void);
 type Name = extern "C" fn(*mut c_void, *const c_char, usize);
 
 unsafe extern "C" {
@@ -63,9 +67,12 @@ unsafe extern "C" {
         value: *const c_char,
         value_len: usize,
         mark: *const c_char,
+        owner: *mut c_void,
+        give_back: GiveBack,
         done: Done,
         arg: *mut c_void,
     ) -> c_int;
+    fn tierdav_settle_loans();
     fn tierdav_copy(
         to: c::rados_ioctx_t,
         to_oid: *const c_char,
@@ -418,9 +425,17 @@ extern "C" fn complete(arg: *mut c_void, result: c_int, reply: *mut RawReply) {
     release(waiter.settle(outcome));
 }
 
+/// Takes what was lent to a write back. Called once for each loan, when nothing of librados refers to the bytes any more.
+extern "C" fn give_back(owner: *mut c_void) {
+    // SAFETY: `owner` is the vector that `Context::write` leaked, and this is the one call for it.
+    drop(unsafe { Box::from_raw(owner.cast::<Vec<Bytes>>()) });
+}
+
 /// Gives memory that was freed back to the system. Objects of some MiB, mixed with small buffers, leave glibc's heaps full of
 /// holes: after a load it would keep ten times what it uses. Takes milliseconds, so it is for times without load.
 pub fn give_back_memory() {
+    // SAFETY: no pointer goes in or out; the shim locks what it looks at.
+    unsafe { tierdav_settle_loans() };
     #[cfg(target_env = "gnu")]
     // SAFETY: no pointer goes in or out, and any thread may call it (malloc_trim(3): MT-Safe).
     unsafe {
@@ -494,7 +509,7 @@ impl Context {
     pub fn write(
         &self,
         oid: &CStr,
-        parts: &[Bytes],
+        parts: Vec<Bytes>,
         attr: &CStr,
         value: &[u8],
         mark: Option<&CStr>,
@@ -507,8 +522,15 @@ impl Context {
             })
             .collect();
         let written = parts.iter().map(|p| p.len() as u64).sum();
-        // SAFETY: rule 2: the bytes of `parts` and `value` are copied before the call returns.
-        self.begin(RadosOp::Write, written, None, |io, done, arg| unsafe {
+        // The bytes of a `Bytes` stay where they are when it is moved.
+        let (owner, copied) = if written >= LENT_FROM_BYTES {
+            (Box::into_raw(Box::new(parts)).cast(), None)
+        } else {
+            (ptr::null_mut(), Some(parts))
+        };
+        // SAFETY: rule 2: with an owner the bytes live until `give_back`, without they are copied before the call returns, as
+        // is `value`, and `copied` lives until then.
+        let wait = self.begin(RadosOp::Write, written, None, |io, done, arg| unsafe {
             tierdav_write(
                 io,
                 oid.as_ptr(),
@@ -518,10 +540,14 @@ impl Context {
                 value.as_ptr().cast(),
                 value.len(),
                 mark.map_or(ptr::null(), CStr::as_ptr),
+                owner,
+                give_back,
                 done,
                 arg,
             )
-        })
+        });
+        drop(copied);
+        wait
     }
 
     /// Begins to copy `from_oid` of the context `from` to `oid` here, from OSD to OSD, attributes included.

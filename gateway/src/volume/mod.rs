@@ -156,7 +156,11 @@ impl Volume {
         path: &ResourcePath,
         io: IoContext,
     ) -> Result<(Meta, ContentReader), VolumeError> {
-        if let Some((found, reader)) = self.inner.open_read_now(path, io) {
+        let now = match self.inner.cache.pools() {
+            Some(_) => self.inner.open_pooled_now(path, io),
+            None => None,
+        };
+        if let Some((found, reader)) = now.or_else(|| self.inner.open_read_now(path, io)) {
             return Ok((found.meta, reader));
         }
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
@@ -454,6 +458,24 @@ impl Inner {
                 }
                 Entry::Found(_) | Entry::Absent | Entry::Other => Ok(None),
             })
+    }
+
+    /// [`Inner::open_pooled`] of what the kernel knows by heart, on whatever thread.
+    fn open_pooled_now(
+        &self,
+        path: &ResourcePath,
+        io: IoContext,
+    ) -> Option<(Found, ContentReader)> {
+        self.cache.try_while_looking(|| {
+            let found = self.tree.find_now(path)?;
+            if found.meta.kind != Kind::File || !found.pooled() {
+                return None;
+            }
+            let reader = self
+                .cache
+                .pooled_reader(found.meta.file_id, found.meta.len, io);
+            Some((found, reader))
+        })
     }
 
     fn still(&self, path: &ResourcePath, id: FileId) -> Result<bool, VolumeError> {
