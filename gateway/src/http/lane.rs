@@ -324,7 +324,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> AsyncRead for Lane<S, 
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, Q: Unpin> AsyncWrite for Lane<S, Q> {
+impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> AsyncWrite for Lane<S, Q> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -342,6 +342,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Unpin> AsyncWrite for Lane<S, Q> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Hyper does not know of an answer that its stop would cut off.
+        ready!(self.poll_answer(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 

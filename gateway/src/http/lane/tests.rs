@@ -229,6 +229,34 @@ proptest! {
 }
 
 #[test]
+fn a_stop_does_not_cut_an_answer_off() {
+    run(async {
+        let (mut client, server) = tokio::io::duplex(16);
+        let mut lane = Lane::new(server, Answers, Activity::new(), 8192);
+        client.write_all(b"GET /q HTTP/1.1").await.unwrap();
+        let read = tokio::spawn(async move {
+            client.write_all(b"\r\n\r\n").await.unwrap();
+            let mut got = String::new();
+            client.read_to_string(&mut got).await.unwrap();
+            got
+        });
+        // The answer does not fit into the stream: it is under way when the stop comes.
+        let mut buf = [0; 64];
+        let asked = async {
+            while !lane.answering {
+                let _ = futures_util::poll!(Box::pin(lane.read(&mut buf)));
+                tokio::task::yield_now().await
+            }
+        };
+        asked.await;
+        lane.shutdown().await.unwrap();
+        drop(lane);
+        let got = read.await.unwrap();
+        assert!(got.ends_with("\r\n\r\nquick /q"), "{got:?}");
+    });
+}
+
+#[test]
 fn only_plain_requests_are_asked() {
     let ask = |text: &str| match framing(text.as_bytes()) {
         Framing::Message { ask, .. } => ask.map(|a| (a.head, a.target.to_owned())),
