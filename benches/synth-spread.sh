@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 [ "${1:-}" = -h ] || [ "${1:-}" = --help ] && {
   echo "usage: benches/synth-spread.sh [SEEDS]   writes the table of seeds in docs/tiering.md; 5 seeds if not given"
   exit 0; }
+. benches/page.sh
 seeds=${1:-5} page=docs/tiering.md
 work=$(mktemp -d); trap 'rm -rf "$work" "$page.new"' EXIT
 cargo build -q --release -p trace-replay
@@ -43,11 +44,4 @@ for (load, share, other, what), values in found.items():
     if what == "hdd_busy_s":
         print(f"| `{load}` | {share} % | `{other}` | {told(values)} | {told(found[load, share, other, 'mean_ms'])} |")
 PYTHON
-begin='<!-- seeds: benches/synth-spread.sh -->' end='<!-- end of seeds -->'
-grep -qxF "$begin" "$page" && grep -qxF "$end" "$page" || { echo "$page: no line \"$begin\" or \"$end\"" >&2; exit 1; }
-awk -v begin="$begin" -v end="$end" -v table="$work/table" '
-  $0 == end { skip = 0 }
-  !skip { print }
-  $0 == begin { print ""; while ((getline line < table) > 0) print line; print ""; skip = 1 }
-' "$page" > "$page.new"
-mv "$page.new" "$page"
+put "$page" "$work/table" '<!-- seeds: benches/synth-spread.sh -->' '<!-- end of seeds -->'
