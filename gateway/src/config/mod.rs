@@ -474,11 +474,11 @@ impl Config {
         let trace_retention = c.get("trace_retention", units::size);
         let max_connections = c.get("max_connections", |t| within(t.parse().ok()?, 1, 1_000_000));
         let http_threads = c.get("http_threads", |t| match t {
-            "auto" => Some(
-                std::thread::available_parallelism().map_or(NonZeroUsize::MIN, |n| {
-                    NonZeroUsize::new(n.get() - 1).unwrap_or(NonZeroUsize::MIN)
-                }),
-            ),
+            "auto" => {
+                let cores = std::thread::available_parallelism().ok();
+                let fewer = cores.and_then(|n| NonZeroUsize::new(n.get() - 1));
+                Some(fewer.unwrap_or(NonZeroUsize::MIN))
+            }
             t => within(t.parse().ok()?, 1, 1024).and_then(NonZeroUsize::new),
         });
         let max_header_bytes = c.get("max_header_bytes", |t| {

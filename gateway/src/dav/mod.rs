@@ -53,7 +53,7 @@ pub use quick::QuickReply;
 use status::Refusal;
 use uri::{Ours, Target, UriError};
 
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::objects::IoContext;
 use crate::recorder::Recorder;
 use crate::volume::{Kind, Meta, PathError, ResourcePath, Volume, VolumeError};
@@ -310,19 +310,12 @@ impl Dav {
             .extensions_mut()
             .remove::<Touched>()
             .unwrap_or_default();
-        self.metrics.request(
-            method.into(),
-            status.as_u16(),
-            received,
-            bytes,
-            Duration::from_nanos(latency_ns),
-        );
         let op = if touched.part {
             Op::Patch
         } else {
             op_of(method, status)
         };
-        self.recorder.record(Record {
+        let record = Record {
             at_ns: started.0,
             client: io.client,
             op,
@@ -337,7 +330,16 @@ impl Dav {
             tier: served.tier.into(),
             latency_ns,
             status: status.as_u16(),
-        });
+        };
+        self.note(method.into(), received, bytes, record);
+    }
+
+    /// Counts a request with so many bytes in and out, and puts it into the trace.
+    fn note(&self, method: metrics::Method, bytes_in: u64, bytes_out: u64, record: Record) {
+        let latency = Duration::from_nanos(record.latency_ns);
+        let (status, metrics) = (record.status, &self.metrics);
+        metrics.request(method, status, bytes_in, bytes_out, latency);
+        self.recorder.record(record);
     }
 
     /// Every active lock.

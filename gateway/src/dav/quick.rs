@@ -60,10 +60,7 @@ impl Dav {
         out.extend_from_slice(&hot.head);
         date(out);
         let latency_ns = self.recorder.now().0.saturating_sub(started.0);
-        let latency = Duration::from_nanos(latency_ns);
-        let bytes = content.len() as u64;
-        self.metrics.request(method, 200, 0, bytes, latency);
-        self.recorder.record(Record {
+        let record = Record {
             at_ns: started.0,
             client: io.client,
             op,
@@ -76,11 +73,12 @@ impl Dav {
             tier: tier.into(),
             latency_ns,
             status: 200,
-        });
+        };
+        self.note(method, 0, content.len() as u64, record);
         Some(QuickReply {
             content,
             tier,
-            latency,
+            latency: Duration::from_nanos(latency_ns),
         })
     }
 }
@@ -88,11 +86,9 @@ impl Dav {
 impl Call<'_> {
     /// Keeps a whole content that was just sent, and the head it was sent with.
     pub(super) fn keep_hot(&self, meta: &Meta, response: &Response<Body>, content: &Bytes) {
-        if self.target.path != self.root {
-            let head = Bytes::from(rendered(response.headers()));
-            let volume = &self.dav.volume;
-            volume.keep_hot(&self.target.path, meta, head, content);
-        }
+        let head = || Bytes::from(rendered(response.headers()));
+        let volume = &self.dav.volume;
+        volume.keep_hot(&self.target.path, meta, head, content);
     }
 }
 

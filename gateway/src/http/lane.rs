@@ -172,14 +172,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
         Judged::Passes
     }
 
-    /// Gives hyper `n` bytes of what is held.
-    fn hand_over(&mut self, buf: &mut ReadBuf<'_>) {
-        let n = match self.next {
+    /// How many of the next `n` bytes are hyper's.
+    fn passing(&self, n: usize) -> usize {
+        match self.next {
             Next::Head => 0,
-            Next::Body(left) => usize::try_from(left).unwrap_or(usize::MAX),
-            Next::Opaque => usize::MAX,
-        };
-        let n = n.min(buf.remaining()).min(self.held.len());
+            Next::Body(left) => usize::try_from(left).unwrap_or(usize::MAX).min(n),
+            Next::Opaque => n,
+        }
+    }
+
+    /// Gives hyper what is held, as far as it is hyper's.
+    fn hand_over(&mut self, buf: &mut ReadBuf<'_>) {
+        let n = self.passing(buf.remaining().min(self.held.len()));
         buf.put_slice(self.held.get(..n).unwrap_or_default());
         self.held.drain(..n);
         self.gone(n);
@@ -195,6 +199,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
         }
     }
 
+    /// Leaves in hyper's buffer what is hyper's of what was read behind `before`, and holds the rest but for the first `used`.
+    fn divide(&mut self, buf: &mut ReadBuf<'_>, before: usize, used: usize) {
+        let ours = self.passing(buf.filled().len() - before);
+        let rest = buf.filled().get(before + ours.max(used)..);
+        self.held.extend_from_slice(rest.unwrap_or_default());
+        buf.set_filled(before + ours);
+        self.gone(ours);
+    }
+
     /// Reads into hyper's buffer what is hyper's anyway.
     fn poll_through(
         &mut self,
@@ -203,27 +216,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let read = buf.filled_mut().get_mut(before..).unwrap_or_default();
-        match self.next {
-            Next::Body(left) if (read.len() as u64) > left => {
-                // The beginning of the next message was read with it.
-                let ours = usize::try_from(left).unwrap_or(usize::MAX);
-                self.held
-                    .extend_from_slice(read.get(ours..).unwrap_or_default());
-                buf.set_filled(before + ours);
-                self.gone(ours);
-            }
-            Next::Body(_) => {
-                let n = read.len();
-                self.gone(n);
-            }
-            Next::Opaque => {
-                if self.activity.awaits_request_line() {
-                    spoil(read);
-                }
-            }
-            Next::Head => {}
+        if self.next == Next::Opaque && self.activity.awaits_request_line() {
+            spoil(buf.filled_mut().get_mut(before..).unwrap_or_default());
         }
+        // The beginning of the next message may have been read with it.
+        self.divide(buf, before, 0);
         Poll::Ready(Ok(()))
     }
 
@@ -238,21 +235,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             if read.is_empty() {
                 return Poll::Ready(Ok(true));
             }
-            let n = read.len();
-            let keep = match self.judge(read) {
-                Judged::Answered(used) => Some(used),
-                Judged::Incomplete => Some(0),
-                Judged::Passes => None,
+            let used = match self.judge(read) {
+                Judged::Answered(used) => used,
+                Judged::Incomplete | Judged::Passes => 0,
             };
-            let ours = match (keep, self.next) {
-                (Some(_), _) => 0,
-                (None, Next::Body(left)) => usize::try_from(left).unwrap_or(usize::MAX).min(n),
-                (None, _) => n,
-            };
-            let rest = buf.filled().get(before + ours.max(keep.unwrap_or(0))..);
-            self.held.extend_from_slice(rest.unwrap_or_default());
-            buf.set_filled(before + ours);
-            self.gone(ours);
+            self.divide(buf, before, used);
             return Poll::Ready(Ok(false));
         }
         let held = self.held.len();

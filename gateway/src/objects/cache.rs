@@ -562,45 +562,6 @@ impl ObjectCache {
         }
     }
 
-    /// A client read all of a version of at most one object from memory: counts it, and tells policy and trace. Returns the tier
-    /// that has it; `None` if that is not certain, or has not been read since the start.
-    pub fn read_in_memory(
-        &self,
-        file: FileId,
-        len: usize,
-        started: Nanos,
-        io: IoContext,
-    ) -> Option<Tier> {
-        let len = u32::try_from(len).ok()?;
-        if len == 0 || len > self.opts.object_bytes {
-            return (len == 0).then_some(Tier::Backing);
-        }
-        let id = ObjectId::new(file, 0);
-        let mut core = self.core.lock();
-        let tier = match core.residency.get(id) {
-            Some(entry) if entry.stored(file).is_some() && !entry.verified => return None,
-            Some(entry) if entry.stored(file).is_some() => Tier::Cache,
-            None if core.damaged.contains(&id) => return None,
-            Some(_) | None => Tier::Backing,
-        };
-        if self.has_cache() && !core.is_doomed(file) {
-            let read = Event::Read {
-                id,
-                offset: 0,
-                len,
-                object_len: len,
-                served: tier,
-            };
-            self.event(&mut core, &read);
-        }
-        drop(core);
-        let latency_ns = self.recorder.now().0.saturating_sub(started.0);
-        let bytes = u64::from(len);
-        self.count_read(tier, bytes, latency_ns);
-        self.trace_object(Op::ObjectRead, id, 0, bytes, tier, started, latency_ns, io);
-        Some(tier)
-    }
-
     /// What the cache has of an object.
     pub(super) fn lookup(&self, id: ObjectId) -> Option<(Stored, bool)> {
         self.lookup_or_lost(id).ok().flatten()

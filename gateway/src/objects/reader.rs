@@ -485,11 +485,15 @@ impl Shared {
     }
 
     fn report(&self, run: Run) {
-        let id = ObjectId {
-            file: self.file,
-            index: run.index,
-        };
-        self.cache.trace_object(
+        self.cache.report(self.file, self.len, self.io, run);
+    }
+}
+
+impl ObjectCache {
+    /// Tells trace and policy that `run` of a version of `len` bytes was read.
+    fn report(&self, file: FileId, len: u64, io: IoContext, run: Run) {
+        let id = ObjectId::new(file, run.index);
+        self.trace_object(
             tiering::trace::Op::ObjectRead,
             id,
             u64::from(run.offset),
@@ -497,17 +501,49 @@ impl Shared {
             run.tier,
             run.started,
             run.latency_ns,
-            self.io,
+            io,
         );
-        self.cache.observe(
-            self.file,
+        self.observe(
+            file,
             &Event::Read {
                 id,
                 offset: run.offset,
                 len: run.len,
-                object_len: self.cache.object_len(self.len, run.index),
+                object_len: self.object_len(len, run.index),
                 served: run.tier,
             },
         );
+    }
+
+    /// A client read all of a version of at most one object from memory: counts it, and tells trace and policy. Returns the tier
+    /// that has it; `None` if that is not certain, or has not been read since the start.
+    pub fn read_in_memory(
+        &self,
+        file: FileId,
+        len: usize,
+        started: Nanos,
+        io: IoContext,
+    ) -> Option<Tier> {
+        let len = u32::try_from(len).ok()?;
+        if len == 0 || len > self.opts.object_bytes {
+            return (len == 0).then_some(Tier::Backing);
+        }
+        let tier = match self.lookup_or_lost(ObjectId::new(file, 0)).ok()? {
+            Some((_, false)) => return None,
+            Some((_, true)) => Tier::Cache,
+            None => Tier::Backing,
+        };
+        let latency_ns = self.recorder.now().0.saturating_sub(started.0);
+        self.count_read(tier, u64::from(len), latency_ns);
+        let run = Run {
+            index: 0,
+            offset: 0,
+            len,
+            tier,
+            started,
+            latency_ns,
+        };
+        self.report(file, u64::from(len), io, run);
+        Some(tier)
     }
 }

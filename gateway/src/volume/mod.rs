@@ -172,16 +172,24 @@ impl Volume {
         .await
     }
 
-    /// Keeps the whole content of a version that was just read, with the head of a reply about it, for [`Volume::hot`]; nothing
+    /// Keeps the whole content of a version that was just read, with the `head` of a reply about it, for [`Volume::hot`]; nothing
     /// if the file is not kept open, has changed, or is large.
-    pub fn keep_hot(&self, path: &ResourcePath, meta: &Meta, head: Bytes, content: &Bytes) {
+    pub fn keep_hot(
+        &self,
+        path: &ResourcePath,
+        meta: &Meta,
+        head: impl FnOnce() -> Bytes,
+        content: &Bytes,
+    ) {
         if content.len() <= open_files::HOT_BYTES_MAX
             && content.len() as u64 == meta.len
             && let Some(opened) = self.inner.tree.open_files.get(path)
             && opened.found.meta == *meta
         {
-            let content = content.clone();
-            let _ = opened.hot.set(open_files::Hot { head, content });
+            opened.hot.get_or_init(|| open_files::Hot {
+                head: head(),
+                content: content.clone(),
+            });
         }
     }
 
