@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -66,18 +66,52 @@ impl Entry {
 
 /// The event of a request that was answered before hyper saw it.
 pub fn at_once(ask: Ask<'_>, peer: SocketAddr, user: Option<&User>, answer: &QuickReply) {
-    tracing::info!(
-        target: "tierdav::access",
-        method = if ask.head { "HEAD" } else { "GET" },
-        path = ask.target,
-        status = 200,
-        bytes = answer.content.len() as u64,
-        duration_us = u64::try_from(answer.latency.as_micros()).unwrap_or(u64::MAX),
-        user = user.map_or("-", |u| u.name.as_str()),
-        tier = answer.tier.map_or("none", tiering::Tier::as_str),
-        client = %peer,
-        complete = true,
-    );
+    let line = Line {
+        method: if ask.head {
+            &Method::HEAD
+        } else {
+            &Method::GET
+        },
+        path: ask.target,
+        status: 200,
+        bytes: answer.content.len() as u64,
+        duration: answer.latency,
+        user: user.map(|u| u.name.as_str()),
+        tier: answer.tier.map_or("none", tiering::Tier::as_str),
+        peer,
+        complete: true,
+    };
+    line.write();
+}
+
+/// One request in the log.
+struct Line<'a> {
+    method: &'a Method,
+    path: &'a str,
+    status: u16,
+    bytes: u64,
+    duration: Duration,
+    user: Option<&'a str>,
+    tier: &'static str,
+    peer: SocketAddr,
+    complete: bool,
+}
+
+impl Line<'_> {
+    fn write(&self) {
+        tracing::info!(
+            target: "tierdav::access",
+            method = %self.method,
+            path = %self.path,
+            status = self.status,
+            bytes = self.bytes,
+            duration_us = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX),
+            user = self.user.unwrap_or("-"),
+            tier = self.tier,
+            client = %self.peer,
+            complete = self.complete,
+        );
+    }
 }
 
 struct Counted {
@@ -131,17 +165,17 @@ impl Drop for Counted {
         let complete = self.complete
             || self.body.is_end_stream()
             || self.length.is_some_and(|length| length == self.bytes);
-        tracing::info!(
-            target: "tierdav::access",
-            method = %self.entry.method,
-            path = %self.entry.path,
-            status = self.status,
-            bytes = self.bytes,
-            duration_us = u64::try_from(self.entry.started.elapsed().as_micros()).unwrap_or(u64::MAX),
-            user = self.user.as_deref().unwrap_or("-"),
-            tier = self.tier,
-            client = %self.entry.peer,
+        let line = Line {
+            method: &self.entry.method,
+            path: &self.entry.path,
+            status: self.status,
+            bytes: self.bytes,
+            duration: self.entry.started.elapsed(),
+            user: self.user.as_deref(),
+            tier: self.tier,
+            peer: self.entry.peer,
             complete,
-        );
+        };
+        line.write();
     }
 }
