@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The price of a durable 4 KiB PUT when the root is on a slow disk and the cache on a fast one, against everything on the
-# fast one, in interleaved rounds. The slow disk is a loop device that the kernel throttles to 120 operations and 160 MB
-# per second (cgroup v1 blkio). Needs root. Prints one row per set-up and the ratio of the medians (promise: at most 1.5).
+# fast one, in interleaved rounds. The slow disk does 120 operations and 160 MB
+# per second. Needs root. Prints one row per set-up and the ratio of the medians (promise: at most 1.5).
 #
 #   benches/durable-put.sh [ROUNDS] [PUTS PER ROUND]
 set -euo pipefail

@@ -79,49 +79,66 @@ dav_mount() {
     MOUNTS+=("$dir")
 }
 
-# slow_disk DIR: mounts a loop device there that the kernel throttles to 120 operations and 160 MB per second for every
-# process in the group $SLOW_GROUP (cgroup v1 blkio). Needs root; undone by slow_disk_off, before cleanup.
+# slow_disk DIR [FILESYSTEM]: mounts a disk there that does 120 operations and 160 MB per second, for whoever asks: the journal
+# and the kernel's own writeback, too. Below, a loop device that the kernel throttles (cgroup v1 blkio, limits of the root group);
+# above it another, which merges neighbouring requests before they are counted, as a disk's queue does. Needs root; undone by
+# slow_disk_off, before cleanup.
 slow_disk() {
-    local device op
+    local filesystem=${2:-ext4} force=-F op
+    [ "$filesystem" = ext4 ] || force=-f
     truncate -s 6G "$WORK/disk"
-    mkfs.ext4 -q -F "$WORK/disk"
-    SLOW_LOOP=$(losetup --find --show --direct-io=on "$WORK/disk")
+    SLOW_BELOW=$(losetup --find --show --direct-io=on "$WORK/disk")
+    SLOW_LOOP=$(losetup --find --show --direct-io=on "$SLOW_BELOW")
+    echo mq-deadline > "/sys/block/${SLOW_LOOP#/dev/}/queue/scheduler"
+    "mkfs.$filesystem" -q "$force" "$SLOW_LOOP"
     SLOW_DIR=$1
     mkdir -p "$SLOW_DIR"
     mount "$SLOW_LOOP" "$SLOW_DIR"
-    SLOW_GROUP=/sys/fs/cgroup/blkio/tierdav-$$
-    mkdir "$SLOW_GROUP"
-    device=$(cat "/sys/block/${SLOW_LOOP#/dev/}/dev")
+    SLOW_DEVICE=$(cat "/sys/block/${SLOW_BELOW#/dev/}/dev")
     for op in read write; do
-        echo "$device 120" > "$SLOW_GROUP/blkio.throttle.${op}_iops_device"
-        echo "$device 160000000" > "$SLOW_GROUP/blkio.throttle.${op}_bps_device"
+        echo "$SLOW_DEVICE 120" > "/sys/fs/cgroup/blkio/blkio.throttle.${op}_iops_device"
+        echo "$SLOW_DEVICE 160000000" > "/sys/fs/cgroup/blkio/blkio.throttle.${op}_bps_device"
     done
 }
 
 slow_disk_off() {
-    local pid
-    while read -r pid; do kill -9 "$pid" 2>/dev/null || true; done < "$SLOW_GROUP/tasks"
-    while [ -s "$SLOW_GROUP/tasks" ]; do read -rt 0.1 <> <(:) || true; done
-    rmdir "$SLOW_GROUP"
+    local op
+    if [ -n "${SLOW_PID:-}" ]; then slow_stop KILL; fi
+    for op in read write; do
+        echo "$SLOW_DEVICE 0" > "/sys/fs/cgroup/blkio/blkio.throttle.${op}_iops_device"
+        echo "$SLOW_DEVICE 0" > "/sys/fs/cgroup/blkio/blkio.throttle.${op}_bps_device"
+    done
     umount -l "$SLOW_DIR"
     losetup -d "$SLOW_LOOP"
+    losetup -d "$SLOW_BELOW"
 }
 
-# slow_start NAME ROOT CACHE [FLAGS...]: a release gateway in the throttled group; sets URL and ADMIN.
+# slow_writes [COPY]: operations and bytes written to the slow disk so far, after merging; COPY is an earlier copy of its stat.
+slow_writes() {
+    awk '{ printf "%d %.0f\n", $5, $7 * 512 }' "${1:-/sys/block/${SLOW_BELOW#/dev/}/stat}"
+}
+
+# slow_start NAME ROOT CACHE [FLAGS...]: a release gateway; sets URL, ADMIN and SLOW_PID.
 slow_start() {
     local name=$1 root=$2 cache=$3
     shift 3
     URL=""
-    bash -c 'echo $$ > "$0/tasks"; exec "$@"' "$SLOW_GROUP" "$TIERDAV" serve --root "$root" --cache-dir "$cache" \
-        --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --log-level error "$@" \
+    "$TIERDAV" serve --root "$root" --cache-dir "$cache" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --log-level error "$@" \
         > "$WORK/$name.out" 2>> "$WORK/gateway.log" &
     SLOW_PID=$!
-    disown
+    CHILDREN+=("$SLOW_PID")
     until [ -n "$URL" ]; do
         URL=$(sed -n 's/.* on \(http:[^ ]*\)$/\1/p' "$WORK/$name.out")
         ADMIN=$(sed -n 's/.*--admin \([^ ]*\) .*/\1/p' "$WORK/$name.out")
         kill -0 "$SLOW_PID" || return 1
     done
+}
+
+# slow_stop [SIGNAL]: the gateway of slow_start.
+slow_stop() {
+    kill "-${1:-TERM}" "$SLOW_PID" 2>/dev/null || true
+    wait "$SLOW_PID" 2>/dev/null || true
+    SLOW_PID=""
 }
 
 check() { # DESCRIPTION COMMAND...

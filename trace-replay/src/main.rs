@@ -162,6 +162,10 @@ struct ReplayArgs {
     /// Counts what starts in the first seconds of the replay apart.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
     warmup: Duration,
+    /// Runs this shell command when the files that existed before the recording are there, and then replays: to bring the
+    /// target into the state to measure from.
+    #[arg(long, value_name = "COMMAND")]
+    after_set_up: Option<String>,
     /// Replays only what fits: `path=GLOB` (`*` in one segment, `**` across, `?`) or `op=NAME,...`.
     ///
     /// Several of one kind add to each other, the two kinds narrow each other. What is left out is as if it had
@@ -373,6 +377,7 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             progress: !args.quiet,
             duration: args.duration,
             warmup: args.warmup,
+            after_set_up: args.after_set_up,
             interrupt: Some(interrupt()?),
         };
         let Some((target, url)) = metrics else {

@@ -54,6 +54,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// What starts in this first part of the replay is counted apart.
     pub warmup: Duration,
+    /// Shell command that runs between the set-up and the replay; when it fails, nothing is replayed.
+    pub after_set_up: Option<String>,
     /// Start nothing more once this is true.
     pub interrupt: Option<watch::Receiver<bool>>,
 }
@@ -68,6 +70,7 @@ impl Default for Options {
             progress: false,
             duration: None,
             warmup: Duration::ZERO,
+            after_set_up: None,
             interrupt: None,
         }
     }
@@ -149,6 +152,15 @@ pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
         .collect();
     let done = phase(&engine, set_up, chain, &unbounded, "set-up").await;
     (report.set_up, report.partial) = (done.summary, done.partial);
+    if let Some(command) = &options.after_set_up
+        && report.partial.is_none()
+        && !succeeds(command.clone()).await
+    {
+        report.partial = Some(Partial {
+            because: "the command after the set-up failed",
+            not_started: requests.len() as u64,
+        });
+    }
     if report.set_up.is_clean() && report.partial.is_none() {
         let done = phase(&engine, requests, waits, &options, "replay").await;
         (report.warm_up, report.replay, report.partial) =
@@ -161,6 +173,16 @@ pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
         }
     }
     report
+}
+
+/// Runs `command` by the shell, its output on standard error.
+async fn succeeds(command: String) -> bool {
+    let run = move || {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &command]).stdout(std::io::stderr());
+        matches!(shell.status(), Ok(status) if status.success())
+    };
+    matches!(tokio::task::spawn_blocking(run).await, Ok(true))
 }
 
 fn plain(kind: Kind, path: u32, content: Option<u32>, length: u64) -> Request {
