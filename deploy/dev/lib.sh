@@ -123,6 +123,7 @@ slow_start() {
     local name=$1 root=$2 cache=$3
     shift 3
     URL=""
+    : > "$WORK/$name.out"
     "$TIERDAV" serve --root "$root" --cache-dir "$cache" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --log-level error "$@" \
         > "$WORK/$name.out" 2>> "$WORK/gateway.log" &
     SLOW_PID=$!

@@ -137,6 +137,12 @@ pub fn sync_data(file: &File, faults: &Faults) -> io::Result<()> {
     file.sync_data()
 }
 
+/// Waits until all of the file system that `handle` is in is on stable storage.
+pub fn sync_file_system(handle: &File, faults: &Faults) -> io::Result<()> {
+    faults.before_sync()?;
+    Ok(rustix::fs::syncfs(handle)?)
+}
+
 /// Copies a range within or between file systems, by reflink or in the kernel where that works.
 /// Returns `UnexpectedEof` when the source ends early.
 pub fn copy_range(

@@ -22,13 +22,14 @@ use super::error::CacheError;
 use super::options::IoContext;
 use super::residency::{Entry, State};
 use super::status::Moved;
-use super::store::{Mark, ObjectStore, StoreError, Stored, read_verified};
+use super::store::{Mark, ObjectStore, StoreError, Stored};
 use super::tree::TreeStore;
 
 /// Promotions that may wait; more are refused.
 const PROMOTIONS_QUEUED_MAX: usize = 4096;
-/// Bytes flushed to one file before they are synced.
-const RUN_BYTES_MAX: u64 = 64 << 20;
+/// Files, and bytes, that are flushed together at most: the last file may bring more.
+pub(super) const BATCH_FILES: usize = 256;
+pub(super) const BATCH_BYTES: u64 = 32 << 20;
 /// Foreground I/Os beside which a move starts at once.
 const FOREGROUND_BESIDE: usize = 1;
 /// How long a move waits for foreground I/O at most.
@@ -50,12 +51,18 @@ pub(super) struct Queue {
     flushes_queued: u64,
 }
 
+/// Objects of one file to flush, by index: a sequential run.
+pub(super) struct Run {
+    pub file: FileId,
+    pub objects: Vec<(u32, Reason)>,
+}
+
 /// One unit of work for the mover.
-enum Job {
+pub(super) enum Job {
     Promote(Action),
     Evict(Action),
-    /// Objects of one file, by index: a sequential run.
-    Flush(FileId, Vec<(u32, Reason)>),
+    /// Objects of several files.
+    Flush(Vec<Run>),
 }
 
 impl Queue {
@@ -95,16 +102,33 @@ impl Queue {
         self.queued.retain(|(id, _)| id.file != file);
     }
 
-    /// Room first, then safety of dirty data, then speed.
-    fn pop(&mut self) -> Option<Job> {
+    /// Room first, then safety of dirty data, then speed. At most `together` files are flushed as one.
+    fn pop(&mut self, together: usize, len_of: impl Fn(ObjectId) -> u64) -> Option<Job> {
         if let Some(action) = self.evictions.pop_front() {
             self.queued.remove(&(action.id, action.kind));
             return Some(Job::Evict(action));
         }
-        if let Some(file) = self.flush_order.pop_front() {
-            let run = self.flushes.remove(&file).unwrap_or_default();
-            self.flushes_queued -= run.len() as u64;
-            return Some(Job::Flush(file, run.into_iter().collect()));
+        let mut runs = Vec::new();
+        let mut bytes = 0;
+        while runs.len() < together
+            && bytes < BATCH_BYTES
+            && let Some(file) = self.flush_order.pop_front()
+        {
+            let objects: Vec<(u32, Reason)> = self
+                .flushes
+                .remove(&file)
+                .unwrap_or_default()
+                .into_iter()
+                .collect();
+            self.flushes_queued -= objects.len() as u64;
+            bytes += objects
+                .iter()
+                .map(|(index, _)| len_of(ObjectId::new(file, *index)))
+                .sum::<u64>();
+            runs.push(Run { file, objects });
+        }
+        if !runs.is_empty() {
+            return Some(Job::Flush(runs));
         }
         let action = self.promotions.pop_front()?;
         self.queued.remove(&(action.id, action.kind));
@@ -134,12 +158,20 @@ pub(super) fn flush_action(file: FileId, (index, reason): (u32, Reason)) -> Acti
     }
 }
 
+impl Run {
+    pub fn actions(&self) -> impl Iterator<Item = Action> {
+        self.objects
+            .iter()
+            .map(|what| flush_action(self.file, *what))
+    }
+}
+
 impl Job {
     /// What the policy waits for an answer to.
     fn actions(&self) -> Vec<Action> {
         match self {
             Job::Promote(action) | Job::Evict(action) => vec![*action],
-            Job::Flush(file, run) => run.iter().map(|what| flush_action(*file, *what)).collect(),
+            Job::Flush(runs) => runs.iter().flat_map(Run::actions).collect(),
         }
     }
 }
@@ -237,8 +269,13 @@ impl ObjectCache {
     }
 
     fn next_job(&self) -> Option<Job> {
+        let together = if self.pools.is_some() { 1 } else { BATCH_FILES };
         let mut core = self.core.lock();
-        let job = core.queue.pop();
+        let Core {
+            queue, residency, ..
+        } = &mut *core;
+        let len_of = |id| residency.get(id).map_or(0, |e| u64::from(e.len));
+        let job = queue.pop(together, len_of);
         if let Some(Job::Promote(action)) = &job {
             core.promoting.insert(action.id);
         }
@@ -253,57 +290,6 @@ impl ObjectCache {
             report += self.run(job).await;
         }
         report
-    }
-
-    /// Flushes everything that is dirty now; what is written meanwhile may stay dirty.
-    pub async fn flush_all(self: &Arc<Self>) -> Result<FlushReport, CacheError> {
-        if !self.has_cache() {
-            return Ok(FlushReport::default());
-        }
-        if self.backing.get().is_none() {
-            return Err(CacheError::NoBacking);
-        }
-        let mut report = FlushReport::default();
-        for file in self.dirty_files() {
-            loop {
-                let moved = self.moved.notified();
-                let rows: Vec<Entry> = self.core.lock().residency.rows(file).to_vec();
-                let run: Vec<(u32, Reason)> = rows
-                    .iter()
-                    .filter(|e| e.state == State::Dirty)
-                    .map(|e| (e.index, Reason::Drain))
-                    .collect();
-                if run.is_empty() {
-                    if !rows.iter().any(|e| e.state == State::Flushing) {
-                        break;
-                    }
-                    // The mover has the rest of this file in hand.
-                    let _ = tokio::time::timeout(Duration::from_secs(1), moved).await;
-                    continue;
-                }
-                let done = self.run_unthrottled(Job::Flush(file, run)).await;
-                report.objects += done.moved;
-                if done.failed > 0 || done.moved == 0 {
-                    break;
-                }
-            }
-            let core = self.core.lock();
-            match core
-                .residency
-                .rows(file)
-                .iter()
-                .filter(|e| e.is_dirty())
-                .count()
-            {
-                0 if core.has_lost(file) => {}
-                0 => report.files += 1,
-                _ if core.is_doomed(file) => {}
-                n => report.failed += n as u64,
-            }
-        }
-        // What vanished from the cache is in no row of the map.
-        report.failed += self.core.lock().gone().len() as u64;
-        Ok(report)
     }
 
     /// Removes every clean copy; returns how many objects left.
@@ -353,10 +339,11 @@ impl ObjectCache {
         let bytes = match &job {
             Job::Evict(_) => 0,
             Job::Promote(_) => u64::from(self.opts.object_bytes),
-            Job::Flush(file, run) => {
+            Job::Flush(runs) => {
                 let core = self.core.lock();
-                run.iter()
-                    .filter_map(|(index, _)| core.residency.get(ObjectId::new(*file, *index)))
+                runs.iter()
+                    .flat_map(Run::actions)
+                    .filter_map(|action| core.residency.get(action.id))
                     .map(|e| u64::from(e.len))
                     .sum()
             }
@@ -377,14 +364,14 @@ impl ObjectCache {
         self.run_unthrottled(job).await
     }
 
-    async fn run_unthrottled(self: &Arc<Self>, job: Job) -> StepReport {
+    pub(super) async fn run_unthrottled(self: &Arc<Self>, job: Job) -> StepReport {
         let cache = self.clone();
         let proposed = job.actions();
         let done = blocking(move || {
             Ok(match job {
                 Job::Promote(action) => cache.promote(action),
                 Job::Evict(action) => cache.evict(action),
-                Job::Flush(file, run) => cache.flush(file, &run),
+                Job::Flush(runs) => cache.flush(&runs),
             })
         })
         .await;
@@ -653,154 +640,5 @@ impl ObjectCache {
             Ok(object)
         });
         self.end_promotion(id, copied.map_err(|e| e.to_string()))
-    }
-
-    /// Flushes objects of one file in order, syncs once per run, then makes them clean.
-    fn flush(&self, file: FileId, run: &[(u32, Reason)]) -> StepReport {
-        if self.pools.is_some() {
-            return self.flush_pooled(file, run);
-        }
-        let at = self.recorder.now();
-        self.pin(file, None);
-        self.unsettled.lock().insert(file);
-        let mut report = StepReport::default();
-        let tree = self
-            .backing
-            .get()
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
-            .and_then(|b| b.open_dirty(file));
-        let action = |what: &(u32, Reason)| flush_action(file, *what);
-        match tree {
-            Err(error) => {
-                tracing::warn!(%file, %error, "cannot open a file to flush");
-                for what in run {
-                    report += self.confirm(action(what), 0, Err(error.to_string()), at);
-                }
-            }
-            Ok(tree) => {
-                let store = TreeStore::new(tree, self.opts.object_bytes, self.tree_faults.clone());
-                let mut written: Vec<(Action, Stored)> = Vec::new();
-                let mut bytes = 0;
-                for (i, what) in run.iter().enumerate() {
-                    let action = action(what);
-                    match self.copy_down(&store, action.id) {
-                        Ok(object) => {
-                            bytes += u64::from(object.len);
-                            written.push((action, object));
-                        }
-                        Err(why) => report += self.confirm(action, 0, Err(why), at),
-                    }
-                    if bytes >= RUN_BYTES_MAX || i + 1 == run.len() {
-                        bytes = 0;
-                        let synced = store.sync().map_err(|e| e.to_string());
-                        for (action, object) in written.drain(..) {
-                            let marked = match &synced {
-                                Ok(()) => self.mark_clean(&object),
-                                // What the kernel kept of the writes is unknown: all of it again, later.
-                                Err(why) => Err(why.clone()),
-                            };
-                            let event = self.end_flush(object.id, marked, false);
-                            report += self.confirm(action, u64::from(object.len), event, at);
-                        }
-                    }
-                }
-            }
-        }
-        self.settle(file);
-        self.unpin(file);
-        report
-    }
-
-    /// Marks a dirty object as being flushed.
-    pub(super) fn begin_flush(&self, id: ObjectId) -> Result<Stored, String> {
-        let mut core = self.core.lock();
-        if !core.may_move(id, ActionKind::Flush) {
-            return Err("not dirty".into());
-        }
-        let object = core.residency.get(id).and_then(|e| e.stored(id.file));
-        core.residency.set_state(id, State::Flushing);
-        object.ok_or_else(|| "not dirty".into())
-    }
-
-    /// The object is clean, or dirty again. `lost`: its bytes are gone.
-    pub(super) fn end_flush(
-        &self,
-        id: ObjectId,
-        flushed: Result<(), String>,
-        lost: bool,
-    ) -> Result<Event, String> {
-        let state = match flushed {
-            Ok(()) => State::Clean,
-            Err(_) => State::Dirty,
-        };
-        let mut core = self.core.lock();
-        core.residency.set_state(id, state);
-        if lost {
-            tracing::error!(object = %id, "a dirty object is damaged: its bytes are lost");
-            core.damaged.insert(id);
-        }
-        flushed.map(|()| Event::Flushed { id })
-    }
-
-    fn copy_down(&self, store: &TreeStore, id: ObjectId) -> Result<Stored, String> {
-        let Some(dir) = &self.dir else {
-            return Err("no cache tier".into());
-        };
-        let object = self.begin_flush(id)?;
-        let copied = read_verified(dir, &object).and_then(|data| store.put(&object, &data, false));
-        copied.map(|()| object).map_err(|e| {
-            let lost = matches!(e, StoreError::Damaged { .. } | StoreError::NotFound { .. });
-            let why = e.to_string();
-            // The answer to the policy is the caller's.
-            let _ = self.end_flush(id, Err(why.clone()), lost);
-            why
-        })
-    }
-
-    fn mark_clean(&self, object: &Stored) -> Result<(), String> {
-        let Some(dir) = &self.dir else {
-            return Err("no cache tier".into());
-        };
-        dir.mark_clean(object).map_err(|e| e.to_string())
-    }
-
-    /// Ends a version's dirty time when nothing of it is dirty, or lost, any more.
-    fn settle(&self, file: FileId) {
-        {
-            let core = self.core.lock();
-            if core.is_doomed(file) {
-                self.unsettled.lock().remove(&file);
-                return;
-            }
-            if core.residency.is_dirty(file) || core.has_lost(file) {
-                return;
-            }
-        }
-        let Some(backing) = self.backing.get() else {
-            return;
-        };
-        match backing.settle(file) {
-            Ok(()) => {
-                self.unsettled.lock().remove(&file);
-            }
-            Err(error) => {
-                tracing::warn!(%file, %error, "cannot settle a flushed file; tried again");
-            }
-        }
-    }
-
-    /// Settles again what could not be settled.
-    async fn retry_settle(self: &Arc<Self>) {
-        let files: Vec<FileId> = self.unsettled.lock().iter().copied().collect();
-        for file in files {
-            let cache = self.clone();
-            let settle = move || {
-                cache.settle(file);
-                Ok(())
-            };
-            if let Err(error) = blocking(settle).await {
-                tracing::error!(%file, %error, "settling died");
-            }
-        }
     }
 }

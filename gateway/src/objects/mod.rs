@@ -24,6 +24,7 @@
 mod cache;
 mod dir;
 mod error;
+mod flush;
 mod heat;
 mod io;
 mod migrator;
@@ -60,6 +61,7 @@ mod tests;
 
 pub use cache::ObjectCache;
 pub use error::CacheError;
+pub(crate) use flush::SHARED_SYNC_FILES_MIN;
 pub use heat::{CELLS, Evidence};
 pub use migrator::{FlushReport, MigratorHandle, StepReport};
 pub use options::{Backing, CacheOptions, Durability, IoContext, WritePolicy};

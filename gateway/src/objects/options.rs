@@ -93,9 +93,14 @@ pub trait Backing: Send + Sync + 'static {
     fn open_dirty(&self, file: FileId) -> io::Result<Arc<File>>;
     /// Opens the tree file of a version read-only, if its path is known and still holds that version.
     fn open_clean(&self, file: FileId) -> io::Result<Option<Arc<File>>>;
-    /// Makes the tree file an ordinary one: all its bytes are in it and on stable storage now.
+    /// Makes the tree files ordinary ones: all their bytes are in them and on stable storage now. Answers for each, in order.
     /// Must be idempotent; a version that is gone meanwhile is `Ok`.
-    fn settle(&self, file: FileId) -> io::Result<()>;
+    fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>>;
+    /// A new handle in the file system of the tree files, if they share one. `syncfs` on it makes them durable, and tells of
+    /// write errors since the handle was opened (Linux 5.8).
+    fn file_system(&self) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// A version's objects are gone from the pools: removes its placeholder, where there are such. Must be idempotent.
     fn purged(&self, file: FileId) -> io::Result<()> {
         let _ = file;

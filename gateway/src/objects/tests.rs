@@ -41,8 +41,8 @@ impl Backing for OneFile {
     fn open_clean(&self, _: FileId) -> io::Result<Option<Arc<File>>> {
         Ok(Some(self.0.clone()))
     }
-    fn settle(&self, _: FileId) -> io::Result<()> {
-        Ok(())
+    fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>> {
+        files.iter().map(|_| Ok(())).collect()
     }
 }
 
@@ -304,8 +304,8 @@ async fn scrub_removes_orphans_only_with_repair() {
         fn open_clean(&self, _: FileId) -> io::Result<Option<Arc<File>>> {
             Ok(None)
         }
-        fn settle(&self, _: FileId) -> io::Result<()> {
-            Ok(())
+        fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>> {
+            files.iter().map(|_| Ok(())).collect()
         }
     }
     let rig = Rig::new();

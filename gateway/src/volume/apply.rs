@@ -16,7 +16,7 @@ use super::dirty_set;
 use super::identity::{self, Identity, State};
 use super::tree::{self, Tree, id_name};
 use super::types::{Found, Kind};
-use crate::objects::ObjectCache;
+use crate::objects::{ObjectCache, SHARED_SYNC_FILES_MIN};
 
 /// A directory handle and a name in it.
 pub(crate) struct Place<'a> {
@@ -249,35 +249,60 @@ pub(crate) fn dress(
     Ok(identity)
 }
 
-/// Ends a file's dirty time: content complete and synced, so the plain file speaks for itself.
-pub(crate) fn settle(tree: &Tree, id: FileId) -> io::Result<()> {
+/// Ends the dirty time of files: content complete and synced, so the plain file speaks for itself. Answers for each, in order.
+pub(crate) fn settle(tree: &Tree, ids: &[FileId]) -> Vec<io::Result<()>> {
+    // Before anything is written, so that it tells of every error since.
+    let file_system = match ids.len() {
+        0..SHARED_SYNC_FILES_MIN => None,
+        _ => tree.file_system().ok(),
+    };
+    let mut settled: Vec<io::Result<()>> = ids
+        .iter()
+        .map(|id| settle_unsynced(tree, *id, file_system.is_none()))
+        .collect();
+    if let Some(file_system) = file_system
+        && let Err(e) = rustix::fs::syncfs(&file_system)
+    {
+        settled = ids.iter().map(|_| Err(e.into())).collect();
+    }
+    ids.iter()
+        .zip(settled)
+        .map(|(id, settled)| settled.and_then(|()| unlink_dirty(tree, *id)))
+        .collect()
+}
+
+/// Lets the plain file speak for itself; `sync`: durably.
+fn settle_unsynced(tree: &Tree, id: FileId, sync: bool) -> io::Result<()> {
     let file = match open_rw(&tree.dirty, id) {
         Ok(file) => file,
         Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => return Ok(()),
         Err(e) => return Err(e),
     };
     let record = tree::get_identity(&file)?;
-    if let Some(record) = record.filter(|r| r.file_id == id && r.state == State::Dirty) {
-        tree::set_mtime(&file, record.mtime_ns)?;
-        let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
-        if stat.len != record.len {
-            return Err(io::Error::other(format!(
-                "file {id} should have {} bytes in the tree but has {}",
-                record.len, stat.len
-            )));
-        }
-        let settled = Identity {
-            mtime_ns: stat.mtime_ns,
-            ino: stat.ino,
-            state: State::Inline,
-            all_dirty: false,
-            ..record
-        };
-        tree::set_identity(&file, &settled)?;
-        if !record.all_dirty {
-            dirty_set::remove(&file)?;
-        }
+    let Some(record) = record.filter(|r| r.file_id == id && r.state == State::Dirty) else {
+        return Ok(());
+    };
+    tree::set_mtime(&file, record.mtime_ns)?;
+    let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
+    if stat.len != record.len {
+        return Err(io::Error::other(format!(
+            "file {id} should have {} bytes in the tree but has {}",
+            record.len, stat.len
+        )));
+    }
+    let settled = Identity {
+        mtime_ns: stat.mtime_ns,
+        ino: stat.ino,
+        state: State::Inline,
+        all_dirty: false,
+        ..record
+    };
+    tree::set_identity(&file, &settled)?;
+    if !record.all_dirty {
+        dirty_set::remove(&file)?;
+    }
+    if sync {
         rustix::fs::fsync(&file)?;
     }
-    unlink_dirty(tree, id)
+    Ok(())
 }

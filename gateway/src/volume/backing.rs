@@ -53,7 +53,11 @@ impl Backing for Volume {
         }
     }
 
-    fn settle(&self, file: FileId) -> io::Result<()> {
-        apply::settle(&self.inner.tree, file)
+    fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>> {
+        apply::settle(&self.inner.tree, files)
+    }
+
+    fn file_system(&self) -> io::Result<File> {
+        self.inner.tree.file_system()
     }
 }

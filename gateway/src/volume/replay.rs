@@ -327,6 +327,7 @@ fn lost_objects(tree: &Tree, cache: &ObjectCache, id: FileId) -> io::Result<Vec<
 pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()> {
     let named = dirty_ids(tree)?;
     let cached: HashSet<FileId> = cache.dirty_files().into_iter().collect();
+    let mut flushed = Vec::new();
     for id in &named {
         let stat = tree::statx(&tree.dirty, &id_name(*id), AtFlags::SYMLINK_NOFOLLOW)?;
         if stat.links < 2 {
@@ -343,10 +344,13 @@ pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()
                 );
                 cache.set_lost(*id, &lost);
             } else if !cached.contains(id) {
-                apply::settle(tree, *id)?;
+                flushed.push(*id);
             }
         }
     }
+    apply::settle(tree, &flushed)
+        .into_iter()
+        .collect::<io::Result<()>>()?;
     // Objects of uploads that were never acknowledged.
     for id in cached.difference(&named) {
         cache.forget(*id, 0);

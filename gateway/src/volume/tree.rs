@@ -134,6 +134,12 @@ impl Tree {
         self.root.as_fd()
     }
 
+    /// A new handle in the file system of all tree files, see [`Backing::file_system`](crate::objects::Backing::file_system).
+    pub fn file_system(&self) -> io::Result<std::fs::File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.dirty, ".", flags, Mode::empty())?.into())
+    }
+
     /// A directory of the hidden one, created when missing.
     pub fn hidden_path(&self) -> &Path {
         &self.hidden_real

@@ -1,0 +1,319 @@
+//! Dirty to clean: what is only in the cache goes to its plain files.
+//!
+//! Objects of many files are written first and synced together: on a disk, a sync costs as much as many small files do.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use tiering::{Action, ActionKind, Event, FileId, Nanos, ObjectId, Reason};
+
+use super::cache::{ObjectCache, blocking};
+use super::error::CacheError;
+use super::io::sync_file_system;
+use super::migrator::{BATCH_BYTES, BATCH_FILES, FlushReport, Job, Run, StepReport};
+use super::residency::{Entry, State};
+use super::store::{ObjectStore, StoreError, Stored, read_verified};
+use super::tree::TreeStore;
+
+/// Bytes written before they are synced.
+const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
+/// From so many files on, one sync of the file system takes the place of one for each.
+pub(crate) const SHARED_SYNC_FILES_MIN: usize = 8;
+
+/// Files that are written and not yet synced.
+#[derive(Default)]
+struct Batch {
+    /// Opened before anything was written, so that it tells of every error since.
+    file_system: Option<File>,
+    stores: Vec<(FileId, TreeStore)>,
+    /// With the place of its file in `stores`.
+    written: Vec<(Action, Stored, usize)>,
+    bytes: u64,
+}
+
+impl Batch {
+    /// What became of the bytes of each file.
+    fn sync(&self, cache: &ObjectCache) -> Vec<Result<(), String>> {
+        if self.written.is_empty() {
+            return Vec::new();
+        }
+        if self.stores.len() >= SHARED_SYNC_FILES_MIN
+            && let Some(file_system) = &self.file_system
+        {
+            let synced = sync_file_system(file_system, &cache.tree_faults);
+            return vec![synced.map_err(|e| e.to_string()); self.stores.len()];
+        }
+        let synced = self.stores.iter().map(|(_, store)| store.sync());
+        synced.map(|s| s.map_err(|e| e.to_string())).collect()
+    }
+}
+
+impl ObjectCache {
+    /// Flushes everything that is dirty now; what is written meanwhile may stay dirty.
+    pub async fn flush_all(self: &Arc<Self>) -> Result<FlushReport, CacheError> {
+        if !self.has_cache() {
+            return Ok(FlushReport::default());
+        }
+        if self.backing.get().is_none() {
+            return Err(CacheError::NoBacking);
+        }
+        let mut report = FlushReport::default();
+        let files = self.dirty_files();
+        let mut next = 0;
+        while next < files.len() {
+            let until = next + self.batch_of(&files[next..]);
+            self.flush_files(&files[next..until], &mut report).await;
+            next = until;
+        }
+        let core = self.core.lock();
+        for file in files {
+            let rows = core.residency.rows(file);
+            match rows.iter().filter(|e| e.is_dirty()).count() {
+                0 if core.has_lost(file) => {}
+                0 => report.files += 1,
+                _ if core.is_doomed(file) => {}
+                n => report.failed += n as u64,
+            }
+        }
+        // What vanished from the cache is in no row of the map.
+        report.failed += core.gone().len() as u64;
+        Ok(report)
+    }
+
+    /// How many of `files`, in order, make a batch; at least one.
+    fn batch_of(&self, files: &[FileId]) -> usize {
+        let core = self.core.lock();
+        let mut bytes = 0;
+        let fits = |file: &&FileId| {
+            let fits = bytes < BATCH_BYTES;
+            let dirty = core.residency.rows(**file).iter().filter(|e| e.is_dirty());
+            bytes += dirty.map(|e| u64::from(e.len)).sum::<u64>();
+            fits
+        };
+        files.iter().take(BATCH_FILES).take_while(fits).count()
+    }
+
+    /// Until nothing of `files` is dirty, or nothing moves any more.
+    async fn flush_files(self: &Arc<Self>, files: &[FileId], report: &mut FlushReport) {
+        loop {
+            let moved = self.moved.notified();
+            let mut runs = Vec::new();
+            let mut flushing = false;
+            {
+                let core = self.core.lock();
+                for &file in files {
+                    let rows: &[Entry] = core.residency.rows(file);
+                    flushing |= rows.iter().any(|e| e.state == State::Flushing);
+                    let dirty = rows.iter().filter(|e| e.state == State::Dirty);
+                    let objects: Vec<_> = dirty.map(|e| (e.index, Reason::Drain)).collect();
+                    if !objects.is_empty() {
+                        runs.push(Run { file, objects });
+                    }
+                }
+            }
+            if runs.is_empty() {
+                if !flushing {
+                    return;
+                }
+                // The mover has the rest in hand.
+                let _ = tokio::time::timeout(std::time::Duration::from_secs(1), moved).await;
+                continue;
+            }
+            let done = self.run_unthrottled(Job::Flush(runs)).await;
+            report.objects += done.moved;
+            if done.failed > 0 || done.moved == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Flushes each run in order, syncs what was written, then makes it clean.
+    pub(super) fn flush(&self, runs: &[Run]) -> StepReport {
+        if self.pools.is_some() {
+            return runs.iter().fold(StepReport::default(), |mut all, run| {
+                all += self.flush_pooled(run.file, &run.objects);
+                all
+            });
+        }
+        let at = self.recorder.now();
+        let mut report = StepReport::default();
+        let mut batch = self.batch();
+        for run in runs {
+            let file = run.file;
+            self.pin(file, None);
+            self.unsettled.lock().insert(file);
+            let tree = self
+                .backing
+                .get()
+                .ok_or_else(|| io::ErrorKind::NotConnected.into())
+                .and_then(|b| b.open_dirty(file));
+            let store = match tree {
+                Ok(tree) => TreeStore::new(tree, self.opts.object_bytes, self.tree_faults.clone()),
+                Err(error) => {
+                    tracing::warn!(%file, %error, "cannot open a file to flush");
+                    for action in run.actions() {
+                        report += self.confirm(action, 0, Err(error.to_string()), at);
+                    }
+                    self.settle(&[file]);
+                    continue;
+                }
+            };
+            batch.stores.push((file, store.clone()));
+            for action in run.actions() {
+                match self.copy_down(&store, action.id) {
+                    Ok(object) => {
+                        batch.bytes += u64::from(object.len);
+                        let place = batch.stores.len() - 1;
+                        batch.written.push((action, object, place));
+                    }
+                    Err(why) => report += self.confirm(action, 0, Err(why), at),
+                }
+                if batch.bytes >= UNSYNCED_BYTES_MAX {
+                    let full = std::mem::replace(&mut batch, self.batch());
+                    batch.stores.push((file, store.clone()));
+                    report += self.end_batch(&full, at);
+                }
+            }
+        }
+        report += self.end_batch(&batch, at);
+        for run in runs {
+            self.unpin(run.file);
+        }
+        report
+    }
+
+    fn batch(&self) -> Batch {
+        let file_system = self.backing.get().map(|b| b.file_system());
+        Batch {
+            file_system: file_system.and_then(Result::ok),
+            ..Batch::default()
+        }
+    }
+
+    /// Makes what was written durable, then clean. The policy is told when the files are settled: it may want what was flushed
+    /// to leave, and until then it must stay.
+    fn end_batch(&self, batch: &Batch, at: Nanos) -> StepReport {
+        let synced = batch.sync(self);
+        let mut done = Vec::with_capacity(batch.written.len());
+        for (action, object, place) in &batch.written {
+            let marked = match synced.get(*place) {
+                Some(Ok(())) => self.mark_clean(object),
+                // What the kernel kept of the writes is unknown: all of it again, later.
+                Some(Err(why)) => Err(why.clone()),
+                None => Err("not synced".to_owned()),
+            };
+            done.push((
+                *action,
+                object.len,
+                self.end_flush(object.id, marked, false),
+            ));
+        }
+        let files: Vec<FileId> = batch.stores.iter().map(|(file, _)| *file).collect();
+        self.settle(&files);
+        done.into_iter()
+            .fold(StepReport::default(), |mut all, (action, len, event)| {
+                all += self.confirm(action, u64::from(len), event, at);
+                all
+            })
+    }
+
+    /// Marks a dirty object as being flushed.
+    pub(super) fn begin_flush(&self, id: ObjectId) -> Result<Stored, String> {
+        let mut core = self.core.lock();
+        if !core.may_move(id, ActionKind::Flush) {
+            return Err("not dirty".into());
+        }
+        let object = core.residency.get(id).and_then(|e| e.stored(id.file));
+        core.residency.set_state(id, State::Flushing);
+        object.ok_or_else(|| "not dirty".into())
+    }
+
+    /// The object is clean, or dirty again. `lost`: its bytes are gone.
+    pub(super) fn end_flush(
+        &self,
+        id: ObjectId,
+        flushed: Result<(), String>,
+        lost: bool,
+    ) -> Result<Event, String> {
+        let state = match flushed {
+            Ok(()) => State::Clean,
+            Err(_) => State::Dirty,
+        };
+        let mut core = self.core.lock();
+        core.residency.set_state(id, state);
+        if lost {
+            tracing::error!(object = %id, "a dirty object is damaged: its bytes are lost");
+            core.damaged.insert(id);
+        }
+        flushed.map(|()| Event::Flushed { id })
+    }
+
+    fn copy_down(&self, store: &TreeStore, id: ObjectId) -> Result<Stored, String> {
+        let Some(dir) = &self.dir else {
+            return Err("no cache tier".into());
+        };
+        let object = self.begin_flush(id)?;
+        let copied = read_verified(dir, &object).and_then(|data| store.put(&object, &data, false));
+        copied.map(|()| object).map_err(|e| {
+            let lost = matches!(e, StoreError::Damaged { .. } | StoreError::NotFound { .. });
+            let why = e.to_string();
+            // The answer to the policy is the caller's.
+            let _ = self.end_flush(id, Err(why.clone()), lost);
+            why
+        })
+    }
+
+    fn mark_clean(&self, object: &Stored) -> Result<(), String> {
+        let Some(dir) = &self.dir else {
+            return Err("no cache tier".into());
+        };
+        dir.mark_clean(object).map_err(|e| e.to_string())
+    }
+
+    /// Ends the dirty time of those versions of which nothing is dirty, or lost, any more.
+    fn settle(&self, files: &[FileId]) {
+        let mut whole = Vec::with_capacity(files.len());
+        {
+            let core = self.core.lock();
+            for &file in files {
+                if core.is_doomed(file) {
+                    self.unsettled.lock().remove(&file);
+                } else if !core.residency.is_dirty(file) && !core.has_lost(file) {
+                    whole.push(file);
+                }
+            }
+        }
+        let Some(backing) = self.backing.get() else {
+            return;
+        };
+        let settled = backing.settle(&whole);
+        let mut unsettled = self.unsettled.lock();
+        for (file, settled) in whole.into_iter().zip(settled) {
+            match settled {
+                Ok(()) => {
+                    unsettled.remove(&file);
+                }
+                Err(error) => {
+                    tracing::warn!(%file, %error, "cannot settle a flushed file; tried again");
+                }
+            }
+        }
+    }
+
+    /// Settles again what could not be settled.
+    pub(super) async fn retry_settle(self: &Arc<Self>) {
+        let files: Vec<FileId> = self.unsettled.lock().iter().copied().collect();
+        if files.is_empty() {
+            return;
+        }
+        let cache = self.clone();
+        let settle = move || {
+            cache.settle(&files);
+            Ok(())
+        };
+        if let Err(error) = blocking(settle).await {
+            tracing::error!(%error, "settling died");
+        }
+    }
+}
