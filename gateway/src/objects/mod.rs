@@ -53,6 +53,8 @@ mod contract;
 #[cfg(test)]
 mod copy_tests;
 #[cfg(test)]
+mod flush_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod test_pools;

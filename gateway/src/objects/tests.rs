@@ -18,7 +18,7 @@ use crate::recorder::Recorder;
 const ENOSPC: i32 = 28;
 
 /// Places everything in the cache and proposes nothing.
-struct AllIn;
+pub(super) struct AllIn;
 impl Policy for AllIn {
     fn name(&self) -> &'static str {
         "all-in"
