@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Replays a recorded Elasticsearch load (fixtures/es/local_256.csv.xz) over Ceph pools as fast as possible, with durable
 # writes: everything in the HDD pool, tiered with a cache of 10 % of the trace's working set in the SSD pool, and everything
-# in the SSD pool. The HDD pool's OSD is on a loop device that the kernel throttles to 120 operations and 160 MB per second.
-# Every byte read back is checked. Needs root and Debian's Ceph.
+# in the SSD pool. The HDD pool's OSD is on a device that does 120 operations and 160 MB per second. The files of before the
+# recording are in the HDD pool when it begins, not in the cache. Every byte read back is checked. Needs root and Debian's Ceph.
 #
 #   benches/replay-es-pools.sh [ROUNDS [WHICH]]     WHICH: a word in the name of the runs wanted: HDD, tiered or SSD
 set -euo pipefail
@@ -21,7 +21,9 @@ for round in $(seq "$ROUNDS"); do
         POOLS="replay-$round-${DATA_POOL#tierdav-}-$policy"
         gateway_start --policy "$policy" --cache-capacity 143MiB --log-level error
         echo "== round $round: $name"
-        "$BIN/trace-replay" replay "$REPO/fixtures/es/local_256.csv.xz" --target "$URL" --prefix /es -q \
+        ready=true
+        [ "$CACHE_POOL" = none ] || ready="'$TIERDAV' drain --admin '$ADMIN'"
+        "$BIN/trace-replay" replay "$REPO/fixtures/es/local_256.csv.xz" --target "$URL" --prefix /es -q --after-set-up "$ready" \
             | grep -E '^(operation|GET|PUT|DELETE|MOVE|replay|read back)'
         "$TIERDAV" status --admin "$ADMIN" | grep -E '^(clean|dirty|hit|promoted|flushed|evicted)' || true
         gateway_stop

@@ -15,8 +15,9 @@
 # Needs root and Debian's ceph-mon, ceph-osd, ceph-mgr and ceph-common. Everything is in $TIERDAV_CEPH_DIR (default
 # /tmp/tierdav-ceph): ceph.conf, ceph.client.admin.keyring, ceph.client.tierdav.keyring. Clusters in other directories run
 # beside it. cephx is on; client.tierdav has the caps that deploy/kubernetes/overlays/rook-pools gives it.
-# --hdd-iops and --hdd-mbps let the kernel throttle OSD 1's block device (loop device, cgroup v1 blkio).
+# --hdd-iops and --hdd-mbps let the kernel throttle OSD 1's block device (slow-disk.sh).
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/slow-disk.sh"
 
 DIR=${TIERDAV_CEPH_DIR:-/tmp/tierdav-ceph}
 CONF=$DIR/ceph.conf
@@ -51,9 +52,6 @@ start_mon() { start mon ceph-mon -c "$CONF" -i a; }
 start_mgr() { start mgr ceph-mgr -c "$CONF" -i x; }
 start_osd() {
     start "osd.$1" ceph-osd -c "$CONF" -i "$1"
-    if [ -f "$DIR/throttle" ] && [ "$1" = 1 ]; then
-        pid_of osd.1 > "$(cat "$DIR/throttle")/cgroup.procs"
-    fi
 }
 
 booted() { # N: the epoch since which the monitor has the OSD up; 0 while it is down
@@ -111,19 +109,10 @@ wait_clean() { # until all placement groups serve
     fail "placement groups do not answer: see $0 status"
 }
 
-throttle() { # IOPS MBPS: OSD 1's block file becomes a loop device that the kernel slows
-    local group device loop op
-    loop=$(losetup --find --show --direct-io=on "$DIR/osd.1/disk")
-    echo "$loop" > "$DIR/loop"
-    ln -sfn "$loop" "$DIR/osd.1/block"
-    group=/sys/fs/cgroup/blkio/tierdav-ceph-$(basename "$DIR")-$$
-    mkdir "$group"
-    echo "$group" > "$DIR/throttle"
-    device=$(cat "/sys/block/${loop#/dev/}/dev")
-    for op in read write; do
-        [ "$1" = 0 ] || echo "$device $1" > "$group/blkio.throttle.${op}_iops_device"
-        [ "$2" = 0 ] || echo "$device $(($2 * 1000000))" > "$group/blkio.throttle.${op}_bps_device"
-    done
+throttle() { # IOPS MBPS: OSD 1's block file becomes a device that the kernel slows
+    slow_on "$DIR/osd.1/disk" "$1" "$2"
+    echo "$SLOW_LOOP $SLOW_BELOW" > "$DIR/loops"
+    ln -sfn "$SLOW_LOOP" "$DIR/osd.1/block"
 }
 
 up() {
@@ -257,8 +246,8 @@ down() {
     [ -e "$DIR" ] || return 0
     [ -e "$CONF" ] || fail "$DIR is not a directory of ours: it has no ceph.conf"
     for d in $(daemons); do kill_wait "$d"; done
-    if [ -f "$DIR/throttle" ]; then rmdir "$(cat "$DIR/throttle")" || true; fi
-    if [ -f "$DIR/loop" ]; then losetup -d "$(cat "$DIR/loop")" || true; fi
+    # shellcheck disable=SC2046
+    if [ -f "$DIR/loops" ]; then slow_off $(cat "$DIR/loops"); fi
     rm -rf "$DIR"
 }
 

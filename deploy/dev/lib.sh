@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+. "$REPO/deploy/dev/slow-disk.sh"
 WORK=$(mktemp -d /tmp/tierdav-test.XXXXXX)
 MOUNTS=()
 GATEWAY_PID=""
@@ -9,9 +10,9 @@ CHILDREN=()
 
 cleanup() {
     local status=${1:-$?} m
-    for m in "${CHILDREN[@]}"; do kill -9 "$m" 2>/dev/null; done
-    for m in "${MOUNTS[@]}"; do mountpoint -q "$m" && umount -il "$m"; done
-    [ -z "$GATEWAY_PID" ] || kill -9 "$GATEWAY_PID" 2>/dev/null
+    for m in "${CHILDREN[@]}"; do kill -9 "$m" 2>/dev/null || true; done
+    for m in "${MOUNTS[@]}"; do if mountpoint -q "$m"; then umount -il "$m"; fi; done
+    [ -z "$GATEWAY_PID" ] || kill -9 "$GATEWAY_PID" 2>/dev/null || true
     [ $status = 0 ] || { echo "--- last lines of the gateway's log"; tail -20 "$WORK/gateway.log" 2>/dev/null; }
     rm -rf --one-file-system "$WORK"
     exit $status
@@ -79,38 +80,23 @@ dav_mount() {
     MOUNTS+=("$dir")
 }
 
-# slow_disk DIR [FILESYSTEM]: mounts a disk there that does 120 operations and 160 MB per second, for whoever asks: the journal
-# and the kernel's own writeback, too. Below, a loop device that the kernel throttles (cgroup v1 blkio, limits of the root group);
-# above it another, which merges neighbouring requests before they are counted, as a disk's queue does. Needs root; undone by
+# slow_disk DIR [FILESYSTEM]: mounts a disk there that does 120 operations and 160 MB per second (slow-disk.sh). Undone by
 # slow_disk_off, before cleanup.
 slow_disk() {
-    local filesystem=${2:-ext4} force=-F op
+    local filesystem=${2:-ext4} force=-F
     [ "$filesystem" = ext4 ] || force=-f
     truncate -s 6G "$WORK/disk"
-    SLOW_BELOW=$(losetup --find --show --direct-io=on "$WORK/disk")
-    SLOW_LOOP=$(losetup --find --show --direct-io=on "$SLOW_BELOW")
-    echo mq-deadline > "/sys/block/${SLOW_LOOP#/dev/}/queue/scheduler"
+    slow_on "$WORK/disk" 120 160
     "mkfs.$filesystem" -q "$force" "$SLOW_LOOP"
     SLOW_DIR=$1
     mkdir -p "$SLOW_DIR"
     mount "$SLOW_LOOP" "$SLOW_DIR"
-    SLOW_DEVICE=$(cat "/sys/block/${SLOW_BELOW#/dev/}/dev")
-    for op in read write; do
-        echo "$SLOW_DEVICE 120" > "/sys/fs/cgroup/blkio/blkio.throttle.${op}_iops_device"
-        echo "$SLOW_DEVICE 160000000" > "/sys/fs/cgroup/blkio/blkio.throttle.${op}_bps_device"
-    done
 }
 
 slow_disk_off() {
-    local op
     if [ -n "${SLOW_PID:-}" ]; then slow_stop KILL; fi
-    for op in read write; do
-        echo "$SLOW_DEVICE 0" > "/sys/fs/cgroup/blkio/blkio.throttle.${op}_iops_device"
-        echo "$SLOW_DEVICE 0" > "/sys/fs/cgroup/blkio/blkio.throttle.${op}_bps_device"
-    done
     umount -l "$SLOW_DIR"
-    losetup -d "$SLOW_LOOP"
-    losetup -d "$SLOW_BELOW"
+    slow_off "$SLOW_LOOP" "$SLOW_BELOW"
 }
 
 # slow_writes [COPY]: operations and bytes written to the slow disk so far, after merging; COPY is an earlier copy of its stat.
