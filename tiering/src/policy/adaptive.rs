@@ -1,7 +1,7 @@
 //! Algorithms with ghosts: `arc`, `2q`, `s3-fifo`.
 
 use super::evict::{Evictor, of_file, share};
-use super::queue::Queue;
+use super::queue::{Lists, Queue};
 use super::{PolicyConfig, S3FifoConfig, TwoQConfig};
 use crate::types::{FileId, ObjectId};
 
@@ -14,14 +14,17 @@ enum Incoming {
     Frequent,
 }
 
+// The paper's T1, T2, B1, B2.
+const RECENT: usize = 0;
+const FREQUENT: usize = 1;
+const RECENT_GHOSTS: usize = 2;
+const FREQUENT_GHOSTS: usize = 3;
+
 /// Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache" (FAST '03), in bytes.
 pub(crate) struct Arc {
     capacity: u64,
     target: f64,
-    recent: Queue,
-    frequent: Queue,
-    recent_ghosts: Queue,
-    frequent_ghosts: Queue,
+    lists: Lists<4>,
     incoming: Incoming,
 }
 
@@ -30,30 +33,38 @@ impl Arc {
         Self {
             capacity: 0,
             target: 0.0,
-            recent: Queue::default(),
-            frequent: Queue::default(),
-            recent_ghosts: Queue::default(),
-            frequent_ghosts: Queue::default(),
+            lists: Lists::default(),
             incoming: Incoming::None,
         }
     }
 
     /// REPLACE of the paper.
     fn replace(&mut self) -> Option<ObjectId> {
-        let recent = self.recent.bytes() as f64;
+        let recent = self.lists.bytes(RECENT) as f64;
         let over =
             recent > self.target || (self.incoming == Incoming::Frequent && recent >= self.target);
-        let from_recent = self.recent.len() > 0 && (over || self.frequent.len() == 0);
-        let (queue, ghosts) = if from_recent {
-            (&mut self.recent, &mut self.recent_ghosts)
+        let from_recent = self.lists.len(RECENT) > 0 && (over || self.lists.len(FREQUENT) == 0);
+        let (list, ghosts) = if from_recent {
+            (RECENT, RECENT_GHOSTS)
         } else {
-            (&mut self.frequent, &mut self.frequent_ghosts)
+            (FREQUENT, FREQUENT_GHOSTS)
         };
-        let (id, len) = queue.pop()?;
-        ghosts.push(id, len);
-        self.recent_ghosts.trim(self.capacity);
-        self.frequent_ghosts.trim(self.capacity);
+        let id = self.lists.shift_oldest(list, ghosts)?;
+        self.lists.trim(RECENT_GHOSTS, self.capacity);
+        self.lists.trim(FREQUENT_GHOSTS, self.capacity);
         Some(id)
+    }
+
+    /// The objects of a file in two of the lists, those of the first one first.
+    fn of_file(&self, file: FileId, lists: [usize; 2]) -> Vec<ObjectId> {
+        let all = |list| self.lists.of_file(file).filter(move |(_, l)| *l == list);
+        lists.into_iter().flat_map(all).map(|(id, _)| id).collect()
+    }
+
+    /// Forgets ghosts of a list until `len` bytes fewer are left.
+    fn forget_ghosts(&mut self, list: usize, len: u64) {
+        let left = self.lists.bytes(list).saturating_sub(len);
+        self.lists.trim(list, left);
     }
 }
 
@@ -66,84 +77,83 @@ impl Evictor for Arc {
         self.target = self.target.min(capacity as f64);
     }
     fn holds(&self, id: ObjectId) -> bool {
-        self.recent.contains(id) || self.frequent.contains(id)
+        matches!(self.lists.list_of(id), Some(RECENT | FREQUENT))
     }
     fn bytes(&self) -> u64 {
-        self.recent.bytes() + self.frequent.bytes()
+        self.lists.bytes(RECENT) + self.lists.bytes(FREQUENT)
     }
     fn hit(&mut self, id: ObjectId) {
-        if let Some(len) = self.recent.remove(id) {
-            self.frequent.push(id, len);
-        } else {
-            self.frequent.touch(id);
-        }
+        self.access(id);
+    }
+    fn access(&mut self, id: ObjectId) -> bool {
+        let resident = matches!(self.lists.ask(id), Some(RECENT | FREQUENT));
+        resident && self.lists.shift(id, FREQUENT)
     }
     fn miss(&mut self, id: ObjectId, len: u32) -> bool {
         let (b1, b2) = (
-            self.recent_ghosts.bytes() as f64,
-            self.frequent_ghosts.bytes() as f64,
+            self.lists.bytes(RECENT_GHOSTS) as f64,
+            self.lists.bytes(FREQUENT_GHOSTS) as f64,
         );
         let step = f64::from(len);
-        self.incoming = if self.recent_ghosts.contains(id) {
-            self.target = (self.target + step * (b2 / b1).max(1.0)).min(self.capacity as f64);
-            Incoming::Recent
-        } else if self.frequent_ghosts.contains(id) {
-            self.target = (self.target - step * (b1 / b2).max(1.0)).max(0.0);
-            Incoming::Frequent
-        } else {
-            Incoming::New(len)
+        self.incoming = match self.lists.ask(id) {
+            Some(RECENT_GHOSTS) => {
+                self.target = (self.target + step * (b2 / b1).max(1.0)).min(self.capacity as f64);
+                Incoming::Recent
+            }
+            Some(FREQUENT_GHOSTS) => {
+                self.target = (self.target - step * (b1 / b2).max(1.0)).max(0.0);
+                Incoming::Frequent
+            }
+            _ => Incoming::New(len),
         };
         true
     }
     fn insert(&mut self, id: ObjectId, len: u32) {
-        let known =
-            self.recent_ghosts.remove(id).is_some() | self.frequent_ghosts.remove(id).is_some();
-        if known {
-            self.frequent.push(id, len);
-        } else {
-            self.recent.push(id, len);
-        }
+        let list = match self.lists.ask(id) {
+            Some(RECENT_GHOSTS | FREQUENT_GHOSTS) => FREQUENT,
+            _ => RECENT,
+        };
+        self.lists.push(list, id, len);
         self.incoming = Incoming::None;
     }
     fn victim(&mut self) -> Option<ObjectId> {
         if let Incoming::New(len) = self.incoming {
             let (len, l1) = (
                 u64::from(len),
-                self.recent.bytes() + self.recent_ghosts.bytes(),
+                self.lists.bytes(RECENT) + self.lists.bytes(RECENT_GHOSTS),
             );
             if l1 + len > self.capacity {
-                if self.recent_ghosts.len() == 0 {
-                    return match self.recent.pop() {
-                        Some((id, _)) => Some(id),
+                if self.lists.len(RECENT_GHOSTS) == 0 {
+                    return match self.lists.pop(RECENT) {
+                        Some((id, ..)) => Some(id),
                         None => self.replace(),
                     };
                 }
-                self.recent_ghosts
-                    .trim(self.recent_ghosts.bytes().saturating_sub(len));
+                self.forget_ghosts(RECENT_GHOSTS, len);
             } else {
-                let all = l1 + self.frequent.bytes() + self.frequent_ghosts.bytes();
-                if all + len > 2 * self.capacity {
-                    self.frequent_ghosts
-                        .trim(self.frequent_ghosts.bytes().saturating_sub(len));
+                let l2 = self.lists.bytes(FREQUENT) + self.lists.bytes(FREQUENT_GHOSTS);
+                if l1 + l2 + len > 2 * self.capacity {
+                    self.forget_ghosts(FREQUENT_GHOSTS, len);
                 }
             }
         }
         self.replace()
     }
     fn remove(&mut self, id: ObjectId) {
-        self.recent.remove(id);
-        self.frequent.remove(id);
+        if self.holds(id) {
+            self.lists.remove(id);
+        }
     }
     fn forget(&mut self, file: FileId) {
-        self.recent_ghosts.remove_file(file);
-        self.frequent_ghosts.remove_file(file);
+        for id in self.of_file(file, [RECENT_GHOSTS, FREQUENT_GHOSTS]) {
+            self.lists.remove(id);
+        }
     }
     fn residents(&self, file: FileId) -> Vec<ObjectId> {
-        of_file(&[&self.recent, &self.frequent], file)
+        self.of_file(file, [RECENT, FREQUENT])
     }
     fn remembered(&self) -> usize {
-        let ghosts = self.recent_ghosts.len() + self.frequent_ghosts.len();
-        self.recent.len() + self.frequent.len() + ghosts
+        self.lists.total()
     }
 }
 
