@@ -5,6 +5,8 @@
 //! time that a byte of the cache saves per second: reads that the outlook expects at this age, the object's own
 //! decayed accesses, and the flush that an early deletion spares. New objects always get in while they fit.
 
+use std::cmp::Ordering;
+
 use super::budget::Budget;
 use super::heat::{Heat, Heats, Place, Slot};
 use super::outlook::{Class, Outlook};
@@ -22,8 +24,8 @@ const MEMORY: f64 = 10.0;
 /// How often the outlook fades.
 const FADE_EVERY: Nanos = Nanos::from_secs(60);
 
-/// Score, identity for ties, and slot.
-type Scored = (f64, ObjectId, Slot);
+/// Score and slot.
+type Scored = (f64, Slot);
 
 pub(crate) struct CostBenefit {
     config: CostBenefitConfig,
@@ -72,6 +74,12 @@ pub(crate) fn splitmix(x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The lower score first, of equal ones the lower identity.
+fn colder(heats: &Heats, a: &Scored, b: &Scored) -> Ordering {
+    let by_id = || heats.id(a.1).cmp(&heats.id(b.1));
+    a.0.total_cmp(&b.0).then_with(by_id)
+}
+
 impl CostBenefit {
     pub(crate) fn new(config: CostBenefitConfig) -> Self {
         Self {
@@ -102,7 +110,7 @@ impl CostBenefit {
     fn score(&self, slot: Slot, now: Nanos) -> f64 {
         let h = &self.heats[slot];
         let class = h.class();
-        let made = h.made.filter(|_| h.dirty);
+        let made = h.made().filter(|_| h.dirty);
         let flush = made.map_or(0.0, |made| self.spared(class, now.since(made), h.len));
         let own = h.seconds * self.kept(h, now) / self.config.half_life_s;
         let uses = self.outlook.rate(class, now.since(h.used)) + self.config.own_weight * own;
@@ -123,7 +131,7 @@ impl CostBenefit {
         heat.told = now;
         let class = heat.class();
         self.outlook.passed(class, from, to);
-        let made = heat.made.filter(|_| heat.young);
+        let made = heat.made().filter(|_| heat.young);
         if made.is_some_and(|made| now.since(made) >= self.due) {
             heat.young = false;
             self.outlook.lived(class, self.due, false);
@@ -132,13 +140,16 @@ impl CostBenefit {
 
     /// Tells of a few that nothing happens to, so that they count too; and lets what was learned fade.
     fn tell_some(&mut self, now: Nanos) {
-        for place in [Place::Main, Place::Ghost] {
+        let some = [Place::Main, Place::Ghost].map(|place| {
             let draw = self.draw();
             let slots = self.heats.list(place);
             let at = draw.checked_rem(slots.len() as u64);
-            if let Some(slot) = at.and_then(|at| slots.get(at as usize)).copied() {
-                self.tell(slot, now);
-            }
+            let slot = at.and_then(|at| slots.get(at as usize)).copied();
+            // Both are looked at before either is told of: their memory arrives together.
+            slot.filter(|slot| self.heats[*slot].told < now)
+        });
+        for slot in some.into_iter().flatten() {
+            self.tell(slot, now);
         }
         let since = now.since(self.faded);
         if since >= FADE_EVERY {
@@ -190,13 +201,12 @@ impl CostBenefit {
                 false => (self.draw() % count as u64) as usize,
             };
             let slot = self.heats.list(place)[at];
-            let (score, id) = (self.score(slot, now), self.heats[slot].id);
-            let better = |b: Scored| score.total_cmp(&b.0).then(id.cmp(&b.1)).is_lt();
-            if best.is_none_or(better) {
-                best = Some((score, id, slot));
+            let scored = (self.score(slot, now), slot);
+            if best.is_none_or(|best| colder(&self.heats, &scored, &best).is_lt()) {
+                best = Some(scored);
             }
         }
-        best.map(|(score, _, slot)| (score, slot))
+        best
     }
 
     /// The coldest resident, if they are few; else of some drawn now and of the coldest of those drawn before.
@@ -207,30 +217,34 @@ impl CostBenefit {
             return self.coldest(Place::Main, samples, now);
         }
         let mut some = std::mem::take(&mut self.cold);
-        some.retain(|slot| self.heats[*slot].place() == Place::Main);
+        let mut seen = [0_u64; 4];
+        for slot in &some {
+            let (word, bit) = slot.bit();
+            seen[word] |= bit;
+        }
         let part = samples.div_ceil(4);
         for _ in 0..part {
             let at = (self.draw() % count as u64) as usize;
             let slot = self.heats.list(Place::Main)[at];
-            if !some.contains(&slot) {
+            let (word, bit) = slot.bit();
+            if seen[word] & bit == 0 || !some.contains(&slot) {
+                seen[word] |= bit;
                 some.push(slot);
             }
         }
+        // Those drawn are residents; to look at all of them at once lets their memory arrive together.
+        some.retain(|slot| self.heats[*slot].place() == Place::Main);
         let mut scored = std::mem::take(&mut self.scored);
         scored.clear();
-        scored.extend(
-            some.iter()
-                .map(|slot| (self.score(*slot, now), self.heats[*slot].id, *slot)),
-        );
-        let order = |a: &Scored, b: &Scored| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        scored.extend(some.iter().map(|slot| (self.score(*slot, now), *slot)));
+        let order = |a: &Scored, b: &Scored| colder(&self.heats, a, b);
         if scored.len() > part {
             scored.select_nth_unstable_by(part, order);
             scored.truncate(part);
         }
-        let coldest = scored.iter().min_by(|a, b| order(a, b));
-        let coldest = coldest.map(|(score, _, slot)| (*score, *slot));
+        let coldest = scored.iter().copied().min_by(order);
         some.clear();
-        some.extend(scored.iter().map(|(_, _, slot)| *slot));
+        some.extend(scored.iter().map(|(_, slot)| *slot));
         (self.cold, self.scored) = (some, scored);
         coldest
     }
@@ -288,7 +302,10 @@ impl Strategy for CostBenefit {
             (1.0 + self.config.stickiness) * self.marginal(now)
         };
         let price = marginal * f64::from(access.object_len.max(1));
-        if self.outlook.worth(class, price) < self.config.margin * cost {
+        if !self
+            .outlook
+            .is_worth(class, price, self.config.margin * cost)
+        {
             return None;
         }
         let micros = |seconds: f64| (seconds * 1e6) as u64;
@@ -309,8 +326,7 @@ impl Strategy for CostBenefit {
 
     fn passed_by(&mut self, now: Nanos, id: ObjectId, len: u32) {
         let (slot, _) = self.heats.find_or_add(id, now, len);
-        let heat = &mut self.heats[slot];
-        (heat.made, heat.young) = (Some(now), true);
+        self.heats[slot].make(now);
         self.make_ghost(slot, now);
     }
 
@@ -327,7 +343,7 @@ impl Strategy for CostBenefit {
         let heat = &mut self.heats[slot];
         (heat.len, heat.dirty) = (len, dirty);
         if origin == Origin::Written {
-            (heat.made, heat.young) = (Some(now), true);
+            heat.make(now);
             (heat.used, heat.told) = (now, now);
         }
         self.heats.place(slot, Place::Main);
@@ -353,7 +369,7 @@ impl Strategy for CostBenefit {
             self.tell(slot, now);
             let heat = &self.heats[slot];
             self.outlook.died(heat.class(), now.since(heat.used));
-            if let Some(made) = heat.made.filter(|_| heat.young) {
+            if let Some(made) = heat.made().filter(|_| heat.young) {
                 self.outlook.lived(heat.class(), now.since(made), true);
             }
             self.heats.forget(slot);
@@ -386,7 +402,7 @@ impl Strategy for CostBenefit {
     fn pop_victim(&mut self, now: Nanos) -> Option<ObjectId> {
         let (_, slot) = self.coldest_resident(now)?;
         self.heats.place(slot, Place::Leaving);
-        Some(self.heats[slot].id)
+        Some(self.heats.id(slot))
     }
 }
 

@@ -12,9 +12,10 @@ pub(super) enum Place {
     Leaving,
 }
 
-/// What is remembered of an object: 112 bytes, some 180 with the table and the lists around it.
+/// What is remembered of an object: one line of a CPU's cache, for most of a decision is to wait for memory. Some 170
+/// bytes with the identity and with the table and the lists around it.
+#[repr(align(64))]
 pub(super) struct Heat {
-    pub id: ObjectId,
     /// Decayed head time of its accesses, and decayed count of its uses, at `at`.
     pub seconds: f64,
     pub count: f64,
@@ -22,33 +23,34 @@ pub(super) struct Heat {
     pub used: Nanos,
     /// Up to here the outlook knows of it.
     pub told: Nanos,
-    /// Seen when it was written; none for others.
-    pub made: Option<Nanos>,
+    made: Nanos,
     pub len: u32,
     /// Where a sequential reader goes on; `u32::MAX` when unknown.
     pub next_offset: u32,
     /// Place in its list.
     listed: u32,
     place: Place,
+    /// Its making was seen.
+    written: bool,
     pub dirty: bool,
     /// Whether it dies before it would have to be flushed is not known yet.
     pub young: bool,
 }
 
 impl Heat {
-    pub(super) fn new(id: ObjectId, now: Nanos, len: u32) -> Self {
+    pub(super) fn new(now: Nanos, len: u32) -> Self {
         Self {
-            id,
             seconds: 0.0,
             count: 0.0,
             at: now,
             used: now,
             told: now,
-            made: None,
+            made: Nanos(0),
             len,
             next_offset: u32::MAX,
             listed: 0,
             place: Place::Leaving,
+            written: false,
             dirty: false,
             young: false,
         }
@@ -58,8 +60,18 @@ impl Heat {
         self.place
     }
 
+    /// Seen when it was written; none for others.
+    pub(super) fn made(&self) -> Option<Nanos> {
+        self.written.then_some(self.made)
+    }
+
+    /// It is written now: whether it lives until it is due is not known.
+    pub(super) fn make(&mut self, now: Nanos) {
+        (self.made, self.written, self.young) = (now, true, true);
+    }
+
     pub(super) fn class(&self) -> Class {
-        Class::new(self.len, self.made.is_some(), (self.count + 0.5) as u32)
+        Class::new(self.len, self.written, (self.count + 0.5) as u32)
     }
 }
 
@@ -67,11 +79,20 @@ impl Heat {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot(u32);
 
+impl Slot {
+    /// A bit of 256, as word and mask: slots of different bits are different.
+    pub(super) fn bit(self) -> (usize, u64) {
+        ((self.0 >> 6 & 3) as usize, 1 << (self.0 & 63))
+    }
+}
+
 /// All that is remembered.
 #[derive(Default)]
 pub(super) struct Heats {
     index: Objects<Slot>,
     of: Vec<Heat>,
+    /// The objects of the slots.
+    ids: Vec<ObjectId>,
     free: Vec<Slot>,
     main: Vec<Slot>,
     ghosts: Vec<Slot>,
@@ -95,16 +116,21 @@ impl Heats {
         self.index.get(id).copied()
     }
 
+    pub(super) fn id(&self, slot: Slot) -> ObjectId {
+        self.ids[slot.0 as usize]
+    }
+
     /// Remembers an object, which must not be known.
-    fn add(&mut self, heat: Heat) -> Slot {
-        let id = heat.id;
+    fn add(&mut self, id: ObjectId, heat: Heat) -> Slot {
         let slot = match self.free.pop() {
             Some(slot) => {
                 self[slot] = heat;
+                self.ids[slot.0 as usize] = id;
                 slot
             }
             None => {
                 self.of.push(heat);
+                self.ids.push(id);
                 Slot(self.of.len() as u32 - 1)
             }
         };
@@ -116,13 +142,13 @@ impl Heats {
     pub(super) fn find_or_add(&mut self, id: ObjectId, now: Nanos, len: u32) -> (Slot, bool) {
         match self.find(id) {
             Some(slot) => (slot, false),
-            None => (self.add(Heat::new(id, now, len)), true),
+            None => (self.add(id, Heat::new(now, len)), true),
         }
     }
 
     pub(super) fn forget(&mut self, slot: Slot) {
         self.place(slot, Place::Leaving);
-        let id = self[slot].id;
+        let id = self.id(slot);
         self.index.remove(id);
         self.free.push(slot);
     }
@@ -176,6 +202,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_score_is_made_of_is_in_one_line_of_the_cache() {
+        assert_eq!(size_of::<Heat>(), 64);
+    }
+
+    #[test]
     fn lists_and_slots_stay_in_step() {
         let mut heats = Heats::default();
         let id = |n| ObjectId::new(FileId(n), 0);
@@ -202,7 +233,7 @@ mod tests {
             let mut files: Vec<u64> = heats
                 .list(place)
                 .iter()
-                .map(|s| heats[*s].id.file.0)
+                .map(|s| heats.id(*s).file.0)
                 .collect();
             files.sort_unstable();
             files

@@ -180,19 +180,25 @@ impl Outlook {
         self.spared[class.size()][age_of(age)]
     }
 
-    /// What a just used object will save, less the price of its room per second; as if it stayed in its class.
-    pub(super) fn worth(&self, class: Class, price: f64) -> f64 {
-        let (mut alive, mut saved, mut seconds, mut again, mut best) =
-            (1.0, 0.0, 0.0, 0.0, 0.0_f64);
+    /// Whether what a just used object will save, less the price of its room per second, is `least` or more; as if it
+    /// stayed in its class.
+    pub(super) fn is_worth(&self, class: Class, price: f64, least: f64) -> bool {
+        if least <= 0.0 {
+            // It may leave at once.
+            return true;
+        }
+        let (mut alive, mut saved, mut seconds, mut again) = (1.0, 0.0, 0.0, 0.0);
         for odds in &self.odds[class.index()] {
             let used = alive * odds.used;
             saved += used * odds.saves;
             seconds += alive * odds.seconds;
             again += used;
             alive *= odds.stays;
-            best = best.max((saved - price * seconds) / (1.0 - again).max(0.01));
+            if (saved - price * seconds) / (1.0_f64 - again).max(0.01) >= least {
+                return true;
+            }
         }
-        best
+        false
     }
 
     fn learn(&mut self) {
@@ -351,8 +357,13 @@ mod tests {
         }
         assert!(outlook.rate(often, now) > before);
         assert!(outlook.rate(often, now) > 3.0 * outlook.rate(never, now));
-        assert!(outlook.worth(often, 0.0) > outlook.worth(never, 0.0));
-        assert!(outlook.worth(often, 1.0) < outlook.worth(often, 0.0));
+        let levels = || (1..1_000_000).map(|us| f64::from(us) / 1e6);
+        let worth = |class, price| {
+            let pays = |least: &f64| outlook.is_worth(class, price, *least);
+            levels().take_while(pays).count()
+        };
+        assert!(worth(often, 0.0) > worth(never, 0.0));
+        assert!(worth(often, 1.0) < worth(often, 0.0));
     }
 
     #[test]
