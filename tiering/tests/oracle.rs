@@ -47,7 +47,7 @@ fn miss_ratios_agree_with_libcachesim() {
         let Some(keys) = keys.as_ref().filter(|_| want < 1.0) else {
             continue;
         };
-        let misses = misses(name, keys, objects);
+        let misses = misses(name, keys, objects, &[]);
         let got = misses as f64 / keys.len() as f64;
         checked += 1;
         if (got - want).abs() > tolerance + 1e-9 {
@@ -91,7 +91,7 @@ fn misses_and_bytes_agree_with_its_own_tests() {
             _ => continue,
         };
         let capacity: u64 = cells[1].parse().unwrap();
-        let missed = reference::missed(name, &accesses, capacity);
+        let missed = reference::missed(name, &accesses, capacity, &[]);
         let bytes: u64 = missed.iter().map(|at| u64::from(accesses[*at].1)).sum();
         let got = (missed.len().to_string(), bytes.to_string());
         assert_eq!(got, (cells[2].to_owned(), cells[3].to_owned()), "{line}");

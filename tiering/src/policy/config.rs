@@ -153,8 +153,9 @@ policies! {
         /// Largest count of uses.
         count_max: u32 = 15, 1 => 65_535, "uses";
         /// 1: counts and segments as libCacheSim has them (what leaves the window is counted again, hits
-        /// there are not; new objects enter the protected segment while it has room); 0 as in the paper.
-        as_libcachesim: u32 = 0, 0 => 1, "";
+        /// there are not; new objects enter the protected segment while it has room); 2: as its later
+        /// versions (one admission per eviction); 0 as in the paper.
+        as_libcachesim: u32 = 0, 0 => 2, "";
     }
     /// Uses times cost by size, with a clock.
     Gdsf(GdsfConfig) = "gdsf" / "gdsf" {

@@ -14,6 +14,9 @@ const FLAT_PLACES: usize = 10;
 const FLAT_PER_UNIT: f64 = 14.377_587_566_051_17;
 const FLAT_SEEDS: [u64; 2] = [0x1234_5678, 0x1234_4321];
 
+/// The value of `as_libcachesim` for versions after aa0fc40, the package of PyPI among them.
+const LATER: u32 = 2;
+
 /// XXH64 of eight bytes (Collet's specification, version 0.1.1): with it the reference's collisions are ours.
 fn xxh64(key: u64, seed: u64) -> u64 {
     const P1: u64 = 0x9e37_79b1_85eb_ca87;
@@ -194,7 +197,8 @@ impl WTinyLfu {
         }
     }
 
-    /// Candidates enter the main part as long as each beats a victim there; the first that does not leaves.
+    /// Candidates enter the main part as long as each beats a victim there; the first that does not leaves. In later
+    /// versions the first contest is the last one, whoever wins.
     fn contest(&mut self) {
         while let Some((candidate, len)) = self.window.pop() {
             let main = self.probation.bytes() + self.protected.bytes();
@@ -217,7 +221,7 @@ impl WTinyLfu {
                 self.overdue.push(candidate);
             }
             self.sketch.note(candidate);
-            if !better {
+            if !better || self.config.as_libcachesim >= LATER {
                 return;
             }
         }

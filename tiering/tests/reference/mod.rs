@@ -25,19 +25,30 @@ pub fn ours(name: &str) -> Option<(&'static str, f64)> {
     })
 }
 
-/// Misses of one of our policies, defined as theirs, with room for so many objects.
-pub fn misses(name: &str, keys: &[ObjectId], objects: u64) -> u64 {
+/// A parameter and its value.
+pub type Setting = (&'static str, f64);
+
+/// Misses of one of our policies, defined as theirs and with `more` settings, with room for so many objects.
+pub fn misses(name: &str, keys: &[ObjectId], objects: u64, more: &[Setting]) -> u64 {
     let accesses: Vec<_> = keys.iter().map(|id| (*id, 1)).collect();
-    missed(name, &accesses, objects).len() as u64
+    missed(name, &accesses, objects, more).len() as u64
 }
 
 /// Which accesses miss, by their places, with room for so many bytes.
-pub fn missed(name: &str, accesses: &[(ObjectId, u32)], capacity: u64) -> Vec<usize> {
+pub fn missed(
+    name: &str,
+    accesses: &[(ObjectId, u32)],
+    capacity: u64,
+    more: &[Setting],
+) -> Vec<usize> {
     if name == "belady" {
         return belady_misses(accesses, capacity);
     }
     let mut config = PolicyConfig::from_name(name).expect("a policy's name");
     as_libcachesim(&mut config);
+    for (parameter, value) in more {
+        config.set(parameter, *value);
+    }
     let mut cache = Replacement::new(&config, capacity).expect("a replacement algorithm");
     let accesses = accesses.iter().enumerate();
     let missed = accesses.filter(|(_, (id, len))| !cache.access(*id, *len));
