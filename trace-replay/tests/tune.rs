@@ -80,6 +80,30 @@ fn json_has_the_best_the_front_and_what_was_held_out() {
 }
 
 #[test]
+fn traces_that_are_not_kept_in_memory_give_the_same_result() {
+    let tuned = |keep: &str| {
+        let out = tune(&[
+            "fixtures/es/smoke.csv.xz",
+            "fixtures/es/dav_restart_dav.csv.xz",
+            "--candidates",
+            "9",
+            "--budget",
+            "10m",
+            "--json",
+            "--quiet",
+            "--keep-up-to",
+            keep,
+        ]);
+        assert!(out.status.success(), "{out:?}");
+        out.stdout
+    };
+    let in_memory = tuned("1000000");
+    // None of them; the first one.
+    assert_eq!(tuned("0"), in_memory);
+    assert_eq!(tuned("1000"), in_memory);
+}
+
+#[test]
 fn a_wrong_argument_says_what_is_right() {
     for (args, message) in [
         (["--budget", "5"], "write a number with s, m or h"),

@@ -25,16 +25,7 @@ pub struct Survey {
     /// Bytes of all distinct objects that were read or written.
     pub footprint: u64,
     /// Where each version ends, as far as reads and writes tell, by its number.
-    ends: Vec<u64>,
-}
-
-/// A load in memory: some 40 bytes per access to an object.
-#[derive(Debug, Default)]
-pub struct Load {
-    /// In the order of time.
-    pub requests: Vec<Request>,
-    /// Bytes of all distinct objects that were read or written.
-    pub footprint: u64,
+    pub(super) ends: Arc<[u64]>,
 }
 
 impl Source {
@@ -52,7 +43,7 @@ impl Source {
     /// # Errors
     /// When the trace cannot be read, or nothing in it reads or writes data.
     pub fn survey(&self) -> anyhow::Result<Survey> {
-        let mut requests = self.requests_to(Vec::new())?;
+        let mut requests = self.requests_to(Arc::default())?;
         let (mut count, mut written) = (0, BTreeMap::new());
         for request in &mut requests {
             let Request { id, access, .. } = request?;
@@ -70,7 +61,7 @@ impl Source {
         let survey = Survey {
             requests: count,
             footprint: footprint.sum(),
-            ends,
+            ends: ends.into(),
         };
         let name = self.path.display();
         anyhow::ensure!(
@@ -87,10 +78,10 @@ impl Source {
     /// # Errors
     /// When the trace cannot be opened; later ones are items.
     pub fn requests(&self, survey: &Survey) -> Result<Requests, ReadError> {
-        self.requests_to(survey.ends.clone())
+        self.requests_to(Arc::clone(&survey.ends))
     }
 
-    fn requests_to(&self, ends: Vec<u64>) -> Result<Requests, ReadError> {
+    fn requests_to(&self, ends: Arc<[u64]>) -> Result<Requests, ReadError> {
         Ok(Requests {
             reader: open_as(&self.path, self.format)?,
             builder: Builder::default(),
@@ -100,22 +91,10 @@ impl Source {
             last: Nanos(0),
         })
     }
-
-    /// All of it in memory.
-    ///
-    /// # Errors
-    /// As [`Source::survey`].
-    pub fn load(&self) -> anyhow::Result<Load> {
-        let survey = self.survey()?;
-        Ok(Load {
-            requests: self.requests(&survey)?.collect::<Result<_, _>>()?,
-            footprint: survey.footprint,
-        })
-    }
 }
 
 /// Bytes of an object, by where its file ends.
-fn object_len(ends: &[u64], id: ObjectId) -> u32 {
+pub(super) fn object_len(ends: &[u64], id: ObjectId) -> u32 {
     let begin = u64::from(id.index) * u64::from(DEFAULT_OBJECT_BYTES);
     let end = ends.get(id.file.0 as usize).copied().unwrap_or(0);
     let left = u32::try_from(end.saturating_sub(begin)).unwrap_or(u32::MAX);
@@ -127,7 +106,7 @@ pub struct Requests {
     reader: Box<dyn Reader>,
     builder: Builder,
     /// Where all versions will end.
-    ends: Vec<u64>,
+    ends: Arc<[u64]>,
     speed: f64,
     first: Option<i64>,
     last: Nanos,
@@ -399,9 +378,9 @@ mod tests {
             first: None,
             last: Nanos(0),
         };
-        let mut first = requests(Vec::new());
+        let mut first = requests(Arc::default());
         assert_eq!(first.by_ref().count(), 5);
-        let seen = requests(first.builder.ends).map(|r| r.unwrap().access);
+        let seen = requests(first.builder.ends.into()).map(|r| r.unwrap().access);
         let seen: Vec<Access> = seen.collect();
         let read = |offset, len, object_len| Access::Read {
             offset,

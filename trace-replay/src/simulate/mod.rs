@@ -1,6 +1,7 @@
 //! `trace-replay simulate`: what each policy would have done with a recorded load.
 
 mod html;
+mod kept;
 mod load;
 mod model;
 mod output;
@@ -17,7 +18,7 @@ use crate::read::Format;
 use load::Source;
 use output::Output;
 
-pub use load::Load;
+pub use kept::Load;
 pub use model::{PRESETS, device};
 pub use tiered::Row;
 
@@ -233,9 +234,9 @@ fn results<R: Serialize>(
     }
 }
 
-/// Reads a trace in which something is read or written.
-pub(crate) fn open(path: &Path, speed: f64) -> anyhow::Result<Load> {
-    Source::new(path, None, speed).load()
+/// Reads a trace in which something is read or written; it stays in memory if it has at most `most` accesses.
+pub(crate) fn open(path: &Path, speed: f64, most: u64) -> anyhow::Result<Load> {
+    Load::open(Source::new(path, None, speed), most)
 }
 
 /// The gateway's defaults, over the preset devices.

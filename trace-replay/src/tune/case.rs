@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tiering::sim::{self, Outcome, Setup};
+use tiering::sim::{Outcome, Run, Setup};
 use tiering::{FileId, PolicyConfig};
 
 use super::Objective;
 use crate::simulate::{Load, setup};
 
 /// A sample of a trace that would have fewer requests than this is not taken.
-const SAMPLE_MIN: usize = 4000;
+const SAMPLE_MIN: u64 = 4000;
 
 /// One trace with one size of the cache.
 pub struct Case {
@@ -18,7 +18,7 @@ pub struct Case {
     cache_bytes: u64,
     load: Arc<Load>,
     /// Requests before the held-out last third.
-    known: usize,
+    known: u64,
 }
 
 /// What one run costs. All of it is better when it is less.
@@ -97,11 +97,13 @@ struct Sums {
     moved: f64,
 }
 
-fn sums(out: &Outcome) -> Sums {
+/// Of a run so far.
+fn sums(run: &Run) -> Sums {
+    let (out, hdd_busy): (&Outcome, _) = run.so_far();
     Sums {
         us: out.responses.sum_us() as f64,
         answers: out.responses.count() as f64,
-        hdd_s: out.hdd_busy.as_secs_f64(),
+        hdd_s: hdd_busy.as_secs_f64(),
         moved: (out.promoted_bytes + out.flushed_bytes) as f64,
     }
 }
@@ -127,7 +129,7 @@ impl Case {
         Self {
             name,
             cache_bytes,
-            known: load.requests.len() / 3 * 2,
+            known: load.requests() / 3 * 2,
             load,
         }
     }
@@ -139,33 +141,52 @@ impl Case {
     /// The first two thirds of the load: all that the search sees. With a `rate` below 1 it is a sample by file
     /// (as SHARDS does it, Waldspurger et al., FAST '15), in a cache and on devices that are smaller and slower
     /// by the same factor, so that queues stay as long; short traces are not sampled.
-    pub fn seen(&self, policy: &PolicyConfig, rate: f64) -> Cost {
-        let known = &self.load.requests[..self.known];
+    ///
+    /// # Errors
+    /// When the trace can no longer be read.
+    pub fn seen(&self, policy: &PolicyConfig, rate: f64) -> anyhow::Result<Cost> {
         let mut setup = self.setup(policy);
-        if rate >= 1.0 || (known.len() as f64 * rate) < SAMPLE_MIN as f64 {
-            return cost(&sums(&sim::run(&setup, known.iter().copied())));
+        if rate >= 1.0 || (self.known as f64 * rate) < SAMPLE_MIN as f64 {
+            let mut run = Run::new(setup);
+            self.load
+                .each(self.known, |request| _ = run.step(request))?;
+            return Ok(cost(&sums(&run)));
         }
         setup.cache_bytes = (setup.cache_bytes as f64 * rate) as u64;
         for device in [&mut setup.hdd, &mut setup.ssd] {
             device.seek_ms /= rate;
             device.transfer_mib_per_s *= rate;
         }
-        let some = known.iter().filter(|r| sampled(r.id.file, rate));
-        cost(&sums(&sim::run(&setup, some.copied())))
+        let mut run = Run::new(setup);
+        self.load.each(self.known, |request| {
+            if sampled(request.id.file, rate) {
+                run.step(request);
+            }
+        })?;
+        Ok(cost(&sums(&run)))
     }
 
     /// The last third, after the policy has seen the rest.
-    pub fn held_out(&self, policy: &PolicyConfig) -> Cost {
-        let setup = self.setup(policy);
-        let all = sums(&sim::run(&setup, self.load.requests.iter().copied()));
-        let seen = &self.load.requests[..self.known];
-        let begin = sums(&sim::run(&setup, seen.iter().copied()));
-        cost(&Sums {
+    ///
+    /// # Errors
+    /// When the trace can no longer be read.
+    pub fn held_out(&self, policy: &PolicyConfig) -> anyhow::Result<Cost> {
+        let mut run = Run::new(self.setup(policy));
+        let (mut at, mut begin) = (0, sums(&run));
+        self.load.each(u64::MAX, |request| {
+            if at == self.known {
+                begin = sums(&run);
+            }
+            at += 1;
+            run.step(request);
+        })?;
+        let all = sums(&run);
+        Ok(cost(&Sums {
             us: all.us - begin.us,
             answers: all.answers - begin.answers,
             hdd_s: all.hdd_s - begin.hdd_s,
             moved: all.moved - begin.moved,
-        })
+        }))
     }
 }
 
@@ -197,21 +218,22 @@ mod tests {
             ),
             access: read,
         };
-        Arc::new(Load {
-            requests: (0..requests).map(request).collect(),
-            ..Load::default()
-        })
+        let requests: Vec<Request> = (0..requests).map(request).collect();
+        Arc::new(Load::of(&requests))
     }
 
     #[test]
     fn the_last_third_is_what_is_left_of_the_whole() {
         let case = Case::new("t".into(), load(300, 1), 100 << 20);
         let none = PolicyConfig::from_name("none").unwrap();
-        let (seen, held_out) = (case.seen(&none, 1.0), case.held_out(&none));
+        let (seen, held_out) = (
+            case.seen(&none, 1.0).unwrap(),
+            case.held_out(&none).unwrap(),
+        );
         assert!((seen.hdd_s / held_out.hdd_s - 2.0).abs() < 1e-6);
         assert!((seen.mean_ms - held_out.mean_ms).abs() < 1e-6);
         let lru = PolicyConfig::from_name("lru-2nd").unwrap();
-        let ratio = case.held_out(&lru).over(&held_out);
+        let ratio = case.held_out(&lru).unwrap().over(&held_out);
         assert!((ratio.hdd_time - 0.75).abs() < 1e-6, "{ratio:?}");
     }
 
@@ -226,7 +248,10 @@ mod tests {
                 < 500
         );
         let none = PolicyConfig::from_name("none").unwrap();
-        let (all, some) = (case.seen(&none, 1.0), case.seen(&none, 0.25));
+        let (all, some) = (
+            case.seen(&none, 1.0).unwrap(),
+            case.seen(&none, 0.25).unwrap(),
+        );
         assert!(
             (some.hdd_s / all.hdd_s - 1.0).abs() < 0.3,
             "{some:?} {all:?}"

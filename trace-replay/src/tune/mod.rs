@@ -43,6 +43,10 @@ pub struct Args {
     /// Divides the recorded times: 2 is twice the load.
     #[arg(long, default_value_t = 1.0, value_parser = simulate::speed)]
     speed: f64,
+    /// Traces stay in memory, at 24 bytes for each access to an object, while all together have at most so many; those
+    /// that do not fit are read again for every setting.
+    #[arg(long, value_name = "N", default_value_t = 8_000_000)]
+    keep_up_to: u64,
     /// Settings in the first round; else as many as the budget allows. With it and enough time the result does
     /// not depend on the machine.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -102,11 +106,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// When a trace cannot be read or holds nothing to simulate, or the settings cannot be written.
 pub fn tune(args: &Args) -> anyhow::Result<String> {
     let begin = Instant::now();
-    let mut cases = Vec::new();
+    let (mut cases, mut room) = (Vec::new(), args.keep_up_to);
     for path in &args.traces {
-        let load = Arc::new(simulate::open(path, args.speed)?);
+        let load = Arc::new(simulate::open(path, args.speed, room)?);
+        room -= load.kept();
         for size in &args.cache_size {
-            let bytes = size.bytes(load.footprint);
+            let bytes = size.bytes(load.footprint());
             let name = format!("{}, {}", path.display(), report::mib(bytes));
             cases.push(Case::new(name, Arc::clone(&load), bytes));
         }
@@ -125,7 +130,7 @@ pub fn tune(args: &Args) -> anyhow::Result<String> {
     };
     let mut space = Space::new(args.policy.config.clone(), args.seed);
     let first = args.candidates.map(|n| n as usize);
-    let all = search.run(&args.policy.config, &mut space, first);
+    let all = search.run(&args.policy.config, &mut space, first)?;
     let report = report::Report::new(&args.policy, args.objective, &cases, &all, search.tried)?;
     let page = args.html.as_ref().map(|path| (path, report.html(&space)));
     let settings = args.toml.as_ref().map(|path| (path, report.toml()));

@@ -99,10 +99,14 @@ impl Report {
     ) -> anyhow::Result<Report> {
         let best = all.first().context("no settings were simulated")?;
         let (old, new) = (&policy.config, &best.config);
-        let on_cases = parallel::map(cases, |case| OnCase {
-            case: case.name.clone(),
-            seen: costs(case.seen(new, 1.0).over(&case.seen(old, 1.0)), objective),
-            held_out: costs(case.held_out(new).over(&case.held_out(old)), objective),
+        let on_cases = parallel::map(cases, |case| {
+            let seen = case.seen(new, 1.0)?.over(&case.seen(old, 1.0)?);
+            let held_out = case.held_out(new)?.over(&case.held_out(old)?);
+            Ok(OnCase {
+                case: case.name.clone(),
+                seen: costs(seen, objective),
+                held_out: costs(held_out, objective),
+            })
         });
         let rows = front(all).into_iter().map(|found| Row {
             parameters: parameters(&found.config),
@@ -114,7 +118,7 @@ impl Report {
             tried,
             best: parameters(new),
             front: rows.collect(),
-            cases: on_cases,
+            cases: on_cases.into_iter().collect::<anyhow::Result<_>>()?,
             all: all.iter().map(|found| worst(found, objective)).collect(),
             config: new.clone(),
         })

@@ -45,30 +45,42 @@ pub struct Search<'a> {
 
 impl Search<'_> {
     /// Costs in all cases, of each of `configs`; none for those that time did not suffice for.
-    fn costs(&mut self, configs: &[PolicyConfig], rate: f64) -> Vec<Option<Vec<Cost>>> {
+    fn costs(
+        &mut self,
+        configs: &[PolicyConfig],
+        rate: f64,
+    ) -> anyhow::Result<Vec<Option<Vec<Cost>>>> {
         let jobs: Vec<(usize, usize)> = (0..configs.len())
             .flat_map(|config| (0..self.cases.len()).map(move |case| (config, case)))
             .collect();
         let deadline = self.deadline;
         let costs = parallel::map(&jobs, |&(config, case)| {
             let late = Instant::now() >= deadline;
-            (!late).then(|| self.cases[case].seen(&configs[config], rate))
+            let cost = (!late).then(|| self.cases[case].seen(&configs[config], rate));
+            cost.transpose()
         });
+        let costs: Vec<Option<Cost>> = costs.into_iter().collect::<anyhow::Result<_>>()?;
         let all: Vec<Option<Vec<Cost>>> = costs
             .chunks(self.cases.len())
             .map(|of_config| of_config.iter().copied().collect())
             .collect();
         self.tried += all.iter().flatten().count();
-        all
+        Ok(all)
     }
 
     /// The costs of `base` in each case at a rate: what others are compared with. It takes its time.
-    fn base(&self, base: &PolicyConfig, rate: f64) -> Vec<Cost> {
-        parallel::map(self.cases, |case| case.seen(base, rate))
+    fn base(&self, base: &PolicyConfig, rate: f64) -> anyhow::Result<Vec<Cost>> {
+        let costs = parallel::map(self.cases, |case| case.seen(base, rate));
+        costs.into_iter().collect()
     }
 
-    fn judge(&mut self, configs: Vec<PolicyConfig>, base: &[Cost], rate: f64) -> Vec<Found> {
-        let costs = self.costs(&configs, rate);
+    fn judge(
+        &mut self,
+        configs: Vec<PolicyConfig>,
+        base: &[Cost],
+        rate: f64,
+    ) -> anyhow::Result<Vec<Found>> {
+        let costs = self.costs(&configs, rate)?;
         let known = configs.into_iter().zip(costs);
         let mut found: Vec<Found> = known
             .filter_map(|(config, costs)| {
@@ -85,23 +97,26 @@ impl Search<'_> {
             })
             .collect();
         sort(&mut found);
-        found
+        Ok(found)
     }
 
     /// Searches; answers with all that was tried on the whole of what may be seen, the best first. The
     /// defaults are among it. `first` is how many settings the first round takes; chosen by the time if none.
+    ///
+    /// # Errors
+    /// When a trace can no longer be read.
     pub fn run(
         &mut self,
         base: &PolicyConfig,
         space: &mut Space,
         first: Option<usize>,
-    ) -> Vec<Found> {
+    ) -> anyhow::Result<Vec<Found>> {
         let begin = Instant::now();
-        let full = self.base(base, 1.0);
+        let full = self.base(base, 1.0)?;
         let one_s = begin.elapsed().as_secs_f64().max(1e-4);
-        let mut all = self.judge(vec![base.clone()], &full, 1.0);
+        let mut all = self.judge(vec![base.clone()], &full, 1.0)?;
         if space.axes().next().is_none() {
-            return all;
+            return Ok(all);
         }
         let budget_s = self.deadline.saturating_duration_since(begin).as_secs_f64();
         // One of nine reaches the whole; the samples before it cost a little more than that together.
@@ -111,11 +126,11 @@ impl Search<'_> {
         for rate in RUNGS {
             let on = configs.len();
             let base = if rate < 1.0 {
-                self.base(base, rate)
+                self.base(base, rate)?
             } else {
                 full.clone()
             };
-            let mut found = self.judge(configs, &base, rate);
+            let mut found = self.judge(configs, &base, rate)?;
             self.report(
                 &format!("{on} settings on {:.0} % of the files", rate * 100.0),
                 &found,
@@ -129,16 +144,21 @@ impl Search<'_> {
             }
         }
         sort(&mut all);
-        self.refine(&mut all, &full, space);
-        all
+        self.refine(&mut all, &full, space)?;
+        Ok(all)
     }
 
     /// Looks around the best, closer and closer.
-    fn refine(&mut self, all: &mut Vec<Found>, full: &[Cost], space: &mut Space) {
+    fn refine(
+        &mut self,
+        all: &mut Vec<Found>,
+        full: &[Cost],
+        space: &mut Space,
+    ) -> anyhow::Result<()> {
         let (mut step, mut in_vain) = (0.3, 0);
         while in_vain < IN_VAIN && Instant::now() < self.deadline {
             let Some(best) = all.first().cloned() else {
-                return;
+                return Ok(());
             };
             // Two thirds around the best, the rest around the next four.
             let centers: Vec<PolicyConfig> = all.iter().take(5).map(|f| f.config.clone()).collect();
@@ -147,7 +167,7 @@ impl Search<'_> {
                 space.near(&centers[center], step)
             });
             let configs: Vec<PolicyConfig> = configs.collect();
-            let found = self.judge(configs, full, 1.0);
+            let found = self.judge(configs, full, 1.0)?;
             self.report(&format!("{NEAR} settings near the best"), &found);
             all.extend(found);
             sort(all);
@@ -155,6 +175,7 @@ impl Search<'_> {
             in_vain = if better { 0 } else { in_vain + 1 };
             step *= if better { 1.0 } else { 0.5 };
         }
+        Ok(())
     }
 
     fn report(&self, what: &str, found: &[Found]) {
