@@ -15,6 +15,7 @@ for seed in $(seq "$seeds"); do
   make elasticsearch-load --bytes 64MB
   make iot-ingest --bytes 256MB
   make image-dataset --bytes 256MB
+  make scan
   make zipf --accesses 20000
 done
 for trace in "$work"/*.csv; do
