@@ -12,10 +12,32 @@ block() { # NAME: the commands of one block
     awk -v want="<!-- run: $1 -->" '$0 == want { found = 1; next } found && /^```sh/ { on = 1; next } on && /^```/ { exit } on' "$PAGE"
 }
 
+# Not installed in the sandbox: images of containers leave manual pages out (dpkg's path-exclude).
+pages() { # DIR: each page by its name, as a user asks for it
+    local file page text
+    for page in tierdav trace-replay; do
+        [ -s "$1/man1/$page.1.gz" ] || { echo "no page of $page"; return 1; }
+    done
+    for file in "$1"/man1/*; do
+        page=$(basename "$file" .1.gz)
+        text=$(MANPATH="$1" MANWIDTH=100 man --warnings "$page" 2>&1) || { echo "$text"; return 1; }
+        grep -q "^SYNOPSIS" <<< "$text" && ! grep -qi "warning" <<< "$text" || { echo "$page: $text"; return 1; }
+    done
+}
+
+completes() { # PROGRAM DIR: in a shell of its own, the way bash-completion loads it
+    bash --norc -c 'set -e
+        source "$1/$0"
+        function=$(complete -p "$0" | sed -n "s/.* -F \([^ ]*\) .*/\1/p")
+        COMP_WORDS=("$0" comple) COMP_CWORD=1
+        "$function" "$0" comple "$0"
+        [ "${COMPREPLY[*]}" = completions ]' "$1" "$2"
+}
+
 outside() {
     [ "$(id -u)" = 0 ] || { echo "the walk-through needs root"; exit 1; }
-    local target=${CARGO_TARGET_DIR:-$REPO/target} p
-    for p in python3-seccomp iproute2 prometheus davfs2; do
+    local target=${CARGO_TARGET_DIR:-$REPO/target} p program revision
+    for p in python3-seccomp iproute2 prometheus davfs2 man-db librados-dev libradospp-dev; do
         dpkg -s $p > /dev/null 2>&1 || { echo "$p is missing: apt-get install $p"; exit 1; }
     done
     # The page's first block, with the development profile: the same package, built in seconds.
@@ -25,9 +47,17 @@ outside() {
     fi
     export PATH="$target/deb-tools/bin:$PATH"
     mkdir "$WORK/debian"
-    (cd "$REPO" && cargo deb --quiet --package gateway --profile dev --output "$WORK/debian/" \
-        && cargo deb --quiet --package gateway --profile dev --no-build --deb-revision 2 --output "$WORK/debian/") || exit 1
+    for revision in 1 2; do
+        PROFILE=dev "$REPO/deploy/debian/build.sh" --deb-revision $revision --output "$WORK/debian/" > /dev/null || exit 1
+    done
     check "packages are built: $(cd "$WORK/debian" && echo *)" test "$(ls "$WORK/debian" | wc -l)" = 2
+    dpkg-deb --extract "$WORK"/debian/tierdav_*-1_*.deb "$WORK/unpacked" || exit 1
+    check "man renders every page of the package" pages "$WORK/unpacked/usr/share/man"
+    for program in tierdav trace-replay; do
+        check "bash completes $program" completes $program "$WORK/unpacked/usr/share/bash-completion/completions"
+        check "zsh and fish find theirs" bash -c 'cd "$0" && head -1 "zsh/vendor-completions/_$1" | grep -qx "#compdef $1" \
+            && grep -q "complete -c $1 " "fish/vendor_completions.d/$1.fish"' "$WORK/unpacked/usr/share" $program
+    done
     check "systemd finds no fault with the unit" bash -c "! systemd-analyze verify --man=no $REPO/deploy/systemd/tierdav.service 2>&1 | grep -v 'not executable'"
     exposure=$(systemd-analyze security --offline=true "$REPO/deploy/systemd/tierdav.service" 2> /dev/null | sed -n 's/.*Overall exposure level.*: \([0-9.]*\) .*/\1/p')
     check "the page tells the unit's exposure ($exposure)" grep -q "says $exposure, OK" "$PAGE"
