@@ -23,9 +23,11 @@ for round in $(seq "$ROUNDS"); do
         echo "== round $round: $name"
         ready=true
         [ "$CACHE_POOL" = none ] || ready="'$TIERDAV' drain --admin '$ADMIN'"
-        "$BIN/trace-replay" replay "$REPO/fixtures/es/local_256.csv.xz" --target "$URL" --prefix /es -q --after-set-up "$ready" \
+        "$BIN/trace-replay" replay "$REPO/fixtures/es/local_256.csv.xz" --target "$URL" --prefix /es -q \
+            --after-set-up "$ready" --report "$WORK/report.json" \
             | grep -E '^(operation|GET|PUT|DELETE|MOVE|replay|read back)'
-        "$TIERDAV" status --admin "$ADMIN" | grep -E '^(clean|dirty|hit|promoted|flushed|evicted)' || true
+        "$TIERDAV" status --admin "$ADMIN" | grep -E '^(clean|dirty|hit|promoted|flushed|evicted|spared)' || true
+        [ "$policy" = none ] || spared_share "$BIN/trace-replay" "$REPO/fixtures/es/local_256.csv.xz" "$WORK/report.json"
         gateway_stop
         rm -rf "$WORK/root"
     done

@@ -27,12 +27,14 @@ for round in $(seq "$ROUNDS"); do
         echo "== round $round: $name, the slow disk has $FILESYSTEM"
         ready="sync -f '$root'; cat '/sys/block/${SLOW_BELOW#/dev/}/stat' > '$WORK/before'"
         [ "$cache" = none ] || ready="'$TIERDAV' drain --admin '$ADMIN' && $ready"
-        "$BIN/trace-replay" replay "$REPO/fixtures/es/local_256.csv.xz" --target "$URL" --prefix /es -q --after-set-up "$ready" \
+        "$BIN/trace-replay" replay "$REPO/fixtures/es/local_256.csv.xz" --target "$URL" --prefix /es -q \
+            --after-set-up "$ready" --report "$WORK/report.json" \
             | grep -E '^(operation|GET|PUT|DELETE|MOVE|replay|read back)'
         read -r operations bytes < <(slow_writes "$WORK/before")
         read -r operations_after bytes_after < <(slow_writes)
         echo "written to the slow disk: $(((bytes_after - bytes) / 1000000)) MB in $((operations_after - operations)) operations"
-        "$TIERDAV" status --admin "$ADMIN" | grep -E '^(clean|dirty|hit|promoted|flushed|evicted)' || true
+        "$TIERDAV" status --admin "$ADMIN" | grep -E '^(clean|dirty|hit|promoted|flushed|evicted|spared)' || true
+        [ "$policy" = none ] || spared_share "$BIN/trace-replay" "$REPO/fixtures/es/local_256.csv.xz" "$WORK/report.json"
         slow_stop
         rm -rf "$root" "$cache"
     done

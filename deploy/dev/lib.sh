@@ -128,6 +128,19 @@ slow_stop() {
     SLOW_PID=""
 }
 
+# spared_share TRACE-REPLAY TRACE REPORT.json: what the cache kept from the disk in a replay, beside what the most patient
+# cache could: what is gone by the end of the trace.
+spared_share() {
+    local in_trace
+    in_trace=$("$1" info --json "$2" | python3 -c 'import json, sys; print(json.load(sys.stdin)["lifetimes"]["died_bytes_share"])')
+    curl -sf "$ADMIN/.tierdav/metrics" | awk '$1 == "tierdav_spared_bytes_total" { print $2 }' | python3 -c '
+import json, sys
+written = json.load(open(sys.argv[1]))["replay"]["written_bytes"]
+share = 100 * int(sys.stdin.read()) / written
+print(f"deleted before they were flushed: {share:.1f} % of the {written / 1e9:.2f} GB written;"
+      f" gone by the end of the trace: {100 * float(sys.argv[2]):.1f} %")' "$3" "$in_trace"
+}
+
 check() { # DESCRIPTION COMMAND...
     local what="$1"; shift
     if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; exit 1; fi

@@ -322,6 +322,8 @@ pub struct Metrics {
     bytes_in: AtomicU64,
     unchanged_uploads: AtomicU64,
     unchanged_upload_bytes: AtomicU64,
+    spared_objects: AtomicU64,
+    spared_bytes: AtomicU64,
     bytes_out: AtomicU64,
     in_flight: AtomicI64,
     connections: AtomicI64,
@@ -380,6 +382,8 @@ impl Metrics {
             bytes_in: AtomicU64::new(0),
             unchanged_uploads: AtomicU64::new(0),
             unchanged_upload_bytes: AtomicU64::new(0),
+            spared_objects: AtomicU64::new(0),
+            spared_bytes: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             in_flight: AtomicI64::new(0),
             connections: AtomicI64::new(0),
@@ -429,6 +433,20 @@ impl Metrics {
         (
             self.unchanged_uploads.load(Relaxed),
             self.unchanged_upload_bytes.load(Relaxed),
+        )
+    }
+
+    /// Counts dirty objects that went with their resource: the backing tier never had their bytes.
+    pub fn spared(&self, objects: u64, bytes: u64) {
+        self.spared_objects.fetch_add(objects, Relaxed);
+        self.spared_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// How many such objects there were, and their bytes.
+    pub fn spared_total(&self) -> (u64, u64) {
+        (
+            self.spared_objects.load(Relaxed),
+            self.spared_bytes.load(Relaxed),
         )
     }
 
@@ -636,6 +654,13 @@ impl Metrics {
             "counter",
             "Bytes of such uploads.",
             self.unchanged_uploads().1,
+        );
+        single(
+            o,
+            "tierdav_spared_bytes_total",
+            "counter",
+            "Bytes written to the cache tier and deleted or overwritten before they were flushed: the backing tier never had them.",
+            self.spared_total().1,
         );
         single(
             o,

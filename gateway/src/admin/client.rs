@@ -129,6 +129,10 @@ pub fn describe(status: &Status) -> String {
         amount(&t.evicted)
     );
     out += &format!(
+        "spared    {} deleted or overwritten before they were flushed\n",
+        amount(&t.spared)
+    );
+    out += &format!(
         "failed    {} moves, {} damaged objects\n",
         t.failed_moves, t.damaged_objects
     );

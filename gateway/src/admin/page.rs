@@ -342,10 +342,11 @@ fn moves(o: &mut String, status: &Status) {
     };
     let _ = write!(
         o,
-        "<p class=\"note\">Since the start: {}; {}; {}.</p>",
+        "<p class=\"note\">Since the start: {}; {}; {}; {}.</p>",
         total("promoted", &t.promoted),
         total("flushed", &t.flushed),
-        total("evicted", &t.evicted)
+        total("evicted", &t.evicted),
+        total("gone before they were flushed", &t.spared)
     );
     if t.recent.is_empty() {
         o.push_str("<p>Nothing has moved yet.</p></section>\n");

@@ -226,8 +226,12 @@ impl ObjectCache {
                 tracing::warn!(object = %object.id, "second copy of an object in the cache tier, left alone");
                 continue;
             }
-            core.residency
-                .insert(object.id.file, entry_of(&object, false));
+            let entry = Entry {
+                // What became of its bytes before this start is not known.
+                fresh: false,
+                ..entry_of(&object, false)
+            };
+            core.residency.insert(object.id.file, entry);
             self.event(
                 &mut core,
                 &Event::Restored {
@@ -368,19 +372,34 @@ impl ObjectCache {
         let gone = {
             let mut core = self.core.lock();
             core.queue.cancel(file);
-            if let Some(event) = event {
-                self.event(&mut core, event);
-                core.queue.cancel(file);
+            match event {
+                Some(event) => {
+                    self.event(&mut core, event);
+                    core.queue.cancel(file);
+                }
+                // Nobody was told that it is there.
+                None => core.residency.spare_nothing(file),
             }
             match core.pins.get_mut(&file) {
                 Some(pin) => {
                     pin.doomed = true;
                     Vec::new()
                 }
-                None => core.take_version(file),
+                None => self.take_version(&mut core, file),
             }
         };
         self.unlink(file, &gone);
+    }
+
+    /// Takes a version's rows out of the map, and counts what the backing tier is spared.
+    pub(super) fn take_version(&self, core: &mut Core, file: FileId) -> Vec<Entry> {
+        let gone = core.take_version(file);
+        let (mut objects, mut bytes) = (0, 0);
+        for row in gone.iter().filter(|row| row.spares_backing()) {
+            (objects, bytes) = (objects + 1, bytes + u64::from(row.len));
+        }
+        self.metrics.spared(objects, bytes);
+        gone
     }
 
     /// Drops the clean copies of a version: its tree file was written beside the gateway.
@@ -634,7 +653,7 @@ impl ObjectCache {
             let (doomed, purge) = (pin.doomed, pin.purge);
             core.pins.remove(&file);
             let gone = if doomed {
-                core.take_version(file)
+                self.take_version(&mut core, file)
             } else {
                 Vec::new()
             };
@@ -772,7 +791,8 @@ impl Core {
         gone
     }
 
-    pub fn take_version(&mut self, file: FileId) -> Vec<Entry> {
+    /// See [`ObjectCache::take_version`].
+    fn take_version(&mut self, file: FileId) -> Vec<Entry> {
         self.damaged.retain(|id| id.file != file);
         self.residency.remove_file(file)
     }
@@ -802,5 +822,6 @@ pub(super) fn entry_of(object: &Stored, verified: bool) -> Entry {
             Mark::Dirty => State::Dirty,
         },
         verified,
+        fresh: object.mark == Mark::Dirty,
     }
 }

@@ -575,6 +575,7 @@ impl ObjectCache {
                 crc: 0,
                 state: State::Promoting,
                 verified: true,
+                fresh: false,
             },
         );
         Ok(())

@@ -361,6 +361,8 @@ impl ObjectCache {
             let objects = self.objects_in(len);
             self.event(&mut core, &Event::Deleted { file, objects });
             core.queue.cancel(file);
+        } else {
+            core.residency.spare_nothing(file);
         }
         match core.pins.get_mut(&file) {
             Some(pin) => {
@@ -368,7 +370,7 @@ impl ObjectCache {
                 pin.purge = Some(purge);
             }
             None => {
-                core.take_version(file);
+                self.take_version(&mut core, file);
                 core.purging.insert(file);
                 let _ = side.purges.send(purge);
             }

@@ -53,6 +53,8 @@ pub struct Entry {
     pub state: State,
     /// Whether the bytes were written, or checked against the checksum, by this process.
     pub verified: bool,
+    /// While dirty: no other version has these bytes, and as far as is known the backing tier never had them.
+    pub fresh: bool,
 }
 
 impl Entry {
@@ -77,6 +79,11 @@ impl Entry {
     /// Whether only the cache tier has the bytes.
     pub fn is_dirty(&self) -> bool {
         self.state.is_dirty()
+    }
+
+    /// Whether the backing tier is spared these bytes if the object goes now.
+    pub fn spares_backing(&self) -> bool {
+        self.fresh && self.state == State::Dirty
     }
 }
 
@@ -261,12 +268,36 @@ impl Residency {
 
     /// Notes that an object's bytes match its checksum.
     pub fn set_verified(&mut self, id: ObjectId) {
-        if let Some(rows) = self.files.get_mut(&id.file) {
-            let rows = rows.as_mut_slice();
-            if let Ok(i) = rows.binary_search_by_key(&id.index, |e| e.index) {
-                rows[i].verified = true;
+        if let Some(row) = self.row_mut(id) {
+            row.verified = true;
+        }
+    }
+
+    /// Version `new` began with the first `objects` objects of `old`. Their bytes live on in it, so they are not gone when
+    /// `old` goes; and what of them the backing tier had is not new there when `new` goes.
+    pub fn hand_on(&mut self, old: FileId, new: FileId, objects: u32) {
+        for index in 0..objects {
+            let fresh = self
+                .row_mut(ObjectId::new(old, index))
+                .is_some_and(|e| e.is_dirty() && std::mem::take(&mut e.fresh));
+            if let Some(row) = self.row_mut(ObjectId::new(new, index)) {
+                row.fresh &= fresh;
             }
         }
+    }
+
+    /// Nothing of this version counts as kept from the backing tier.
+    pub fn spare_nothing(&mut self, file: FileId) {
+        if let Some(rows) = self.files.get_mut(&file) {
+            rows.as_mut_slice().iter_mut().for_each(|e| e.fresh = false);
+        }
+    }
+
+    /// A row, for changes that its totals do not depend on.
+    fn row_mut(&mut self, id: ObjectId) -> Option<&mut Entry> {
+        let rows = self.files.get_mut(&id.file)?.as_mut_slice();
+        let i = rows.binary_search_by_key(&id.index, |e| e.index).ok()?;
+        rows.get_mut(i)
     }
 
     /// Removes an object's row.
@@ -372,7 +403,29 @@ mod tests {
             crc: index,
             state,
             verified: true,
+            fresh: state == State::Dirty,
         }
+    }
+
+    #[test]
+    fn bytes_that_live_on_or_were_flushed_are_not_spared() {
+        let (old, new) = (FileId(1), FileId(2));
+        let mut map = Residency::default();
+        for index in 0..3 {
+            map.insert(old, entry(index, State::Dirty));
+            map.insert(new, entry(index, State::Dirty));
+        }
+        map.set_state(ObjectId::new(old, 1), State::Clean);
+        // The third object was cut away before the new version got one of its own.
+        map.hand_on(old, new, 2);
+        let spared = |map: &Residency, file| {
+            let rows = map.rows(file).iter();
+            rows.map(Entry::spares_backing).collect::<Vec<_>>()
+        };
+        assert_eq!(spared(&map, old), [false, false, true]);
+        assert_eq!(spared(&map, new), [true, false, true]);
+        map.spare_nothing(new);
+        assert_eq!(spared(&map, new), [false; 3]);
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub struct CacheStatus {
     pub flushed: Amount,
     /// Totals since the start.
     pub evicted: Amount,
+    /// Dirty objects that went with their resource, deleted or overwritten: the backing tier never had their bytes. At
+    /// least so many: those that were dirty at the start, or changed in part later, are not counted.
+    #[serde(default)]
+    pub spared: Amount,
     /// Moves that failed, since the start.
     pub failed_moves: u64,
     /// Cache-tier writes that went to the backing tier instead, since the start.
@@ -243,6 +247,10 @@ impl ObjectCache {
             promoted: core.history.done[0],
             flushed: core.history.done[1],
             evicted: core.history.done[2],
+            spared: {
+                let (objects, bytes) = self.metrics.spared_total();
+                Amount { objects, bytes }
+            },
             failed_moves: core.history.failed,
             cache_write_errors: count(&c.cache_write_errors),
             map_bytes: core.residency.memory_bytes() as u64,

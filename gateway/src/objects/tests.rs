@@ -371,3 +371,44 @@ async fn a_flushed_object_stays_in_the_cache_until_its_version_is_settled() {
     assert_eq!(rig.cached_files(), 1);
     assert_eq!(rig.get(file, &tree, 128).await.unwrap(), pattern(128));
 }
+
+#[tokio::test]
+async fn what_goes_before_it_was_flushed_is_spared_once_and_what_lives_on_is_not() {
+    let rig = Rig::new();
+    let spared = |rig: &Rig| rig.cache.status().spared.bytes;
+    rig.put(FileId(20), &rig.tree(), &pattern(150)).await;
+    rig.cache.forget(FileId(20), 150);
+    assert_eq!(spared(&rig), 150);
+    // A version that nobody was told of.
+    let mut s = rig
+        .cache
+        .stage(FileId(21), rig.tree(), IoContext::default());
+    s.write(Bytes::from(pattern(100))).await.unwrap();
+    drop(s.finish().await.unwrap());
+    assert_eq!(spared(&rig), 150);
+
+    // Appended to: the next version has the bytes, shared (the first object) and copied (the second).
+    let (old, new, new_tree) = (FileId(22), FileId(23), rig.tree());
+    let tree = rig.tree();
+    rig.put(old, &tree, &pattern(100)).await;
+    let reader = rig.cache.reader(old, 100, tree, IoContext::default());
+    let mut s = rig
+        .cache
+        .stage_from(&reader, new, new_tree.clone(), IoContext::default())
+        .await
+        .unwrap();
+    s.write_at(100, Bytes::from(pattern(20))).await.unwrap();
+    s.finish().await.unwrap().publish();
+    rig.cache.forget(old, 100);
+    drop(reader);
+    assert_eq!(spared(&rig), 150);
+    rig.cache.forget(new, 120);
+    assert_eq!(spared(&rig), 270);
+
+    let (file, tree) = (FileId(24), rig.tree());
+    rig.put(file, &tree, &pattern(100)).await;
+    rig.cache.attach_backing(Arc::new(OneFile(tree)));
+    assert_eq!(rig.cache.flush_all().await.unwrap().objects, 2);
+    rig.cache.forget(file, 100);
+    assert_eq!(spared(&rig), 270);
+}

@@ -18,7 +18,7 @@ use super::super::io::{copy_range, read_full_at, sync_data, write_all_at};
 use super::super::options::{Durability, IoContext, WritePolicy};
 use super::super::reader::ContentReader;
 use super::super::store::{Mark, Stored, read_verified};
-use super::{INLINE_BYTES_MAX, Placed, Staged, StagedObject};
+use super::{INLINE_BYTES_MAX, Origin, Placed, Staged, StagedObject};
 
 /// Bytes that gather in memory before they are written.
 pub(super) const GATHER_BYTES: usize = 1 << 20;
@@ -62,6 +62,7 @@ struct Work {
     tree: Arc<File>,
     io: IoContext,
     slots: BTreeMap<u32, Slot>,
+    origin: Option<Origin>,
     started: Nanos,
 }
 
@@ -78,6 +79,7 @@ impl LocalStaging {
                 tree,
                 io,
                 slots: BTreeMap::new(),
+                origin: None,
             })),
             pending: Vec::new(),
             pending_bytes: 0,
@@ -101,7 +103,12 @@ impl LocalStaging {
         };
         staging
             .hop(move |work| {
-                for index in 0..work.cache.objects_in(old_len) {
+                let objects = work.cache.objects_in(old_len);
+                work.origin = Some(Origin {
+                    file: old_file,
+                    objects,
+                });
+                for index in 0..objects {
                     let len = work.cache.object_len(old_len, index);
                     work.share(ObjectId::new(old_file, index), len, &old_tree)?;
                 }
@@ -433,6 +440,9 @@ impl Work {
 
     fn cut(&mut self, len: u64) -> Result<(), CacheError> {
         let cache = self.cache.clone();
+        if let Some(origin) = &mut self.origin {
+            origin.cut(cache.objects_in(len));
+        }
         for (_, slot) in self.slots.split_off(&cache.objects_in(len)) {
             if let Some(copy) = slot.copy {
                 discard(&cache, copy);
@@ -521,6 +531,11 @@ impl Work {
                 dirty: !slot.in_tree,
                 io_ns: slot.io_ns,
             });
+        }
+        if let Some(origin) = self.origin {
+            let mut core = cache.core.lock();
+            core.residency
+                .hand_on(origin.file, self.file, origin.objects);
         }
         let on_disk = self.tree.metadata().map_err(|e| self.tree_error(e))?.len();
         if on_disk != len {

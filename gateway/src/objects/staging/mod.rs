@@ -76,6 +76,20 @@ pub(super) struct Placed {
     pub io_ns: u64,
 }
 
+/// The version that a staged one began as, and how many of its objects, from the first, came along.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub file: FileId,
+    pub objects: u32,
+}
+
+impl Origin {
+    /// The staged version was cut to so many objects; what is written behind them is its own.
+    pub fn cut(&mut self, objects: u32) {
+        self.objects = self.objects.min(objects);
+    }
+}
+
 impl Staging {
     pub(super) fn new(
         cache: Arc<ObjectCache>,

@@ -17,7 +17,7 @@ use super::super::options::{IoContext, WritePolicy};
 use super::super::pools::{ObjectInfo, PoolError, Pools};
 use super::super::reader::ContentReader;
 use super::super::store::{Mark, Stored};
-use super::{Placed, Staged};
+use super::{Origin, Placed, Staged};
 
 /// Bytes of one version on their way to the pools, beyond the object being gathered.
 const IN_FLIGHT_BYTES: u64 = 32 << 20;
@@ -28,6 +28,7 @@ const IN_FLIGHT_OBJECTS: usize = 32;
 pub(super) struct PooledStaging {
     shared: Arc<Shared>,
     slots: BTreeMap<u32, Slot>,
+    origin: Option<Origin>,
     flights: VecDeque<(u32, u64, JoinHandle<Outcome>)>,
     flying_bytes: u64,
     expected: Option<u64>,
@@ -94,6 +95,7 @@ impl PooledStaging {
                 started,
             }),
             slots: BTreeMap::new(),
+            origin: None,
             flights: VecDeque::new(),
             flying_bytes: 0,
             expected: None,
@@ -104,7 +106,12 @@ impl PooledStaging {
     /// Begins as a copy of an old version.
     pub fn share(&mut self, old: &ContentReader) {
         let cache = &self.shared.cache;
-        for index in 0..cache.objects_in(old.len()) {
+        let objects = cache.objects_in(old.len());
+        self.origin = Some(Origin {
+            file: old.file(),
+            objects,
+        });
+        for index in 0..objects {
             let len = cache.object_len(old.len(), index);
             let old = ObjectId::new(old.file(), index);
             self.slots.insert(index, Slot::Same { old, len });
@@ -220,6 +227,9 @@ impl PooledStaging {
 
     pub async fn truncate(&mut self, len: u64) -> Result<(), CacheError> {
         let objects = self.shared.cache.objects_in(len);
+        if let Some(origin) = &mut self.origin {
+            origin.cut(objects);
+        }
         self.land_all().await?;
         for (index, slot) in self.slots.split_off(&objects) {
             if let Slot::Written(written) = slot {
@@ -362,6 +372,10 @@ impl PooledStaging {
                 dirty: !w.in_data,
                 io_ns: w.io_ns,
             });
+        }
+        if let Some(origin) = self.origin {
+            core.residency
+                .hand_on(origin.file, shared.file, origin.objects);
         }
         drop(core);
         Ok(staged)
