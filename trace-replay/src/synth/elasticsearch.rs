@@ -4,7 +4,7 @@
 //! docs/trace-replay.md compares what comes out. Not modelled: the node's start and the cluster state (about 500
 //! operations, once), and how long operations take.
 
-use super::log::{Actor, Log};
+use super::log::{Actor, Log, Steps};
 use super::merge;
 use super::random::Random;
 use crate::trace::Op;
@@ -90,6 +90,7 @@ impl Segment {
 }
 
 struct Node {
+    /// The stream's, during a step.
     log: Log,
     segments: Vec<Segment>,
     named: u64,
@@ -104,28 +105,15 @@ struct Node {
 }
 
 /// Makes the load.
-pub fn make(load: &Load) -> Log {
+pub fn make(load: Load) -> Steps {
     let mut random = Random::new(load.seed, 1);
-    let mut node = Node {
-        log: Log::default(),
-        segments: Vec::new(),
-        named: 0,
-        write: Actor::new("es", "write", 150.0),
-        refresh: Actor::new("es", "refresh", 150.0),
-        merge: Actor::new("es", "merge", 150.0),
-        generation: 1,
-        generation_bytes: 0,
-        uncommitted: 0,
-        commits: 2,
-        oldest: 1,
-    };
+    let mut node = Node::new();
     let mut loader = Actor::new("loader", "loader", 60.0);
     let mut looker = Actor::new("es", "management", 80.0);
-    node.open_generation();
     let (mut loaded, mut images) = (0, 0_u64);
     let (mut open_bytes, mut docs) = (0, 0);
     let mut target = random.log_normal(SEGMENT.0, SEGMENT.1);
-    while loaded < load.bytes {
+    let mut bulk = move |node: &mut Node| {
         let (mut bulk, mut bulk_images) = (0, 0);
         while loaded < load.bytes {
             let size = (random.log_normal(IMAGE.0, IMAGE.1) as u64).clamp(1024, 4_000_000);
@@ -157,15 +145,57 @@ pub fn make(load: &Load) -> Log {
         }
         while looker.now < node.write.now {
             node.look(&mut looker);
-            looker.now = ((looker.now / 1e6 / LOOK_S).floor() + 1.0) * LOOK_S * 1e6;
+            looker.now = next_look(looker.now);
         }
+        if loaded >= load.bytes {
+            node.write.now = node.write.now.max(node.merge.now);
+            node.commit();
+            return None;
+        }
+        // All that the node does later begins with the next images, or is the next look.
+        Some(loader.now.min(looker.now))
+    };
+    let mut begun = false;
+    Box::new(move |log| {
+        std::mem::swap(log, &mut node.log);
+        if !std::mem::replace(&mut begun, true) {
+            node.open_generation();
+        }
+        let settled = bulk(&mut node);
+        std::mem::swap(log, &mut node.log);
+        settled
+    })
+}
+
+/// When sizes are looked at after `now`, in microseconds.
+fn next_look(now: f64) -> f64 {
+    let done = (now / 1e6 / LOOK_S).floor();
+    let next = (done + 1.0) * LOOK_S * 1e6;
+    // n * 2.6 / 2.6 may be less than n.
+    if next > now {
+        next
+    } else {
+        (done + 2.0) * LOOK_S * 1e6
     }
-    node.write.now = node.write.now.max(node.merge.now);
-    node.commit();
-    node.log
 }
 
 impl Node {
+    fn new() -> Node {
+        Node {
+            log: Log::default(),
+            segments: Vec::new(),
+            named: 0,
+            write: Actor::new("es", "write", 150.0),
+            refresh: Actor::new("es", "refresh", 150.0),
+            merge: Actor::new("es", "merge", 150.0),
+            generation: 1,
+            generation_bytes: 0,
+            uncommitted: 0,
+            commits: 2,
+            oldest: 1,
+        }
+    }
+
     /// The loading program reads an image to its end.
     fn image(&mut self, loader: &mut Actor, number: u64, size: u64) {
         let path = format!("dataset/class{:02}/img{number:06}.jpg", number % 50);
@@ -493,6 +523,21 @@ fn base36(mut number: u64) -> String {
         number /= 36;
         if number == 0 {
             return digits.iter().rev().collect();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_look_is_later_whatever_rounding_does() {
+        let mut now = 0.0;
+        for look in 1..200_000 {
+            let next = next_look(now);
+            assert!(next > now, "look {look} at {now}");
+            now = next;
         }
     }
 }

@@ -126,8 +126,8 @@ pub fn synth(args: &Args) -> anyhow::Result<Summary> {
     };
     let output = Output::create(output, args.to)?;
     let seed = args.seed;
-    let log = match args.kind {
-        Kind::ElasticsearchLoad { bytes, rate } => elasticsearch::make(&elasticsearch::Load {
+    let steps = match args.kind {
+        Kind::ElasticsearchLoad { bytes, rate } => elasticsearch::make(elasticsearch::Load {
             bytes,
             rate: rate.max(1) as f64,
             seed,
@@ -188,7 +188,7 @@ pub fn synth(args: &Args) -> anyhow::Result<Summary> {
         }
         .make(),
     };
-    let summary = output.fill(&mut log.into_reader())?;
+    let summary = output.fill(&mut log::Stream::new(steps))?;
     output.commit()?;
     Ok(summary)
 }
@@ -228,4 +228,85 @@ fn positive(text: &str) -> Result<f64, String> {
 fn part(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|v| (0.0..=1.0).contains(v));
     value.ok_or_else(|| format!("`{text}` is no number from 0 to 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::read::Reader;
+
+    /// Reads a load to its end; how many entries there were, and how many were held at most.
+    fn held(steps: log::Steps) -> (u64, usize) {
+        let mut stream = log::Stream::new(steps);
+        let (mut entries, mut most) = (0, 0);
+        while let Some(entry) = stream.next_entry() {
+            entry.unwrap();
+            (entries, most) = (entries + 1, most.max(stream.waiting()));
+        }
+        (entries, most)
+    }
+
+    #[test]
+    fn what_is_held_does_not_grow_with_the_load() {
+        type OfSize = fn(u64) -> log::Steps;
+        let loads: [(&str, OfSize); 5] = [
+            ("elasticsearch-load", |times| {
+                elasticsearch::make(elasticsearch::Load {
+                    bytes: times * 500_000_000,
+                    rate: 3e6,
+                    seed: 1,
+                })
+            }),
+            ("iot-ingest", |times| {
+                let load = simple::Iot {
+                    bytes: times * 5_000_000,
+                    devices: 100,
+                    interval_s: 1.0,
+                    reading_bytes: 500,
+                    file_bytes: 100_000,
+                    seed: 1,
+                };
+                load.make()
+            }),
+            ("image-dataset", |times| {
+                let load = simple::Images {
+                    bytes: 100_000_000,
+                    image_bytes: 90_000,
+                    epochs: times,
+                    readers: 4,
+                    seed: 1,
+                };
+                load.make()
+            }),
+            ("zipf", |times| {
+                let load = simple::Popular {
+                    objects: 1000,
+                    object_bytes: 5_000_000,
+                    accesses: times * 2000,
+                    skew: 0.9,
+                    writes: 0.1,
+                    // More than eight clients can do.
+                    interval_s: 1e-5,
+                    seed: 1,
+                };
+                load.make()
+            }),
+            ("scan", |times| {
+                let load = simple::Scan {
+                    files: 100,
+                    file_bytes: 5_000_000,
+                    passes: times,
+                };
+                load.make()
+            }),
+        ];
+        for (name, load) in loads {
+            let ((entries, _), (more, most)) = (held(load(2)), held(load(16)));
+            assert!(more > 5 * entries, "{name}: {entries}, {more}");
+            // The most is one of Elasticsearch's largest merges, 5 GB.
+            let some = most * 5 < entries as usize;
+            assert!(most < 20_000 && some, "{name}: {most} of {entries}");
+        }
+    }
 }

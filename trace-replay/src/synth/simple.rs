@@ -1,8 +1,10 @@
 //! Loads that are described in one sentence each.
 
-use super::log::{Actor, Log};
+use super::log::{Actor, Log, Steps};
 use super::random::{Random, Zipf};
 use crate::trace::Op;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 const CHUNK: u64 = 1 << 20;
 /// Microseconds between the small operations of one client.
@@ -30,17 +32,18 @@ pub struct Iot {
     pub seed: u64,
 }
 
+/// One device, and the file that it appends to.
+struct Device {
+    actor: Actor,
+    file: u64,
+    size: u64,
+    unsynced: u64,
+}
+
 impl Iot {
     /// Makes the load.
-    pub fn make(&self) -> Log {
-        let mut log = Log::default();
+    pub fn make(self) -> Steps {
         let mut random = Random::new(self.seed, 2);
-        struct Device {
-            actor: Actor,
-            file: u64,
-            size: u64,
-            unsynced: u64,
-        }
         let mut devices: Vec<Device> = (0..self.devices)
             .map(|i| Device {
                 actor: Actor {
@@ -52,50 +55,66 @@ impl Iot {
                 unsynced: 0,
             })
             .collect();
+        // Times are not negative: their bits are in their order.
+        let due = |device: &Device, number| Reverse((device.actor.now.to_bits(), number));
+        let mut next: BinaryHeap<_> = (0..).zip(&devices).map(|(i, d)| due(d, i)).collect();
         let mut collector = Actor::new("collector", "", STEP);
-        log.op(&mut collector, Op::FileMkdir, "readings");
-        let mut written = 0;
-        while written < self.bytes {
-            let next = (0..devices.len())
-                .min_by(|a, b| devices[*a].actor.now.total_cmp(&devices[*b].actor.now));
-            let Some(number) = next else { break };
-            let device = &mut devices[number];
-            let path = format!("readings/device{number:03}-{:05}.log", device.file);
-            if device.size == 0 {
-                log.op(&mut device.actor, Op::FileCreate, &path);
+        let (mut begun, mut written) = (false, 0);
+        Box::new(move |log| {
+            if !begun {
+                log.op(&mut collector, Op::FileMkdir, "readings");
+                begun = true;
+                return Some(0.0);
             }
+            if written >= self.bytes {
+                return None;
+            }
+            let Reverse((_, number)) = next.pop()?;
+            let device: &mut Device = devices.get_mut(number)?;
             let length = (random.log_normal(self.reading_bytes as f64, 0.5) as u64).max(1);
-            log.io(&mut device.actor, Op::FileWrite, &path, device.size, length);
-            device.size += length;
-            device.unsynced += 1;
             written += length;
-            // A device with a battery does not sync each reading.
-            if device.unsynced == 16 {
-                log.op(&mut device.actor, Op::FileSync, &path);
-                device.unsynced = 0;
-            }
+            let path = format!("readings/device{number:03}-{:05}.log", device.file);
+            device.append(log, &path, length);
             if device.size >= self.file_bytes {
-                log.op(&mut device.actor, Op::FileSync, &path);
-                log.op(&mut device.actor, Op::FileClose, &path);
-                collector.now = collector.now.max(device.actor.now);
-                log.op(&mut collector, Op::FileOpen, &path);
-                log.chunks(
-                    &mut collector,
-                    Op::FileRead,
-                    &path,
-                    0,
-                    device.size,
-                    CHUNK,
-                    seconds(device.size),
-                );
-                log.op(&mut collector, Op::FileClose, &path);
-                log.op(&mut collector, Op::FileUnlink, &path);
-                (device.file, device.size, device.unsynced) = (device.file + 1, 0, 0);
+                device.collect(log, &path, &mut collector);
             }
             device.actor.now += random.exponential(self.interval_s) * 1e6;
-        }
-        log
+            next.push(due(device, number));
+            next.peek().map(|Reverse((now, _))| f64::from_bits(*now))
+        })
     }
+}
+
+impl Device {
+    fn append(&mut self, log: &mut Log, path: &str, length: u64) {
+        if self.size == 0 {
+            log.op(&mut self.actor, Op::FileCreate, path);
+        }
+        log.io(&mut self.actor, Op::FileWrite, path, self.size, length);
+        self.size += length;
+        self.unsynced += 1;
+        // A device with a battery does not sync each reading.
+        if self.unsynced == 16 {
+            log.op(&mut self.actor, Op::FileSync, path);
+            self.unsynced = 0;
+        }
+    }
+
+    /// The file is full: it is closed, read by the collector and deleted; the next one begins.
+    fn collect(&mut self, log: &mut Log, path: &str, collector: &mut Actor) {
+        log.op(&mut self.actor, Op::FileSync, path);
+        log.op(&mut self.actor, Op::FileClose, path);
+        collector.now = collector.now.max(self.actor.now);
+        read_whole(log, collector, path, self.size);
+        log.op(collector, Op::FileUnlink, path);
+        (self.file, self.size, self.unsynced) = (self.file + 1, 0, 0);
+    }
+}
+
+fn read_whole(log: &mut Log, actor: &mut Actor, path: &str, bytes: u64) {
+    log.op(actor, Op::FileOpen, path);
+    log.chunks(actor, Op::FileRead, path, 0, bytes, CHUNK, seconds(bytes));
+    log.op(actor, Op::FileClose, path);
 }
 
 /// A data set of images is written once, and read whole in every epoch, each time in another order.
@@ -112,50 +131,69 @@ pub struct Images {
     pub seed: u64,
 }
 
+/// What is left of an epoch.
+struct Epoch {
+    order: std::iter::Enumerate<std::vec::IntoIter<u32>>,
+    readers: Vec<Actor>,
+}
+
 impl Images {
     /// Makes the load.
-    pub fn make(&self) -> Log {
-        let mut log = Log::default();
+    pub fn make(self) -> Steps {
         let mut random = Random::new(self.seed, 3);
         let mut writer = Actor::new("writer", "", STEP);
-        log.op(&mut writer, Op::FileMkdir, "images");
         let mut sizes = Vec::new();
-        let mut written = 0;
-        while written < self.bytes {
-            let size = (random.log_normal(self.image_bytes as f64, 0.6) as u64).max(1);
-            let number = sizes.len();
-            if number % 1000 == 0 {
-                log.op(
-                    &mut writer,
-                    Op::FileMkdir,
-                    &format!("images/{:04}", number / 1000),
-                );
+        let (mut begun, mut written, mut epochs) = (false, 0, 0);
+        let mut epoch: Option<Epoch> = None;
+        // The readers begin together, when the writer or the slowest of them is through.
+        let mut now = 0.0;
+        Box::new(move |log| {
+            if !begun {
+                log.op(&mut writer, Op::FileMkdir, "images");
+                begun = true;
             }
-            log.file(&mut writer, &image(number), size, CHUNK, seconds(size));
-            sizes.push(size);
-            written += size;
-        }
-        let mut now = writer.now;
-        for _ in 0..self.epochs {
-            let order = random.permutation(sizes.len());
-            let mut readers: Vec<Actor> = (0..self.readers.max(1))
-                .map(|i| Actor {
-                    now,
-                    ..Actor::new(&format!("reader{i}"), "", STEP)
-                })
-                .collect();
-            let count = readers.len();
-            for (turn, number) in order.into_iter().enumerate() {
-                let reader = &mut readers[turn % count];
-                let (path, size) = (image(number as usize), sizes[number as usize]);
-                log.op(reader, Op::FileOpen, &path);
-                log.chunks(reader, Op::FileRead, &path, 0, size, CHUNK, seconds(size));
-                log.op(reader, Op::FileClose, &path);
+            if written < self.bytes {
+                let size = (random.log_normal(self.image_bytes as f64, 0.6) as u64).max(1);
+                write_image(log, &mut writer, sizes.len(), size);
+                sizes.push(size);
+                written += size;
+                now = writer.now;
+                return Some(now);
             }
-            now = readers.iter().map(|r| r.now).fold(now, f64::max);
-        }
-        log
+            if let Some(Epoch { order, readers }) = &mut epoch {
+                let count = readers.len();
+                if let Some((turn, number)) = order.next()
+                    && let Some(size) = sizes.get(number as usize)
+                    && let Some(reader) = readers.get_mut(turn % count)
+                {
+                    read_whole(log, reader, &image(number as usize), *size);
+                    return Some(readers.iter().map(|r| r.now).fold(f64::MAX, f64::min));
+                }
+                now = readers.iter().map(|r| r.now).fold(now, f64::max);
+            }
+            if epochs == self.epochs {
+                return None;
+            }
+            epochs += 1;
+            let reader = |i| Actor {
+                now,
+                ..Actor::new(&format!("reader{i}"), "", STEP)
+            };
+            epoch = Some(Epoch {
+                order: random.permutation(sizes.len()).into_iter().enumerate(),
+                readers: (0..self.readers.max(1)).map(reader).collect(),
+            });
+            Some(now)
+        })
     }
+}
+
+fn write_image(log: &mut Log, writer: &mut Actor, number: usize, size: u64) {
+    if number.is_multiple_of(1000) {
+        let directory = format!("images/{:04}", number / 1000);
+        log.op(writer, Op::FileMkdir, &directory);
+    }
+    log.file(writer, &image(number), size, CHUNK, seconds(size));
 }
 
 fn image(number: usize) -> String {
@@ -182,8 +220,7 @@ pub struct Popular {
 
 impl Popular {
     /// Makes the load.
-    pub fn make(&self) -> Log {
-        let mut log = Log::default();
+    pub fn make(self) -> Steps {
         let mut random = Random::new(self.seed, 4);
         let zipf = Zipf::new(self.objects as usize, self.skew);
         // Which object is popular has nothing to do with its name.
@@ -192,7 +229,11 @@ impl Popular {
         let mut clients: Vec<Actor> = (0..8)
             .map(|i| Actor::new(&format!("client{i}"), "", STEP))
             .collect();
-        for number in 0..self.accesses {
+        let mut number = 0;
+        Box::new(move |log| {
+            if number == self.accesses {
+                return None;
+            }
             at += random.exponential(self.interval_s) * 1e6;
             let name = names.get(zipf.rank(&mut random)).copied().unwrap_or(0);
             let path = format!("objects/{name:07}");
@@ -201,21 +242,17 @@ impl Popular {
             } else {
                 Op::FileRead
             };
-            let client = &mut clients[(number % 8) as usize];
+            let client = clients.get_mut((number % 8) as usize)?;
             client.now = client.now.max(at);
+            let bytes = self.object_bytes;
             log.op(client, Op::FileOpen, &path);
-            log.chunks(
-                client,
-                op,
-                &path,
-                0,
-                self.object_bytes,
-                CHUNK,
-                seconds(self.object_bytes),
-            );
+            log.chunks(client, op, &path, 0, bytes, CHUNK, seconds(bytes));
             log.op(client, Op::FileClose, &path);
-        }
-        log
+            number += 1;
+            // Clients that have more to do than time are behind `at`, all by about the same.
+            let first = clients.iter().map(|c| c.now).fold(f64::MAX, f64::min);
+            Some(first.max(at))
+        })
     }
 }
 
@@ -231,25 +268,20 @@ pub struct Scan {
 
 impl Scan {
     /// Makes the load.
-    pub fn make(&self) -> Log {
-        let mut log = Log::default();
+    pub fn make(self) -> Steps {
         let mut client = Actor::new("client", "", STEP);
-        for _ in 0..self.passes {
-            for number in 0..self.files {
-                let path = format!("scan/{number:07}");
-                log.op(&mut client, Op::FileOpen, &path);
-                log.chunks(
-                    &mut client,
-                    Op::FileRead,
-                    &path,
-                    0,
-                    self.file_bytes,
-                    CHUNK,
-                    seconds(self.file_bytes),
-                );
-                log.op(&mut client, Op::FileClose, &path);
+        let (mut pass, mut number) = (0, 0);
+        Box::new(move |log| {
+            if number == self.files {
+                (pass, number) = (pass + 1, 0);
             }
-        }
-        log
+            if pass >= self.passes || self.files == 0 {
+                return None;
+            }
+            let path = format!("scan/{number:07}");
+            read_whole(log, &mut client, &path, self.file_bytes);
+            number += 1;
+            Some(client.now)
+        })
     }
 }
