@@ -24,6 +24,7 @@ mod copy;
 mod dirty_set;
 pub mod error;
 pub mod identity;
+mod journal;
 #[cfg(test)]
 mod kept_open_tests;
 mod locks;

@@ -18,6 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::identity::{self, Identity, State};
+use super::journal;
 use super::open_files::{OpenFiles, Opened, Stamp};
 use super::path::{HIDDEN, ResourcePath};
 use super::props;
@@ -52,8 +53,7 @@ pub(crate) struct Tree {
     root: OwnedFd,
     symlinks: Symlinks,
     hidden_real: PathBuf,
-    /// Syncing a directory makes the inodes that its entries name durable, too: the file system writes both, in order, to one
-    /// journal (ext4, XFS). Others, CephFS among them, want each file synced.
+    /// Syncing a directory makes the inodes that its entries name durable, too ([`journal::covers_inodes`]).
     pub journals_inodes: bool,
     /// What the kernel has in memory of it needs no question to anybody else: not so for file systems of a network.
     in_memory: bool,
@@ -70,9 +70,6 @@ pub(crate) struct Tree {
     /// `.tierdav/dirty`: a second name for each file with dirty objects.
     pub dirty: OwnedFd,
 }
-
-/// `f_type` of ext4 and XFS (statfs(2)).
-const JOURNALS_INODES: [u32; 2] = [0xef53, 0x5846_5342];
 
 /// `f_type` of file systems of this machine (statfs(2)): ext4, XFS, Btrfs, F2FS, tmpfs, ZFS, bcachefs.
 const LOCAL: [u32; 7] = [
@@ -116,7 +113,7 @@ impl Tree {
         let hidden_real = std::fs::read_link(proc_path(&hidden, None))?;
         let kind = rustix::fs::fstatfs(&root)?.f_type;
         Ok(Tree {
-            journals_inodes: JOURNALS_INODES.contains(&(kind as u32)),
+            journals_inodes: journal::covers_inodes(&root)?,
             in_memory: in_place && LOCAL.contains(&(kind as u32)),
             remembers: in_place,
             open_files: OpenFiles::default(),

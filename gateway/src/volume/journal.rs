@@ -1,0 +1,66 @@
+//! Whether the root's file system writes its metadata to one journal, in order: then one sync covers all that came before it.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::{fs, io};
+
+use rustix::fs::AtFlags;
+
+use super::tree::statx;
+
+/// `f_type` of ext2, ext3 and ext4, which share it, and of XFS (statfs(2)).
+const EXT: u32 = 0xef53;
+const XFS: u32 = 0x5846_5342;
+
+/// Whether a sync of a directory of `root`'s file system also makes the inodes durable that its entries name: XFS, and ext4 with a
+/// journal. Others want each file synced, CephFS and an ext4 made without a journal (`^has_journal`) among them; so does one of
+/// which we cannot find out.
+pub(crate) fn covers_inodes(root: &OwnedFd) -> io::Result<bool> {
+    Ok(match rustix::fs::fstatfs(root)?.f_type as u32 {
+        XFS => true,
+        EXT => {
+            let (major, minor) = statx(root, "", AtFlags::EMPTY_PATH)?.dev;
+            ext_has_journal(Path::new("/sys"), major, minor)
+        }
+        _ => false,
+    })
+}
+
+/// What the kernel says of the device's journal: the number of the task that writes it, or `<none>`.
+fn ext_has_journal(sys: &Path, major: u32, minor: u32) -> bool {
+    let device = fs::read_link(sys.join(format!("dev/block/{major}:{minor}")));
+    let task = device.ok().and_then(|link| {
+        let name = link.file_name()?.to_owned();
+        fs::read_to_string(sys.join("fs/ext4").join(name).join("journal_task")).ok()
+    });
+    // In a container's own numbering it may be 0.
+    task.is_some_and(|task| task.trim().parse::<u32>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn only_an_ext4_that_shows_its_journal_has_one() {
+        let sys = tempfile::tempdir().unwrap();
+        let (block, ext4) = (sys.path().join("dev/block"), sys.path().join("fs/ext4"));
+        fs::create_dir_all(&block).unwrap();
+        let rows = [("1234\n", true), ("0\n", true), ("<none>\n", false)];
+        for (minor, (task, _)) in rows.iter().enumerate() {
+            let name = format!("vd{minor}");
+            let target = Path::new("../../devices/x").join(&name);
+            std::os::unix::fs::symlink(target, block.join(format!("254:{minor}"))).unwrap();
+            fs::create_dir_all(ext4.join(&name)).unwrap();
+            fs::write(ext4.join(&name).join("journal_task"), task).unwrap();
+        }
+        for (minor, (task, has)) in rows.iter().enumerate() {
+            let minor = minor as u32;
+            assert_eq!(ext_has_journal(sys.path(), 254, minor), *has, "{task:?}");
+        }
+        // An older kernel, or no /sys at all.
+        assert!(!ext_has_journal(sys.path(), 254, 9));
+        assert!(!ext_has_journal(Path::new("/nowhere"), 254, 0));
+    }
+}
