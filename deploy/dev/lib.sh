@@ -6,6 +6,7 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 WORK=$(mktemp -d /tmp/tierdav-test.XXXXXX)
 MOUNTS=()
 GATEWAY_PID=""
+OWN_CLUSTER=""
 CHILDREN=()
 
 cleanup() {
@@ -40,8 +41,26 @@ own_cluster() {
     [ -z "${TIERDAV_CEPH_DIR:-}" ] || { echo "using the cluster in $TIERDAV_CEPH_DIR"; return 0; }
     TIERDAV_CEPH_DIR=$(mktemp -d /tmp/tierdav-ceph.XXXXXX)
     export TIERDAV_CEPH_DIR
-    trap 'status=$?; "$REPO/deploy/dev/ceph.sh" down; cleanup $status' EXIT
+    OWN_CLUSTER=yes
+    trap 'status=$?; own_cluster_off; cleanup $status' EXIT
     "$REPO/deploy/dev/ceph.sh" up "$@" > /dev/null
+}
+
+own_cluster_off() { [ -z "$OWN_CLUSTER" ] || "$REPO/deploy/dev/ceph.sh" down; }
+
+# root_disk: a new ext4 with a journal as the root of the gateway to come. Needs root; undone by root_disk_off, before cleanup.
+root_disk() {
+    truncate -s 8G "$WORK/root.disk"
+    mkfs.ext4 -q -F -O has_journal "$WORK/root.disk"
+    ROOT_LOOP=$(losetup --find --show --direct-io=on "$WORK/root.disk")
+    mkdir -p "$WORK/root"
+    mount "$ROOT_LOOP" "$WORK/root"
+}
+
+root_disk_off() {
+    if [ -n "$GATEWAY_PID" ]; then kill -9 "$GATEWAY_PID" 2>/dev/null; wait "$GATEWAY_PID" 2>/dev/null; GATEWAY_PID=""; fi
+    umount -l "$WORK/root"
+    losetup -d "$ROOT_LOOP"
 }
 
 # gateway_start [FLAGS...]: sets URL and ADMIN. Ports are the kernel's choice the first time and kept over restarts.

@@ -36,6 +36,7 @@ fn residency(c: &mut Criterion) {
                 state: State::Clean,
                 verified: true,
                 fresh: false,
+                alone: false,
             };
             map.insert(FileId(file.wrapping_mul(0x9e37_79b9_7f4a_7c15)), entry);
         }

@@ -660,7 +660,7 @@ impl ObjectCache {
             if let (Some(side), Some(purge)) = (&self.pools, purge) {
                 // The purge removes the objects.
                 core.purging.insert(file);
-                let _ = side.purges.send(purge);
+                let _ = side.purges.send(self.knowing(purge, &gone));
                 return;
             }
             gone
@@ -823,5 +823,6 @@ pub(super) fn entry_of(object: &Stored, verified: bool) -> Entry {
         },
         verified,
         fresh: object.mark == Mark::Dirty,
+        alone: false,
     }
 }

@@ -576,6 +576,7 @@ impl ObjectCache {
                 state: State::Promoting,
                 verified: true,
                 fresh: false,
+                alone: false,
             },
         );
         Ok(())

@@ -8,14 +8,12 @@
 //! An object's bytes never change, so a copy can only be absent, complete or damaged: a move needs no guard against
 //! writers, only against the version being removed, which waits for those who have it pinned.
 
-use std::collections::VecDeque;
-use std::ops::{ControlFlow, Deref};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use parking_lot::{Mutex, RwLock};
 use tiering::{Event, FileId, ObjectId, Reason, Tier};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -39,8 +37,14 @@ const ASKED_AT_ONCE: usize = 256;
 const FLUSHED_AT_ONCE: usize = 4;
 /// Removals under way at once.
 const REMOVED_AT_ONCE: usize = 16;
-/// Versions that are removed at once.
+/// Versions that are removed at once: few, since requests want the same OSDs.
 const PURGES_AT_ONCE: usize = 4;
+/// As long as no more than this wait. Their objects take room in the pools that nothing counts.
+const PURGE_BACKLOG: usize = 4096;
+/// Versions that are removed at once when more wait.
+const PURGES_AT_ONCE_BEHIND: usize = 32;
+/// Versions whose placeholders are removed together.
+const PURGED_TOGETHER: usize = 64;
 /// After so many absent objects in a row, a version of unknown length has no more: more than one upload has under way.
 const ABSENT_ENDS: u32 = 64;
 /// How long a cache pool that did not answer gets no new objects.
@@ -53,6 +57,15 @@ const PURGE_RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Purge {
     pub file: FileId,
     pub len: Option<u64>,
+    /// The data pool never had any object of it.
+    pub alone: bool,
+}
+
+impl Purge {
+    /// Its first object, to name it by.
+    fn first(&self) -> ObjectId {
+        ObjectId::new(self.file, 0)
+    }
 }
 
 /// The pools, and what a cache over them has besides.
@@ -140,7 +153,7 @@ impl ObjectCache {
     }
 
     /// Room for `len` bytes on their way to the pools; waits while there is none.
-    pub(super) async fn flight(&self, len: u32) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn flight(&self, len: u32) -> Option<OwnedSemaphorePermit> {
         let side = self.pools.as_ref()?;
         let units = len.div_ceil(FLIGHT_UNIT);
         Arc::clone(&side.writes)
@@ -352,7 +365,11 @@ impl ObjectCache {
     /// ([`Backing::purged`](super::Backing::purged)). `None`: an upload of unknown length.
     pub fn purge(&self, file: FileId, len: Option<u64>) {
         let Some(side) = &self.pools else { return };
-        let purge = Purge { file, len };
+        let purge = Purge {
+            file,
+            len,
+            alone: false,
+        };
         // Who found the name before it went has pinned the version after this.
         drop(side.looking.write());
         let mut core = self.core.lock();
@@ -370,10 +387,19 @@ impl ObjectCache {
                 pin.purge = Some(purge);
             }
             None => {
-                self.take_version(&mut core, file);
+                let rows = self.take_version(&mut core, file);
                 core.purging.insert(file);
-                let _ = side.purges.send(purge);
+                let _ = side.purges.send(self.knowing(purge, &rows));
             }
+        }
+    }
+
+    /// A removal, with what the rows that the map had of the version say of it.
+    pub(super) fn knowing(&self, purge: Purge, rows: &[Entry]) -> Purge {
+        let all = purge.len.map(|len| self.objects_in(len) as usize);
+        Purge {
+            alone: all == Some(rows.len()) && rows.iter().all(|row| row.alone),
+            ..purge
         }
     }
 
@@ -384,7 +410,7 @@ impl ObjectCache {
             return Ok(());
         };
         while let Ok(purge) = queue.try_recv() {
-            if let ControlFlow::Break(left) = self.purge_one(purge).await {
+            if let Some(left) = self.purge_some([purge], 1).await.first() {
                 return Err(CacheError::Io {
                     op: format!("remove the objects of {}", left.file),
                     source: std::io::Error::other("the pools did not answer"),
@@ -403,71 +429,108 @@ impl ObjectCache {
         mut queue: mpsc::UnboundedReceiver<Purge>,
         mut stop: tokio::sync::watch::Receiver<bool>,
     ) {
-        let mut under_way = FuturesUnordered::new();
-        let mut failed: VecDeque<Purge> = VecDeque::new();
+        let mut failed: Vec<Purge> = Vec::new();
         let mut retry = tokio::time::interval(PURGE_RETRY);
         retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let mut batch = Vec::new();
             tokio::select! {
                 _ = stop.wait_for(|s| *s) => break,
-                Some(purge) = queue.recv(), if under_way.len() < PURGES_AT_ONCE => {
-                    under_way.push(self.purge_one(purge));
-                }
-                Some(done) = under_way.next(), if !under_way.is_empty() => {
-                    if let ControlFlow::Break(again) = done {
-                        failed.push_back(again);
-                    }
-                }
+                _ = queue.recv_many(&mut batch, PURGED_TOGETHER) => {}
                 _ = retry.tick(), if !failed.is_empty() => {
-                    while under_way.len() < PURGES_AT_ONCE && let Some(purge) = failed.pop_front() {
-                        under_way.push(self.purge_one(purge));
-                    }
+                    batch.extend(failed.drain(..failed.len().min(PURGED_TOGETHER)));
                 }
             }
+            let at_once = match queue.len() {
+                0..PURGE_BACKLOG => PURGES_AT_ONCE,
+                _ => PURGES_AT_ONCE_BEHIND,
+            };
+            // What is left at the end has its placeholder, and is found at the next start.
+            let batch = batch.into_iter().take_while(|_| !*stop.borrow());
+            failed.extend(self.purge_some(batch, at_once).await);
         }
-        // What is left has its placeholder, and is found at the next start.
-        while under_way.next().await.is_some() {}
     }
 
-    async fn purge_one(&self, purge: Purge) -> ControlFlow<Purge> {
-        let Purge { file, len } = purge;
-        let removed = match len {
-            Some(len) => self
-                .remove_objects(file, 0..self.objects_in(len))
-                .await
-                .map(|_| ()),
-            None => self.remove_until_absent(file).await,
+    /// Removes versions, so many at once, and then all their placeholders in one visit to a blocking thread. Returns those that are
+    /// to be tried again.
+    async fn purge_some(
+        &self,
+        batch: impl IntoIterator<Item = Purge>,
+        at_once: usize,
+    ) -> Vec<Purge> {
+        let removals = batch.into_iter().map(|purge| async move {
+            match self.remove_version(purge).await {
+                Ok(()) => Ok(purge),
+                Err(error) => Err((purge, CacheError::pool("remove", purge.first(), error))),
+            }
+        });
+        let mut removals = futures_util::stream::iter(removals).buffer_unordered(at_once);
+        let (mut empty, mut failed) = (Vec::new(), Vec::new());
+        while let Some(removed) = removals.next().await {
+            match removed {
+                Ok(purge) => empty.push(purge),
+                Err(why) => failed.push(why),
+            }
+        }
+        drop(removals);
+        let (gone, left) = self.drop_placeholders(empty).await;
+        failed.extend(left);
+        let mut core = self.core.lock();
+        for purge in gone {
+            core.purging.remove(&purge.file);
+        }
+        drop(core);
+        let again = failed.into_iter().map(|(purge, error)| {
+            tracing::warn!(file = %purge.file, %error, "cannot remove a version's objects; tried again");
+            purge
+        });
+        again.collect()
+    }
+
+    /// The placeholders of versions without objects go; which did, and which did not.
+    async fn drop_placeholders(&self, empty: Vec<Purge>) -> (Vec<Purge>, Vec<(Purge, CacheError)>) {
+        let Some(backing) = self.backing.get().cloned() else {
+            let left = empty.into_iter().map(|p| (p, CacheError::NoBacking));
+            return (Vec::new(), left.collect());
         };
-        let done = match removed {
-            Ok(()) => match self.backing.get().cloned() {
-                Some(backing) => {
-                    super::cache::blocking(move || {
-                        backing
-                            .purged(file)
-                            .map_err(|e| CacheError::backing("remove a placeholder", e))
-                    })
-                    .await
+        if empty.is_empty() {
+            return (empty, Vec::new());
+        }
+        let all = empty.clone();
+        let visit = super::cache::blocking(move || {
+            let (mut gone, mut left) = (Vec::new(), Vec::new());
+            for purge in all {
+                match backing.purged(purge.file) {
+                    Ok(()) => gone.push(purge),
+                    Err(e) => left.push((purge, CacheError::backing("remove a placeholder", e))),
                 }
-                None => Err(CacheError::NoBacking),
-            },
-            Err(e) => Err(CacheError::pool("remove", ObjectId::new(file, 0), e)),
-        };
-        match done {
-            Ok(()) => {
-                self.core.lock().purging.remove(&file);
-                ControlFlow::Continue(())
             }
+            Ok((gone, left))
+        });
+        match visit.await {
+            Ok(done) => done,
             Err(error) => {
-                tracing::warn!(%file, %error, "cannot remove a version's objects; tried again");
-                ControlFlow::Break(purge)
+                let why = |purge| (purge, CacheError::Task(error.to_string()));
+                (Vec::new(), empty.into_iter().map(why).collect())
             }
+        }
+    }
+
+    async fn remove_version(&self, purge: Purge) -> Result<(), PoolError> {
+        let Purge { file, len, alone } = purge;
+        match len {
+            Some(len) => {
+                let objects = 0..self.objects_in(len);
+                self.remove_objects(file, objects, alone).await.map(|_| ())
+            }
+            None => self.remove_until_absent(file).await,
         }
     }
 
     async fn remove_until_absent(&self, file: FileId) -> Result<(), PoolError> {
         let mut from = 0;
         while self
-            .remove_objects(file, from..from.saturating_add(ABSENT_ENDS))
+            .remove_objects(file, from..from.saturating_add(ABSENT_ENDS), false)
             .await?
         {
             from = from.saturating_add(ABSENT_ENDS);
@@ -475,11 +538,12 @@ impl ObjectCache {
         Ok(())
     }
 
-    /// `true` if any of them was there.
+    /// `true` if any of them was there. `alone`: the data pool is not asked, for which a removal of nothing is a write as well.
     async fn remove_objects(
         &self,
         file: FileId,
         objects: std::ops::Range<u32>,
+        alone: bool,
     ) -> Result<bool, PoolError> {
         let Some(pools) = &self.pools else {
             return Ok(false);
@@ -487,7 +551,8 @@ impl ObjectCache {
         let removals = objects.flat_map(|index| {
             let id = ObjectId::new(file, index);
             let cache = pools.has_cache().then_some((Tier::Cache, id));
-            cache.into_iter().chain([(Tier::Backing, id)])
+            let data = (!alone).then_some((Tier::Backing, id));
+            cache.into_iter().chain(data)
         });
         let mut replies = futures_util::stream::iter(removals)
             .map(|(tier, id)| pools.remove(tier, id))

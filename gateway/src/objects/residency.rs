@@ -55,6 +55,8 @@ pub struct Entry {
     pub verified: bool,
     /// While dirty: no other version has these bytes, and as far as is known the backing tier never had them.
     pub fresh: bool,
+    /// Whether certainly no other tier has, or ever had, bytes of this object: written by this process, and no flush has begun.
+    pub alone: bool,
 }
 
 impl Entry {
@@ -260,6 +262,7 @@ impl Residency {
         };
         let (old, len) = (rows[i].state, rows[i].len);
         rows[i].state = state;
+        rows[i].alone &= state == State::Dirty;
         // In this order a failed flush does not make the version look newly written.
         self.count(id.file, state, len);
         self.uncount(id.file, old, len);
@@ -404,6 +407,7 @@ mod tests {
             state,
             verified: true,
             fresh: state == State::Dirty,
+            alone: false,
         }
     }
 

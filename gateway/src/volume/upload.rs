@@ -18,6 +18,7 @@ use super::tree::{self, id_name};
 use super::types::{Check, Found, Kind, Meta, unchecked};
 use super::usage::Reservation;
 use super::{Durability, Inner, Volume, cache_error, cleaner, hop, now_ns, unavailable};
+use crate::objects::pools::Pools;
 use crate::objects::{ContentReader, IoContext, Staged, Staging};
 
 /// The temporary name of a version on its way; gone when dropped.
@@ -113,7 +114,10 @@ impl Volume {
     ) -> Result<Upload, VolumeError> {
         let inner = Arc::clone(&self.inner);
         let same = match expected_len {
-            Some(len) if len > 0 => Inner::open_same_length(&inner, path, io, len).await,
+            // What is in pools is never compared: it would have to be read.
+            Some(len) if len > 0 && self.inner.cache.pools().is_none() => {
+                Inner::open_same_length(&inner, path, io, len).await
+            }
             _ => None,
         };
         let stage = match same {
@@ -169,7 +173,7 @@ impl Volume {
     }
 
     /// A whole PUT of content that is all here: [`Volume::create`], the writes and [`Upload::commit`] in one visit to a blocking
-    /// thread.
+    /// thread; over pools in two, with the wait for the pools between them.
     pub async fn put_whole(
         &self,
         path: &ResourcePath,
@@ -189,6 +193,10 @@ impl Volume {
         check: Check,
     ) -> Result<(Meta, bool), VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        if let Some(pools) = inner.cache.pools().cloned() {
+            let writing = Writing::begin_whole(&inner, &path, &pools, io, data).await?;
+            return writing.commit(inner, path, origin, check).await;
+        }
         let guard = inner.locks.lock(&[&path]).await;
         hop(move || {
             let _guard = guard;
@@ -199,19 +207,9 @@ impl Volume {
 
     /// Makes an empty resource for a LOCK of an unmapped URL. An existing one is [`VolumeError::Exists`].
     pub async fn touch_locked(&self, path: &ResourcePath) -> Result<Meta, VolumeError> {
-        if self.inner.cache.pools().is_none() {
-            let made = self.put_from(
-                path,
-                IoContext::default(),
-                Vec::new(),
-                Origin::LockNull,
-                unchecked(),
-            );
-            return Ok(made.await?.0);
-        }
-        let mut upload = self.create(path, IoContext::default(), Some(0)).await?;
-        upload.origin = Origin::LockNull;
-        Ok(upload.commit(unchecked()).await?.0)
+        let io = IoContext::default();
+        let made = self.put_from(path, io, Vec::new(), Origin::LockNull, unchecked());
+        Ok(made.await?.0)
     }
 }
 
@@ -224,12 +222,7 @@ impl Writing {
     ) -> Result<Writing, VolumeError> {
         let (inner, path) = (Arc::clone(inner), path.clone());
         hop(move || {
-            let old = inner.target_of_put(&path)?;
-            let mut reserved = inner.usage.reservation(old.as_ref().map_or(0, |m| m.len));
-            if let Some(len) = expected_len {
-                inner.check_room(&path, len, &mut reserved)?;
-            }
-            let prepared = Prepared::new(&inner, &path)?;
+            let (prepared, reserved) = inner.prepare(&path, expected_len)?;
             let mut staging = inner
                 .cache
                 .stage(prepared.id, Arc::clone(&prepared.tree), io);
@@ -242,6 +235,59 @@ impl Writing {
                 staging,
                 reserved,
             })
+        })
+        .await
+    }
+
+    /// [`Writing::begin`] over pools, of content that is all here: it is on its way to them when this returns.
+    async fn begin_whole(
+        inner: &Arc<Inner>,
+        path: &ResourcePath,
+        pools: &Arc<dyn Pools>,
+        io: IoContext,
+        data: Vec<Bytes>,
+    ) -> Result<Writing, VolumeError> {
+        let (inner, path, pools) = (Arc::clone(inner), path.clone(), Arc::clone(pools));
+        let len: u64 = data.iter().map(|part| part.len() as u64).sum();
+        let room = inner.cache.flight(u32::try_from(len).unwrap_or(u32::MAX));
+        let room = room.await;
+        hop(move || {
+            // The placeholder first: what is left of an upload that a crash ends is found by it.
+            let (prepared, reserved) = inner.prepare(&path, Some(len))?;
+            let cache = &inner.cache;
+            let staging = cache.stage_whole_pooled(&pools, prepared.id, io, data, room);
+            Ok(Writing {
+                prepared,
+                staging,
+                reserved,
+            })
+        })
+        .await
+    }
+
+    /// Waits until all bytes are in their stores, and gives the version its name.
+    async fn commit(
+        self,
+        inner: Arc<Inner>,
+        path: ResourcePath,
+        origin: Origin,
+        check: Check,
+    ) -> Result<(Meta, bool), VolumeError> {
+        let Writing {
+            prepared,
+            staging,
+            reserved,
+        } = self;
+        let coming = inner.cache.pools().map(|_| inner.sync.announce());
+        let staged = staging
+            .finish()
+            .await
+            .map_err(|e| cache_error("finish", &path, e))?;
+        let guard = inner.locks.lock(&[&path]).await;
+        hop(move || {
+            let result = inner.publish(&path, prepared, staged, &origin, check);
+            drop((guard, reserved, coming));
+            result
         })
         .await
     }
@@ -363,25 +409,10 @@ impl Upload {
             origin,
             ..
         } = self;
-        let Stage::Writing(Writing {
-            prepared,
-            staging,
-            reserved,
-        }) = stage
-        else {
-            return Err(unavailable("write", &path, io::Error::other("not begun")));
-        };
-        let staged = staging
-            .finish()
-            .await
-            .map_err(|e| cache_error("finish", &path, e))?;
-        let guard = inner.locks.lock(&[&path]).await;
-        hop(move || {
-            let result = inner.publish(&path, prepared, staged, &origin, check);
-            drop((guard, reserved));
-            result
-        })
-        .await
+        match stage {
+            Stage::Writing(writing) => writing.commit(inner, path, origin, check).await,
+            Stage::Same { .. } => Err(unavailable("write", &path, io::Error::other("not begun"))),
+        }
     }
 
     /// The end of an upload of the bytes that version `id` has.
@@ -466,6 +497,20 @@ impl Inner {
             }
             found => Ok(found.map(|f| f.meta)),
         }
+    }
+
+    /// A name in waiting and the room for a PUT of `len` bytes, if that is known.
+    fn prepare(
+        self: &Arc<Self>,
+        path: &ResourcePath,
+        len: Option<u64>,
+    ) -> Result<(Prepared, Reservation), VolumeError> {
+        let old = self.target_of_put(path)?;
+        let mut reserved = self.usage.reservation(old.as_ref().map_or(0, |m| m.len));
+        if let Some(len) = len {
+            self.check_room(path, len, &mut reserved)?;
+        }
+        Ok((Prepared::new(self, path)?, reserved))
     }
 
     /// Without a log the commit syncs the tree file itself, once, with its attributes.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tiering::trace::Op;
 use tiering::{Event, FileId, Nanos, ObjectId, Tier};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::cache::ObjectCache;
 use super::error::CacheError;
 use super::options::IoContext;
+use super::pools::Pools;
 use super::reader::ContentReader;
 
 use local::LocalStaging;
@@ -212,12 +214,9 @@ impl Staging {
 }
 
 impl ObjectCache {
-    /// Bytes up to which [`ObjectCache::stage_whole`] takes a version; 0 over pools.
+    /// Bytes up to which [`ObjectCache::stage_whole`] and [`ObjectCache::stage_whole_pooled`] take a version.
     pub fn whole_bytes_max(&self) -> u64 {
-        match self.pools() {
-            Some(_) => 0,
-            None => u64::from(self.opts.object_bytes).min(local::GATHER_BYTES as u64),
-        }
+        u64::from(self.opts.object_bytes).min(local::GATHER_BYTES as u64)
     }
 
     /// Whether content is looked at where the request is, as far as the kernel has it in memory.
@@ -250,6 +249,25 @@ impl ObjectCache {
             staging.leave_tree_unsynced();
         }
         staging.finish_whole(data)
+    }
+
+    /// Begins a new version over pools whose content, of at most [`ObjectCache::whole_bytes_max`] bytes, is all in memory; `room` is
+    /// what [`ObjectCache::flight`] gave for it. Never blocks. Wait for the returned staging to [`finish`](Staging::finish).
+    pub fn stage_whole_pooled(
+        self: &Arc<Self>,
+        pools: &Arc<dyn Pools>,
+        file: FileId,
+        io: IoContext,
+        data: Vec<Bytes>,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Staging {
+        let len = data.iter().map(|part| part.len() as u64).sum();
+        let mut pooled = PooledStaging::new(self.clone(), Arc::clone(pools), file, io);
+        pooled.begin_whole(data, room);
+        Staging {
+            to: To::Pools(pooled),
+            len,
+        }
     }
 }
 

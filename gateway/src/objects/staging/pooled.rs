@@ -7,15 +7,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tiering::{FileId, Nanos, ObjectId, Tier};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinHandle;
+use tokio::task::JoinError;
 
 use super::super::cache::{ObjectCache, entry_of};
 use super::super::error::CacheError;
 use super::super::options::{IoContext, WritePolicy};
 use super::super::pools::{ObjectInfo, PoolError, Pools};
 use super::super::reader::ContentReader;
+use super::super::residency::Entry;
 use super::super::store::{Mark, Stored};
 use super::{Origin, Placed, Staged};
 
@@ -29,9 +33,11 @@ pub(super) struct PooledStaging {
     shared: Arc<Shared>,
     slots: BTreeMap<u32, Slot>,
     origin: Option<Origin>,
-    flights: VecDeque<(u32, u64, JoinHandle<Outcome>)>,
+    flights: VecDeque<Flight>,
     flying_bytes: u64,
     expected: Option<u64>,
+    /// No object was taken back to be changed: what is written first may lie in the data pool yet.
+    first_hand: bool,
     finished: bool,
 }
 
@@ -45,6 +51,14 @@ struct Shared {
 }
 
 type Outcome = Result<Written, CacheError>;
+
+/// An object under way.
+struct Flight {
+    index: u32,
+    bytes: u64,
+    /// Never locked, only polled; the mutex is what lets threads share a reference to an upload.
+    outcome: Mutex<BoxFuture<'static, Result<Outcome, JoinError>>>,
+}
 
 /// One object of the new version.
 enum Slot {
@@ -68,6 +82,8 @@ struct Written {
     crc: u32,
     cached: bool,
     in_data: bool,
+    /// Nothing was ever asked of the data pool.
+    alone: bool,
     io_ns: u64,
 }
 
@@ -99,6 +115,7 @@ impl PooledStaging {
             flights: VecDeque::new(),
             flying_bytes: 0,
             expected: None,
+            first_hand: true,
             finished: false,
         }
     }
@@ -200,6 +217,7 @@ impl PooledStaging {
                 Box::pin(self.load(index, landed)).await?
             }
             Some(Slot::Written(written)) => {
+                self.first_hand = false;
                 let id = ObjectId::new(self.shared.file, index);
                 let tier = if written.cached {
                     Tier::Cache
@@ -260,19 +278,45 @@ impl PooledStaging {
         Ok(())
     }
 
+    /// Writes a version of at most one object that is all in memory. The write has begun when this returns; nothing drives it but
+    /// [`PooledStaging::finish`], which is to follow at once. Never blocks.
+    pub fn begin_whole(&mut self, data: Vec<Bytes>, permit: Option<OwnedSemaphorePermit>) {
+        let (len, crc) = data.iter().fold((0, 0), |(len, crc), part| {
+            let crc = crc32c::crc32c_append(crc, part);
+            (len + part.len() as u32, crc)
+        });
+        if len == 0 {
+            return;
+        }
+        let id = ObjectId::new(self.shared.file, 0);
+        let write = Arc::clone(&self.shared).write(id, data, self.shared.info(len, crc), permit);
+        self.takes_off(0, u64::from(len), write.map(Ok).boxed());
+    }
+
+    fn takes_off(
+        &mut self,
+        index: u32,
+        bytes: u64,
+        outcome: BoxFuture<'static, Result<Outcome, JoinError>>,
+    ) {
+        self.slots.insert(index, Slot::Flying);
+        self.flying_bytes += bytes;
+        self.flights.push_back(Flight {
+            index,
+            bytes,
+            outcome: Mutex::new(outcome),
+        });
+    }
+
     /// Begins to write a gathered object, or to copy one; waits for older ones first where too much is under way.
     async fn launch(&mut self, index: u32) -> Result<(), CacheError> {
         let id = ObjectId::new(self.shared.file, index);
         let shared = Arc::clone(&self.shared);
-        let (task, bytes): (JoinHandle<Outcome>, u64) = match self.slots.remove(&index) {
+        let (task, bytes) = match self.slots.remove(&index) {
             Some(Slot::Gathering { parts, len, crc }) => {
                 self.make_room(u64::from(len)).await?;
                 let permit = shared.cache.flight(len).await;
-                let info = ObjectInfo {
-                    len,
-                    crc,
-                    object_bytes: shared.cache.opts.object_bytes,
-                };
+                let info = shared.info(len, crc);
                 let task = shared.write(id, parts, info, permit);
                 (tokio::spawn(task), u64::from(len))
             }
@@ -287,9 +331,7 @@ impl PooledStaging {
                 return Ok(());
             }
         };
-        self.slots.insert(index, Slot::Flying);
-        self.flying_bytes += bytes;
-        self.flights.push_back((index, bytes, task));
+        self.takes_off(index, bytes, task.boxed());
         Ok(())
     }
 
@@ -307,11 +349,11 @@ impl PooledStaging {
 
     /// Waits for the oldest object under way. If this future is dropped, the object stays under way.
     async fn land(&mut self) -> Result<Option<(u32, Written)>, CacheError> {
-        let Some((index, bytes, task)) = self.flights.front_mut() else {
+        let Some(flight) = self.flights.front_mut() else {
             return Ok(None);
         };
-        let (index, bytes) = (*index, *bytes);
-        let outcome = task.await;
+        let (index, bytes) = (flight.index, flight.bytes);
+        let outcome = flight.outcome.get_mut().await;
         self.flights.pop_front();
         self.flying_bytes -= bytes;
         match outcome {
@@ -363,7 +405,11 @@ impl PooledStaging {
                     mark: if w.in_data { Mark::Clean } else { Mark::Dirty },
                 };
                 core.staged_bytes -= u64::from(w.len);
-                core.residency.insert(shared.file, entry_of(&object, true));
+                let entry = Entry {
+                    alone: w.alone && self.first_hand,
+                    ..entry_of(&object, true)
+                };
+                core.residency.insert(shared.file, entry);
             }
             staged.placed.push(Placed {
                 index,
@@ -400,8 +446,8 @@ impl Drop for PooledStaging {
             return;
         }
         shared.cache.clone().in_background(async move {
-            for (_, _, task) in flights {
-                if let Ok(Ok(written)) = task.await
+            for flight in flights {
+                if let Ok(Ok(written)) = flight.outcome.into_inner().await
                     && written.cached
                 {
                     shared.cache.release(u64::from(written.len));
@@ -420,15 +466,23 @@ fn gathering(whole: Bytes) -> Slot {
 }
 
 impl Shared {
-    /// Writes an object where the policy wants it; what the cache pool does not take goes to the data pool.
-    async fn write(
+    fn info(&self, len: u32, crc: u32) -> ObjectInfo {
+        ObjectInfo {
+            len,
+            crc,
+            object_bytes: self.cache.opts.object_bytes,
+        }
+    }
+
+    /// Writes an object where the policy wants it; what the cache pool does not take goes to the data pool. The first writes
+    /// have begun when this returns.
+    fn write(
         self: Arc<Self>,
         id: ObjectId,
         parts: Vec<Bytes>,
         info: ObjectInfo,
-        _permit: Option<OwnedSemaphorePermit>,
-    ) -> Outcome {
-        let _foreground = self.cache.foreground();
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> impl Future<Output = Outcome> + Send + 'static {
         let started = self.cache.recorder.now();
         let through = self.cache.opts.write_policy == WritePolicy::Through;
         let wanted = self.cache.place(id, info.len) == Tier::Cache;
@@ -440,42 +494,47 @@ impl Shared {
             self.pools
                 .write(Tier::Backing, id, parts.clone(), info, false)
         });
-        let in_cache = match to_cache {
-            None => None,
-            Some(wait) => Some(wait.await),
-        };
-        let mut in_data = match to_data {
-            None => None,
-            Some(wait) => Some(wait.await),
-        };
-        let cached = matches!(in_cache, Some(Ok(())));
-        if let Some(Err(error)) = in_cache {
-            self.cache.release(u64::from(info.len));
-            self.cache.note_cache_error(id, &error);
-            if !matches!(error, PoolError::Full) {
-                self.cache.leave_cache_alone();
-            }
-            if in_data.is_none() {
-                in_data = Some(
-                    self.pools
-                        .write(Tier::Backing, id, parts, info, false)
-                        .await,
-                );
-            }
-        }
-        if let Some(Err(e)) = in_data {
-            if cached {
+        async move {
+            let _foreground = self.cache.foreground();
+            let _permit = permit;
+            let in_cache = match to_cache {
+                None => None,
+                Some(wait) => Some(wait.await),
+            };
+            let mut in_data = match to_data {
+                None => None,
+                Some(wait) => Some(wait.await),
+            };
+            let cached = matches!(in_cache, Some(Ok(())));
+            if let Some(Err(error)) = in_cache {
                 self.cache.release(u64::from(info.len));
+                self.cache.note_cache_error(id, &error);
+                if !matches!(error, PoolError::Full) {
+                    self.cache.leave_cache_alone();
+                }
+                if in_data.is_none() {
+                    in_data = Some(
+                        self.pools
+                            .write(Tier::Backing, id, parts, info, false)
+                            .await,
+                    );
+                }
             }
-            return Err(CacheError::pool("write", id, e));
+            if let Some(Err(e)) = in_data {
+                if cached {
+                    self.cache.release(u64::from(info.len));
+                }
+                return Err(CacheError::pool("write", id, e));
+            }
+            Ok(Written {
+                len: info.len,
+                crc: info.crc,
+                cached,
+                in_data: in_data.is_some(),
+                alone: in_data.is_none(),
+                io_ns: self.cache.recorder.now().since(started).0,
+            })
         }
-        Ok(Written {
-            len: info.len,
-            crc: info.crc,
-            cached,
-            in_data: in_data.is_some(),
-            io_ns: self.cache.recorder.now().since(started).0,
-        })
     }
 
     /// Copies an object of another version inside the pools, on the tier where it is: one that is on the SSD now should not
@@ -541,11 +600,7 @@ impl Shared {
     async fn carry(self: Arc<Self>, old: ObjectId, id: ObjectId, len: u32) -> Outcome {
         let permit = self.cache.flight(len).await;
         let (bytes, _) = self.cache.read_pooled(old, len, 0, len).await?;
-        let info = ObjectInfo {
-            len,
-            crc: crc32c::crc32c(&bytes),
-            object_bytes: self.cache.opts.object_bytes,
-        };
+        let info = self.info(len, crc32c::crc32c(&bytes));
         self.write(id, vec![bytes], info, permit).await
     }
 
@@ -556,6 +611,7 @@ impl Shared {
             crc: info.crc,
             cached,
             in_data: !cached,
+            alone: false,
             io_ns: self.cache.recorder.now().since(started).0,
         }
     }
