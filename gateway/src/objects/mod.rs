@@ -57,6 +57,8 @@ mod flush_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod purge_tests;
+#[cfg(test)]
 mod test_pools;
 #[cfg(test)]
 mod tests;
