@@ -153,13 +153,11 @@ pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
     let done = phase(&engine, set_up, chain, &unbounded, "set-up").await;
     (report.set_up, report.partial) = (done.summary, done.partial);
     if let Some(command) = &options.after_set_up
+        && report.set_up.is_clean()
         && report.partial.is_none()
-        && !succeeds(command.clone()).await
+        && let Err(why) = carry_out(command.clone()).await
     {
-        report.partial = Some(Partial {
-            because: "the command after the set-up failed",
-            not_started: requests.len() as u64,
-        });
+        report.set_up.fail(format!("`{command}`: {why}"));
     }
     if report.set_up.is_clean() && report.partial.is_none() {
         let done = phase(&engine, requests, waits, &options, "replay").await;
@@ -176,13 +174,18 @@ pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
 }
 
 /// Runs `command` by the shell, its output on standard error.
-async fn succeeds(command: String) -> bool {
+async fn carry_out(command: String) -> Result<(), String> {
     let run = move || {
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", &command]).stdout(std::io::stderr());
-        matches!(shell.status(), Ok(status) if status.success())
+        match shell.status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(status.to_string()),
+            Err(e) => Err(e.to_string()),
+        }
     };
-    matches!(tokio::task::spawn_blocking(run).await, Ok(true))
+    let done = tokio::task::spawn_blocking(run).await;
+    done.unwrap_or_else(|e| Err(e.to_string()))
 }
 
 fn plain(kind: Kind, path: u32, content: Option<u32>, length: u64) -> Request {

@@ -114,6 +114,24 @@ async fn the_duration_ends_the_run_with_a_report_of_what_was_done() {
     assert!(dir.path().join("a").exists() && !dir.path().join("b").exists());
 }
 
+#[tokio::test]
+async fn a_command_runs_between_set_up_and_replay_and_its_failure_ends_the_run() {
+    let existing = "0,c,a,read,old,0,4,,ok\n1,c,a,mkdir,new,,,,ok\n";
+    for (status, replayed) in [(0, true), (3, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        let (old, new) = (old.display(), new.display());
+        let options = Options {
+            after_set_up: Some(format!("test -e {old} && ! test -e {new} && exit {status}")),
+            ..Options::default()
+        };
+        let report = on_directory(calls(existing), dir.path(), options).await;
+        assert_eq!(report.is_clean(), replayed, "{}", report.text());
+        assert_eq!(dir.path().join("new").exists(), replayed);
+        assert_eq!(report.text().contains("exit status: 3"), !replayed);
+    }
+}
+
 #[test]
 fn ctrl_c_ends_the_run_with_a_report() {
     let dir = tempfile::tempdir().unwrap();
