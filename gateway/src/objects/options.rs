@@ -96,8 +96,8 @@ pub trait Backing: Send + Sync + 'static {
     /// Makes the tree files ordinary ones: all their bytes are in them and on stable storage now. Answers for each, in order.
     /// Must be idempotent; a version that is gone meanwhile is `Ok`.
     fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>>;
-    /// A new handle in the file system of the tree files, if they share one. `syncfs` on it makes them durable, and tells of
-    /// write errors since the handle was opened (Linux 5.8).
+    /// A new handle in the file system of the tree files, if they share one and `syncfs` is as strong there as a sync of each:
+    /// it makes them durable, and tells of write errors since the handle was opened (Linux 5.8).
     fn file_system(&self) -> io::Result<File> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -1,4 +1,5 @@
-//! Whether the root's file system writes its metadata to one journal, in order: then one sync covers all that came before it.
+//! What one sync of the root's file system covers: whether it writes its metadata to one journal, in order, and whether `syncfs` is
+//! as strong as a sync of each file.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -11,6 +12,16 @@ use super::tree::statx;
 /// `f_type` of ext2, ext3 and ext4, which share it, and of XFS (statfs(2)).
 const EXT: u32 = 0xef53;
 const XFS: u32 = 0x5846_5342;
+/// Of Btrfs, and of CephFS mounted by the kernel (linux/magic.h).
+const BTRFS: u32 = 0x9123_683e;
+const CEPH: u32 = 0x00c3_6400;
+
+/// Whether `syncfs` makes durable, and reports, what an `fsync` of each file would, on a file system that may keep a journal
+/// (`journals`: [`covers_inodes`]). FUSE does not pass it on to its server, so that ceph-fuse would hear nothing of it; an ext4
+/// without a journal empties the device's cache before the last inodes are written; of others we do not know.
+pub(crate) fn syncs_whole(root: &OwnedFd, journals: bool) -> io::Result<bool> {
+    Ok(journals || [BTRFS, CEPH].contains(&(rustix::fs::fstatfs(root)?.f_type as u32)))
+}
 
 /// Whether a sync of a directory of `root`'s file system also makes the inodes durable that its entries name: XFS, and ext4 with a
 /// journal. Others want each file synced, CephFS and an ext4 made without a journal (`^has_journal`) among them; so does one of

@@ -133,6 +133,9 @@ impl Tree {
 
     /// A new handle in the file system of all tree files, see [`Backing::file_system`](crate::objects::Backing::file_system).
     pub fn file_system(&self) -> io::Result<std::fs::File> {
+        if !journal::syncs_whole(&self.dirty, self.journals_inodes)? {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.dirty, ".", flags, Mode::empty())?.into())
     }
