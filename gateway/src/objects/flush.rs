@@ -2,9 +2,11 @@
 //!
 //! Objects of many files are written first and synced together: on a disk, a sync costs as much as many small files do.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tiering::{Action, ActionKind, Event, FileId, Nanos, ObjectId, Reason};
 
@@ -94,15 +96,16 @@ impl ObjectCache {
         files.iter().take(BATCH_FILES).take_while(fits).count()
     }
 
-    /// Until nothing of `files` is dirty, or nothing moves any more.
+    /// Until nothing of `files` is dirty but what could not be flushed.
     async fn flush_files(self: &Arc<Self>, files: &[FileId], report: &mut FlushReport) {
+        let mut given_up = HashSet::new();
         loop {
             let moved = self.moved.notified();
             let mut runs = Vec::new();
             let mut flushing = false;
             {
                 let core = self.core.lock();
-                for &file in files {
+                for &file in files.iter().filter(|file| !given_up.contains(*file)) {
                     let rows: &[Entry] = core.residency.rows(file);
                     flushing |= rows.iter().any(|e| e.state == State::Flushing);
                     let dirty = rows.iter().filter(|e| e.state == State::Dirty);
@@ -117,13 +120,19 @@ impl ObjectCache {
                     return;
                 }
                 // The mover has the rest in hand.
-                let _ = tokio::time::timeout(std::time::Duration::from_secs(1), moved).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), moved).await;
                 continue;
             }
+            let tried: Vec<FileId> = runs.iter().map(|run| run.file).collect();
             let done = self.run_unthrottled(Job::Flush(runs)).await;
             report.objects += done.moved;
             if done.failed > 0 || done.moved == 0 {
-                return;
+                let core = self.core.lock();
+                let dirty = |file: &FileId| {
+                    let mut rows = core.residency.rows(*file).iter();
+                    rows.any(|e| e.state == State::Dirty)
+                };
+                given_up.extend(tried.into_iter().filter(dirty));
             }
         }
     }
