@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The price of a durable 4 KiB PUT when the root is on a slow disk and the cache on a fast one, against everything on the
-# fast one, in interleaved rounds. The slow disk does 120 operations and 160 MB
-# per second. Needs root. Prints one row per set-up and the ratio of the medians (promise: at most 1.5).
+# fast one, in interleaved rounds. The slow disk does 120 operations and 160 MB per second. Needs root. Prints one row per
+# set-up and the ratio of the medians (promise: at most 1.5).
 #
 #   benches/durable-put.sh [ROUNDS] [PUTS PER ROUND]
 set -euo pipefail
@@ -11,7 +11,6 @@ cargo build --release --quiet --manifest-path "$REPO/Cargo.toml" --package gatew
 TIERDAV="${CARGO_TARGET_DIR:-$REPO/target}/release/tierdav"
 
 slow_disk "$WORK/slow"
-trap 'status=$?; slow_disk_off; (exit $status); cleanup' EXIT
 slow_start slow "$WORK/slow/root" "$WORK/cache1"; SLOW=$URL
 slow_start fast "$WORK/root" "$WORK/cache2"; FAST=$URL
 slow_start nolog "$WORK/slow/root2" none; NOCACHE=$URL

@@ -5,22 +5,22 @@
 #   benches/pools.sh [--rounds N] [--seconds N]     default 5 rounds of 5 seconds
 #
 # The root is a new ext4 with a journal, on a loop device: what /tmp is on may have none, and then every placeholder takes two
-# syncs of its own. Needs root and Debian's Ceph (deploy/dev/ceph.sh). benches/load.rs is the load: wrk makes a string of each request, which takes
-# more of the processor than the gateway does when bodies have 4 MiB. Starts a cluster of its own unless TIERDAV_CEPH_DIR names one.
+# syncs of its own. Needs root and Debian's Ceph (deploy/dev/ceph.sh). benches/load.rs is the load: wrk makes a string of each
+# request, which takes more of the processor than the gateway does when bodies have 4 MiB. Starts a cluster of its own unless
+# TIERDAV_CEPH_DIR names one.
 set -euo pipefail
 ROUNDS=5 SECONDS_EACH=5
 while [ $# -gt 0 ]; do
     case "$1" in
         --rounds) ROUNDS=${2:?}; shift 2 ;;
         --seconds) SECONDS_EACH=${2:?}; shift 2 ;;
-        *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+        *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
 done
 . "$(dirname "$0")/../deploy/dev/lib.sh"
 CEPH=$REPO/deploy/dev/ceph.sh
 own_cluster
-root_disk
-trap 'status=$?; root_disk_off; own_cluster_off; cleanup $status' EXIT
+root_disk 8G
 cargo build --quiet --release --manifest-path "$REPO/Cargo.toml" --package gateway --features rados --bin tierdav
 rustc -O --edition 2024 -o "$WORK/load" "$REPO/benches/load.rs"
 TIERDAV="${CARGO_TARGET_DIR:-$REPO/target}/release/tierdav"

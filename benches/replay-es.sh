@@ -5,19 +5,19 @@
 # before the recording are on the slow disk when it begins, not in the cache. Every byte read back is checked. Needs root, and
 # xfsprogs for XFS.
 #
-#   benches/replay-es.sh [ROUNDS] [FILE SYSTEM]     the slow disk's: xfs (the default) or ext4
+#   benches/replay-es.sh [ROUNDS [FILE SYSTEM [WHICH]]]     the slow disk's: xfs (the default) or ext4; WHICH: a word in the name
+#                                                           of the runs wanted: HDD, tiered or SSD
 set -euo pipefail
 . "$(dirname "$0")/../deploy/dev/lib.sh"
-ROUNDS=${1:-1} FILESYSTEM=${2:-xfs} ONLY=${ONLY:-}
+ROUNDS=${1:-1} FILESYSTEM=${2:-xfs} WHICH=${3:-}
 cargo build --release --quiet --manifest-path "$REPO/Cargo.toml" --package gateway --package trace-replay
 BIN="${CARGO_TARGET_DIR:-$REPO/target}/release" TIERDAV="$BIN/tierdav"
 slow_disk "$WORK/slow" "$FILESYSTEM"
-trap 'status=$?; slow_disk_off; (exit $status); cleanup' EXIT
 
 for round in $(seq "$ROUNDS"); do
     for run in "HDD only, policy = none:slow:none" "tiered, 143 MiB cache:slow:cost-benefit" "SSD only:fast:none"; do
         IFS=: read -r name disk policy <<< "$run"
-        [[ "$name" = *"$ONLY"* ]] || continue
+        [[ "$name" = *"$WHICH"* ]] || continue
         root="$WORK/fastroot"
         [ "$disk" = slow ] && root="$WORK/slow/root"
         cache="$WORK/cache"

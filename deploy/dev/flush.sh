@@ -7,14 +7,8 @@ FILES=300
 
 [ "$(id -u)" = 0 ] || { echo "a loop device needs root"; exit 1; }
 build
-truncate -s 256M "$WORK/disk"
-mkfs.ext4 -q -F -O has_journal "$WORK/disk"
-mkdir "$WORK/root" "$WORK/files" "$WORK/back"
-if mount -o loop "$WORK/disk" "$WORK/root"; then
-    MOUNTS+=("$WORK/root")
-else
-    echo "no loop device here"
-fi
+mkdir "$WORK/files" "$WORK/back"
+root_disk 256M || echo "no loop device here"
 for i in $(seq "$FILES"); do printf '%s\n' "file $i" > "$WORK/files/f$i"; done
 
 same() { # DIR: holds the files

@@ -6,7 +6,6 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 WORK=$(mktemp -d /tmp/tierdav-test.XXXXXX)
 MOUNTS=()
 GATEWAY_PID=""
-OWN_CLUSTER=""
 CHILDREN=()
 
 cleanup() {
@@ -14,7 +13,8 @@ cleanup() {
     for m in "${CHILDREN[@]}"; do kill -9 "$m" 2>/dev/null || true; done
     for m in "${MOUNTS[@]}"; do if mountpoint -q "$m"; then umount -il "$m"; fi; done
     [ -z "$GATEWAY_PID" ] || kill -9 "$GATEWAY_PID" 2>/dev/null || true
-    [ $status = 0 ] || { echo "--- last lines of the gateway's log"; tail -20 "$WORK/gateway.log" 2>/dev/null; }
+    [ -z "${SLOW_LOOP:-}" ] || slow_off "$SLOW_LOOP" "$SLOW_BELOW"
+    [ $status = 0 ] || { echo "--- last lines of the gateway's log"; tail -20 "$WORK/gateway.log" 2>/dev/null || true; }
     rm -rf --one-file-system "$WORK"
     exit $status
 }
@@ -41,26 +41,18 @@ own_cluster() {
     [ -z "${TIERDAV_CEPH_DIR:-}" ] || { echo "using the cluster in $TIERDAV_CEPH_DIR"; return 0; }
     TIERDAV_CEPH_DIR=$(mktemp -d /tmp/tierdav-ceph.XXXXXX)
     export TIERDAV_CEPH_DIR
-    OWN_CLUSTER=yes
-    trap 'status=$?; own_cluster_off; cleanup $status' EXIT
+    trap 'status=$?; "$REPO/deploy/dev/ceph.sh" down; cleanup $status' EXIT
     "$REPO/deploy/dev/ceph.sh" up "$@" > /dev/null
 }
 
-own_cluster_off() { [ -z "$OWN_CLUSTER" ] || "$REPO/deploy/dev/ceph.sh" down; }
-
-# root_disk: a new ext4 with a journal as the root of the gateway to come. Needs root; undone by root_disk_off, before cleanup.
+# root_disk SIZE: a new ext4 with a journal as the root of the gateway to come. Needs root and a loop device.
 root_disk() {
-    truncate -s 8G "$WORK/root.disk"
+    truncate -s "$1" "$WORK/root.disk"
     mkfs.ext4 -q -F -O has_journal "$WORK/root.disk"
-    ROOT_LOOP=$(losetup --find --show --direct-io=on "$WORK/root.disk")
     mkdir -p "$WORK/root"
-    mount "$ROOT_LOOP" "$WORK/root"
-}
-
-root_disk_off() {
-    if [ -n "$GATEWAY_PID" ]; then kill -9 "$GATEWAY_PID" 2>/dev/null; wait "$GATEWAY_PID" 2>/dev/null; GATEWAY_PID=""; fi
-    umount -l "$WORK/root"
-    losetup -d "$ROOT_LOOP"
+    mount -o loop "$WORK/root.disk" "$WORK/root" || return 1
+    MOUNTS+=("$WORK/root")
+    losetup --direct-io=on "$(findmnt -no SOURCE "$WORK/root")"
 }
 
 # gateway_start [FLAGS...]: sets URL and ADMIN. Ports are the kernel's choice the first time and kept over restarts.
@@ -99,23 +91,16 @@ dav_mount() {
     MOUNTS+=("$dir")
 }
 
-# slow_disk DIR [FILESYSTEM]: mounts a disk there that does 120 operations and 160 MB per second (slow-disk.sh). Undone by
-# slow_disk_off, before cleanup.
+# slow_disk DIR [FILESYSTEM]: mounts a disk there that does 120 operations and 160 MB per second (slow-disk.sh).
 slow_disk() {
     local filesystem=${2:-ext4} force=-F
     [ "$filesystem" = ext4 ] || force=-f
     truncate -s 6G "$WORK/disk"
     slow_on "$WORK/disk" 120 160
     "mkfs.$filesystem" -q "$force" "$SLOW_LOOP"
-    SLOW_DIR=$1
-    mkdir -p "$SLOW_DIR"
-    mount "$SLOW_LOOP" "$SLOW_DIR"
-}
-
-slow_disk_off() {
-    if [ -n "${SLOW_PID:-}" ]; then slow_stop KILL; fi
-    umount -l "$SLOW_DIR"
-    slow_off "$SLOW_LOOP" "$SLOW_BELOW"
+    mkdir -p "$1"
+    mount "$SLOW_LOOP" "$1"
+    MOUNTS+=("$1")
 }
 
 # slow_writes [COPY]: operations and bytes written to the slow disk so far, after merging; COPY is an earlier copy of its stat.
@@ -140,11 +125,10 @@ slow_start() {
     done
 }
 
-# slow_stop [SIGNAL]: the gateway of slow_start.
+# slow_stop: the gateway of slow_start.
 slow_stop() {
-    kill "-${1:-TERM}" "$SLOW_PID" 2>/dev/null || true
+    kill "$SLOW_PID" 2>/dev/null || true
     wait "$SLOW_PID" 2>/dev/null || true
-    SLOW_PID=""
 }
 
 # spared_share TRACE-REPLAY TRACE REPORT.json: what the cache kept from the disk in a replay, beside what the most patient

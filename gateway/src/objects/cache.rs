@@ -393,7 +393,8 @@ impl ObjectCache {
 
     /// Takes a version's rows out of the map, and counts what the backing tier is spared.
     pub(super) fn take_version(&self, core: &mut Core, file: FileId) -> Vec<Entry> {
-        let gone = core.take_version(file);
+        core.damaged.retain(|id| id.file != file);
+        let gone = core.residency.remove_file(file);
         let (mut objects, mut bytes) = (0, 0);
         for row in gone.iter().filter(|row| row.spares_backing()) {
             (objects, bytes) = (objects + 1, bytes + u64::from(row.len));
@@ -789,12 +790,6 @@ impl Core {
         gone.retain(|id| self.residency.get(*id).is_none());
         gone.sort_unstable();
         gone
-    }
-
-    /// See [`ObjectCache::take_version`].
-    fn take_version(&mut self, file: FileId) -> Vec<Entry> {
-        self.damaged.retain(|id| id.file != file);
-        self.residency.remove_file(file)
     }
 
     /// Objects that a move may be started on.

@@ -13,7 +13,7 @@ use tiering::{Action, ActionKind, Event, FileId, Nanos, ObjectId, Reason};
 use super::cache::{ObjectCache, blocking};
 use super::error::CacheError;
 use super::io::sync_file_system;
-use super::migrator::{BATCH_BYTES, BATCH_FILES, FlushReport, Job, Run, StepReport};
+use super::migrator::{BATCH_FILES, FlushReport, Job, Run, StepReport, batch_of};
 use super::residency::{Entry, State};
 use super::store::{ObjectStore, StoreError, Stored, read_verified};
 use super::tree::TreeStore;
@@ -64,7 +64,8 @@ impl ObjectCache {
         let files = self.dirty_files();
         let mut next = 0;
         while next < files.len() {
-            let until = next + self.batch_of(&files[next..]);
+            let dirty = files[next..].iter().map(|file| self.dirty_bytes(*file));
+            let until = next + batch_of(dirty, BATCH_FILES);
             self.flush_files(&files[next..until], &mut report).await;
             next = until;
         }
@@ -83,17 +84,10 @@ impl ObjectCache {
         Ok(report)
     }
 
-    /// How many of `files`, in order, make a batch; at least one.
-    fn batch_of(&self, files: &[FileId]) -> usize {
+    fn dirty_bytes(&self, file: FileId) -> u64 {
         let core = self.core.lock();
-        let mut bytes = 0;
-        let fits = |file: &&FileId| {
-            let fits = bytes < BATCH_BYTES;
-            let dirty = core.residency.rows(**file).iter().filter(|e| e.is_dirty());
-            bytes += dirty.map(|e| u64::from(e.len)).sum::<u64>();
-            fits
-        };
-        files.iter().take(BATCH_FILES).take_while(fits).count()
+        let dirty = core.residency.rows(file).iter().filter(|e| e.is_dirty());
+        dirty.map(|e| u64::from(e.len)).sum()
     }
 
     /// Until nothing of `files` is dirty but what could not be flushed.
@@ -147,7 +141,7 @@ impl ObjectCache {
         }
         let at = self.recorder.now();
         let mut report = StepReport::default();
-        let mut batch = self.batch();
+        let mut batch = self.batch(runs.len());
         for run in runs {
             let file = run.file;
             self.pin(file, None);
@@ -179,7 +173,7 @@ impl ObjectCache {
                     Err(why) => report += self.confirm(action, 0, Err(why), at),
                 }
                 if batch.bytes >= UNSYNCED_BYTES_MAX {
-                    let full = std::mem::replace(&mut batch, self.batch());
+                    let full = std::mem::replace(&mut batch, self.batch(runs.len()));
                     batch.stores.push((file, store.clone()));
                     report += self.end_batch(&full, at);
                 }
@@ -192,10 +186,14 @@ impl ObjectCache {
         report
     }
 
-    fn batch(&self) -> Batch {
-        let file_system = self.backing.get().map(|b| b.file_system());
+    /// An empty batch, of up to so many files.
+    fn batch(&self, files: usize) -> Batch {
+        let backing = self
+            .backing
+            .get()
+            .filter(|_| files >= SHARED_SYNC_FILES_MIN);
         Batch {
-            file_system: file_system.and_then(Result::ok),
+            file_system: backing.and_then(|b| b.file_system().ok()),
             ..Batch::default()
         }
     }

@@ -27,9 +27,10 @@ use super::tree::TreeStore;
 
 /// Promotions that may wait; more are refused.
 const PROMOTIONS_QUEUED_MAX: usize = 4096;
-/// Files, and bytes, that are flushed together at most: the last file may bring more.
+/// Files that are flushed together at most.
 pub(super) const BATCH_FILES: usize = 256;
-pub(super) const BATCH_BYTES: u64 = 32 << 20;
+/// Bytes from which on no further file is flushed with them.
+const BATCH_BYTES: u64 = 32 << 20;
 /// Foreground I/Os beside which a move starts at once.
 const FOREGROUND_BESIDE: usize = 1;
 /// How long a move waits for foreground I/O at most.
@@ -102,33 +103,30 @@ impl Queue {
         self.queued.retain(|(id, _)| id.file != file);
     }
 
-    /// Room first, then safety of dirty data, then speed. At most `together` files are flushed as one.
-    fn pop(&mut self, together: usize, len_of: impl Fn(ObjectId) -> u64) -> Option<Job> {
+    /// Room first, then safety of dirty data, then speed. At most `most` files are flushed as one.
+    fn pop(&mut self, most: usize, len_of: impl Fn(ObjectId) -> u64) -> Option<Job> {
         if let Some(action) = self.evictions.pop_front() {
             self.queued.remove(&(action.id, action.kind));
             return Some(Job::Evict(action));
         }
-        let mut runs = Vec::new();
-        let mut bytes = 0;
-        while runs.len() < together
-            && bytes < BATCH_BYTES
-            && let Some(file) = self.flush_order.pop_front()
-        {
-            let objects: Vec<(u32, Reason)> = self
-                .flushes
-                .remove(&file)
-                .unwrap_or_default()
-                .into_iter()
-                .collect();
-            self.flushes_queued -= objects.len() as u64;
-            bytes += objects
-                .iter()
-                .map(|(index, _)| len_of(ObjectId::new(file, *index)))
-                .sum::<u64>();
-            runs.push(Run { file, objects });
-        }
-        if !runs.is_empty() {
-            return Some(Job::Flush(runs));
+        let bytes_of = |file: &FileId| {
+            let indices = self.flushes.get(file).into_iter().flat_map(BTreeMap::keys);
+            indices
+                .map(|index| len_of(ObjectId::new(*file, *index)))
+                .sum()
+        };
+        let together = batch_of(self.flush_order.iter().map(bytes_of), most);
+        if together > 0 {
+            let files = self.flush_order.drain(..together);
+            let runs = files.map(|file| {
+                let objects = self.flushes.remove(&file).unwrap_or_default();
+                self.flushes_queued -= objects.len() as u64;
+                Run {
+                    file,
+                    objects: objects.into_iter().collect(),
+                }
+            });
+            return Some(Job::Flush(runs.collect()));
         }
         let action = self.promotions.pop_front()?;
         self.queued.remove(&(action.id, action.kind));
@@ -148,6 +146,17 @@ impl Queue {
             self.evictions.len() as u64,
         ]
     }
+}
+
+/// How many files of so many bytes each, in their order, are flushed together: `most` at most.
+pub(super) fn batch_of(bytes: impl Iterator<Item = u64>, most: usize) -> usize {
+    let mut before = 0;
+    let fits = |bytes: &u64| {
+        let fits = before < BATCH_BYTES;
+        before += bytes;
+        fits
+    };
+    bytes.take(most).take_while(fits).count()
 }
 
 pub(super) fn flush_action(file: FileId, (index, reason): (u32, Reason)) -> Action {
@@ -269,13 +278,13 @@ impl ObjectCache {
     }
 
     fn next_job(&self) -> Option<Job> {
-        let together = if self.pools.is_some() { 1 } else { BATCH_FILES };
+        let most = if self.pools.is_some() { 1 } else { BATCH_FILES };
         let mut core = self.core.lock();
         let Core {
             queue, residency, ..
         } = &mut *core;
         let len_of = |id| residency.get(id).map_or(0, |e| u64::from(e.len));
-        let job = queue.pop(together, len_of);
+        let job = queue.pop(most, len_of);
         if let Some(Job::Promote(action)) = &job {
             core.promoting.insert(action.id);
         }

@@ -10,24 +10,24 @@ use rustix::fs::AtFlags;
 use super::tree::statx;
 
 /// `f_type` of ext2, ext3 and ext4, which share it, and of XFS (statfs(2)).
-const EXT: u32 = 0xef53;
-const XFS: u32 = 0x5846_5342;
+pub(crate) const EXT: u32 = 0xef53;
+pub(crate) const XFS: u32 = 0x5846_5342;
 /// Of Btrfs, and of CephFS mounted by the kernel (linux/magic.h).
-const BTRFS: u32 = 0x9123_683e;
+pub(crate) const BTRFS: u32 = 0x9123_683e;
 const CEPH: u32 = 0x00c3_6400;
 
 /// Whether `syncfs` makes durable, and reports, what an `fsync` of each file would, on a file system that may keep a journal
 /// (`journals`: [`covers_inodes`]). FUSE does not pass it on to its server, so that ceph-fuse would hear nothing of it; an ext4
 /// without a journal empties the device's cache before the last inodes are written; of others we do not know.
-pub(crate) fn syncs_whole(root: &OwnedFd, journals: bool) -> io::Result<bool> {
-    Ok(journals || [BTRFS, CEPH].contains(&(rustix::fs::fstatfs(root)?.f_type as u32)))
+pub(crate) fn syncs_whole(f_type: u32, journals: bool) -> bool {
+    journals || [BTRFS, CEPH].contains(&f_type)
 }
 
 /// Whether a sync of a directory of `root`'s file system also makes the inodes durable that its entries name: XFS, and ext4 with a
 /// journal. Others want each file synced, CephFS and an ext4 made without a journal (`^has_journal`) among them; so does one of
 /// which we cannot find out.
-pub(crate) fn covers_inodes(root: &OwnedFd) -> io::Result<bool> {
-    Ok(match rustix::fs::fstatfs(root)?.f_type as u32 {
+pub(crate) fn covers_inodes(root: &OwnedFd, f_type: u32) -> io::Result<bool> {
+    Ok(match f_type {
         XFS => true,
         EXT => {
             let (major, minor) = statx(root, "", AtFlags::EMPTY_PATH)?.dev;

@@ -55,6 +55,8 @@ pub(crate) struct Tree {
     hidden_real: PathBuf,
     /// Syncing a directory makes the inodes that its entries name durable, too ([`journal::covers_inodes`]).
     pub journals_inodes: bool,
+    /// `syncfs` is as strong as a sync of each file ([`journal::syncs_whole`]).
+    syncs_whole: bool,
     /// What the kernel has in memory of it needs no question to anybody else: not so for file systems of a network.
     in_memory: bool,
     /// Files read a moment ago.
@@ -73,9 +75,9 @@ pub(crate) struct Tree {
 
 /// `f_type` of file systems of this machine (statfs(2)): ext4, XFS, Btrfs, F2FS, tmpfs, ZFS, bcachefs.
 const LOCAL: [u32; 7] = [
-    0xef53,
-    0x5846_5342,
-    0x9123_683e,
+    journal::EXT,
+    journal::XFS,
+    journal::BTRFS,
     0xf2f5_2010,
     0x0102_1994,
     0x2fc1_2fc1,
@@ -111,10 +113,12 @@ impl Tree {
         let hidden = sub(&root, HIDDEN)?;
         let (tmp, dirty) = (sub(&hidden, "tmp")?, sub(&hidden, "dirty")?);
         let hidden_real = std::fs::read_link(proc_path(&hidden, None))?;
-        let kind = rustix::fs::fstatfs(&root)?.f_type;
+        let kind = rustix::fs::fstatfs(&root)?.f_type as u32;
+        let journals_inodes = journal::covers_inodes(&root, kind)?;
         Ok(Tree {
-            journals_inodes: journal::covers_inodes(&root)?,
-            in_memory: in_place && LOCAL.contains(&(kind as u32)),
+            journals_inodes,
+            syncs_whole: journal::syncs_whole(kind, journals_inodes),
+            in_memory: in_place && LOCAL.contains(&kind),
             remembers: in_place,
             open_files: OpenFiles::default(),
             records: Records::default(),
@@ -133,7 +137,7 @@ impl Tree {
 
     /// A new handle in the file system of all tree files, see [`Backing::file_system`](crate::objects::Backing::file_system).
     pub fn file_system(&self) -> io::Result<std::fs::File> {
-        if !journal::syncs_whole(&self.dirty, self.journals_inodes)? {
+        if !self.syncs_whole {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
