@@ -75,6 +75,8 @@ pub(super) struct Core {
     pub residency: Residency,
     /// Bytes reserved by content that is still being written.
     pub staged_bytes: u64,
+    /// Bytes that two versions' rows count and the cache tier holds once.
+    pub doubled: Vec<Doubled>,
     pub policy: Box<dyn Policy>,
     /// What is in force; `opts` says what it was at the start.
     pub tuning: Tuning,
@@ -92,6 +94,13 @@ pub(super) struct Core {
     /// Dirty objects whose bytes are lost; never retried, never forgotten.
     pub damaged: HashSet<ObjectId>,
     scratch: Vec<Action>,
+}
+
+/// A version that began as another one, of which it still has so many bytes in the same files.
+pub(super) struct Doubled {
+    pub old: FileId,
+    pub new: FileId,
+    pub bytes: u64,
 }
 
 /// Someone uses a version's objects.
@@ -184,6 +193,7 @@ impl ObjectCache {
             core: Mutex::new(Core {
                 residency: Residency::default(),
                 staged_bytes: 0,
+                doubled: Vec::new(),
                 policy,
                 tuning: opts.tuning.clone(),
                 promoting: HashSet::new(),
@@ -394,6 +404,7 @@ impl ObjectCache {
     /// Takes a version's rows out of the map, and counts what the backing tier is spared.
     pub(super) fn take_version(&self, core: &mut Core, file: FileId) -> Vec<Entry> {
         core.damaged.retain(|id| id.file != file);
+        core.doubled.retain(|d| d.old != file && d.new != file);
         let gone = core.residency.remove_file(file);
         let (mut objects, mut bytes) = (0, 0);
         for row in gone.iter().filter(|row| row.spares_backing()) {
@@ -508,7 +519,7 @@ impl ObjectCache {
     pub(super) fn view(&self, core: &Core) -> CacheView {
         CacheView {
             capacity_bytes: self.opts.capacity_bytes,
-            used_bytes: core.residency.bytes() + core.staged_bytes,
+            used_bytes: core.used_bytes(),
             dirty_bytes: core.residency.dirty().bytes,
             high_watermark: core.tuning.high_watermark,
             low_watermark: core.tuning.low_watermark,
@@ -687,8 +698,7 @@ impl ObjectCache {
 
     /// Reserves room for an object that is about to be written.
     pub(super) fn reserve(&self, core: &mut Core, bytes: u32) -> bool {
-        let used = core.residency.bytes() + core.staged_bytes;
-        if used + u64::from(bytes) > self.opts.capacity_bytes {
+        if core.used_bytes() + u64::from(bytes) > self.opts.capacity_bytes {
             return false;
         }
         core.staged_bytes += u64::from(bytes);
@@ -775,6 +785,12 @@ impl ObjectCache {
 }
 
 impl Core {
+    /// Bytes that the cache tier holds or will soon hold.
+    pub fn used_bytes(&self) -> u64 {
+        let doubled: u64 = self.doubled.iter().map(|d| d.bytes).sum();
+        (self.residency.bytes() + self.staged_bytes).saturating_sub(doubled)
+    }
+
     pub fn is_doomed(&self, file: FileId) -> bool {
         self.pins.get(&file).is_some_and(|p| p.doomed)
     }

@@ -3,7 +3,6 @@
 //! Objects of many files are written first and synced together: on a disk, a sync costs as much as many small files do.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use tiering::{Action, ActionKind, Event, FileId, Nanos, ObjectId, Reason};
 
 use super::cache::{ObjectCache, blocking};
 use super::error::CacheError;
-use super::io::sync_file_system;
+use super::file_system_sync::{FileSystemSync, Since};
 use super::migrator::{BATCH_FILES, FlushReport, Job, Run, StepReport, batch_of};
 use super::residency::{Entry, State};
 use super::store::{ObjectStore, StoreError, Stored, read_verified};
@@ -20,14 +19,12 @@ use super::tree::TreeStore;
 
 /// Bytes written before they are synced.
 const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
-/// From so many files on, one sync of the file system takes the place of one for each.
-pub(crate) const SHARED_SYNC_FILES_MIN: usize = 8;
 
 /// Files that are written and not yet synced.
 #[derive(Default)]
 struct Batch {
-    /// Opened before anything was written, so that it tells of every error since.
-    file_system: Option<File>,
+    /// Asked before anything was written.
+    since: Option<Since>,
     stores: Vec<(FileId, TreeStore)>,
     /// With the place of its file in `stores`.
     written: Vec<(Action, Stored, usize)>,
@@ -40,10 +37,10 @@ impl Batch {
         if self.written.is_empty() {
             return Vec::new();
         }
-        if self.stores.len() >= SHARED_SYNC_FILES_MIN
-            && let Some(file_system) = &self.file_system
-        {
-            let synced = sync_file_system(file_system, &cache.tree_faults);
+        let together = cache.backing.get().and_then(|b| b.file_system_sync());
+        if let (Some(together), Some(since)) = (together, self.since) {
+            let synced = cache.tree_faults.before_sync();
+            let synced = synced.and_then(|()| together.sync(since));
             return vec![synced.map_err(|e| e.to_string()); self.stores.len()];
         }
         let synced = self.stores.iter().map(|(_, store)| store.sync());
@@ -141,7 +138,7 @@ impl ObjectCache {
         }
         let at = self.recorder.now();
         let mut report = StepReport::default();
-        let mut batch = self.batch(runs.len());
+        let mut batch = self.batch();
         for run in runs {
             let file = run.file;
             self.pin(file, None);
@@ -173,7 +170,7 @@ impl ObjectCache {
                     Err(why) => report += self.confirm(action, 0, Err(why), at),
                 }
                 if batch.bytes >= UNSYNCED_BYTES_MAX {
-                    let full = std::mem::replace(&mut batch, self.batch(runs.len()));
+                    let full = std::mem::replace(&mut batch, self.batch());
                     batch.stores.push((file, store.clone()));
                     report += self.end_batch(&full, at);
                 }
@@ -186,14 +183,10 @@ impl ObjectCache {
         report
     }
 
-    /// An empty batch, of up to so many files.
-    fn batch(&self, files: usize) -> Batch {
-        let backing = self
-            .backing
-            .get()
-            .filter(|_| files >= SHARED_SYNC_FILES_MIN);
+    fn batch(&self) -> Batch {
+        let together = self.backing.get().and_then(|b| b.file_system_sync());
         Batch {
-            file_system: backing.and_then(|b| b.file_system().ok()),
+            since: together.map(FileSystemSync::since),
             ..Batch::default()
         }
     }

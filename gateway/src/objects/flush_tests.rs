@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tiering::{FileId, ObjectId};
 
-use super::flush::SHARED_SYNC_FILES_MIN;
+use super::file_system_sync::FileSystemSync;
 use super::io::Faults;
 use super::options::{Backing, CacheOptions, IoContext};
 use super::tests::AllIn;
@@ -22,7 +22,8 @@ const FILES: u64 = 20;
 const EIO: i32 = 5;
 
 struct Many {
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
+    together: FileSystemSync,
     trees: BTreeMap<FileId, Arc<File>>,
     settled: Mutex<BTreeSet<FileId>>,
 }
@@ -38,8 +39,8 @@ impl Backing for Many {
         self.settled.lock().extend(files);
         files.iter().map(|_| Ok(())).collect()
     }
-    fn file_system(&self) -> io::Result<File> {
-        File::open(self.dir.path())
+    fn file_system_sync(&self) -> Option<&FileSystemSync> {
+        Some(&self.together)
     }
 }
 
@@ -49,7 +50,6 @@ fn content(file: FileId) -> Vec<u8> {
 
 /// A cache with [`FILES`] dirty files of one object each, and the faults of the tree.
 async fn dirty() -> (Arc<ObjectCache>, Arc<Many>, Faults) {
-    const { assert!(FILES as usize >= SHARED_SYNC_FILES_MIN) };
     let dir = tempfile::tempdir().unwrap();
     let opts = CacheOptions {
         cache_dir: Some(dir.path().join("cache")),
@@ -76,7 +76,8 @@ async fn dirty() -> (Arc<ObjectCache>, Arc<Many>, Faults) {
         trees.insert(file, tree);
     }
     let many = Arc::new(Many {
-        dir,
+        together: FileSystemSync::new(File::open(dir.path()).unwrap()),
+        _dir: dir,
         trees,
         settled: Mutex::default(),
     });

@@ -66,7 +66,7 @@ impl Faults {
             None => Ok(()),
         }
     }
-    fn before_sync(&self) -> io::Result<()> {
+    pub fn before_sync(&self) -> io::Result<()> {
         match self.armed.lock().fail_syncs {
             Some(errno) => Err(io::Error::from_raw_os_error(errno)),
             None => Ok(()),
@@ -82,7 +82,7 @@ impl Faults {
     fn before_read(&self) -> io::Result<()> {
         Ok(())
     }
-    fn before_sync(&self) -> io::Result<()> {
+    pub fn before_sync(&self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -135,12 +135,6 @@ pub fn read_full_at(
 pub fn sync_data(file: &File, faults: &Faults) -> io::Result<()> {
     faults.before_sync()?;
     file.sync_data()
-}
-
-/// Waits until all of the file system that `handle` is in is on stable storage.
-pub fn sync_file_system(handle: &File, faults: &Faults) -> io::Result<()> {
-    faults.before_sync()?;
-    Ok(rustix::fs::syncfs(handle)?)
 }
 
 /// Copies a range within or between file systems, by reflink or in the kernel where that works.

@@ -364,7 +364,10 @@ impl ObjectCache {
                 tokio::time::sleep(wait).await;
             }
             let mut waited = Duration::ZERO;
-            while waited < YIELD_MAX && self.foreground.load(Ordering::Relaxed) > FOREGROUND_BESIDE
+            // Where room is short, clients wait for what the move frees more than they wait beside it.
+            while waited < YIELD_MAX
+                && self.foreground.load(Ordering::Relaxed) > FOREGROUND_BESIDE
+                && !self.is_over_high()
             {
                 tokio::time::sleep(YIELD_STEP).await;
                 waited += YIELD_STEP;
@@ -569,7 +572,7 @@ impl ObjectCache {
     /// Enters a cold object as promoting, if there is room for it.
     pub(super) fn begin_promotion(&self, id: ObjectId, len: u32) -> Result<(), String> {
         let mut core = self.core.lock();
-        let used = core.residency.bytes() + core.staged_bytes;
+        let used = core.used_bytes();
         if len == 0 || !core.may_move(id, ActionKind::Promote) {
             return Err("not cold".into());
         }

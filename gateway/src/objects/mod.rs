@@ -24,6 +24,7 @@
 mod cache;
 mod dir;
 mod error;
+mod file_system_sync;
 mod flush;
 mod heat;
 mod io;
@@ -65,7 +66,7 @@ mod tests;
 
 pub use cache::ObjectCache;
 pub use error::CacheError;
-pub(crate) use flush::SHARED_SYNC_FILES_MIN;
+pub use file_system_sync::FileSystemSync;
 pub use heat::{CELLS, Evidence};
 pub use migrator::{FlushReport, MigratorHandle, StepReport};
 pub use options::{Backing, CacheOptions, Durability, IoContext, WritePolicy};

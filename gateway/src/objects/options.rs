@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tiering::FileId;
 
+use super::file_system_sync::FileSystemSync;
 use super::pools::Pools;
 use super::tuning::Tuning;
 
@@ -96,10 +97,9 @@ pub trait Backing: Send + Sync + 'static {
     /// Makes the tree files ordinary ones: all their bytes are in them and on stable storage now. Answers for each, in order.
     /// Must be idempotent; a version that is gone meanwhile is `Ok`.
     fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>>;
-    /// A new handle in the file system of the tree files, if they share one and `syncfs` is as strong there as a sync of each:
-    /// it makes them durable, and tells of write errors since the handle was opened (Linux 5.8).
-    fn file_system(&self) -> io::Result<File> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// Syncs all tree files at once, where they share a file system and `syncfs` is as strong there as a sync of each.
+    fn file_system_sync(&self) -> Option<&FileSystemSync> {
+        None
     }
     /// A version's objects are gone from the pools: removes its placeholder, where there are such. Must be idempotent.
     fn purged(&self, file: FileId) -> io::Result<()> {

@@ -222,6 +222,48 @@ async fn patched_version_leaves_the_old_one_alone_and_dropped_staging_leaves_not
 }
 
 #[tokio::test]
+async fn a_change_of_a_part_takes_room_for_that_part_only() {
+    let rig = Rig::new();
+    let used = || rig.cache.status().used_bytes;
+    // 13 objects of 64 bytes; the cache holds 1000.
+    let (file, tree, data) = (FileId(9), rig.tree(), pattern(832));
+    rig.put(file, &tree, &data).await;
+    let change = |new: u64, parts: &'static [u64]| {
+        let reader = rig
+            .cache
+            .reader(file, 832, tree.clone(), IoContext::default());
+        let (cache, new_tree) = (rig.cache.clone(), rig.tree());
+        async move {
+            let mut s = cache
+                .stage_from(&reader, FileId(new), new_tree, IoContext::default())
+                .await
+                .unwrap();
+            for at in parts {
+                s.write_at(*at, Bytes::from_static(b"0123456789"))
+                    .await
+                    .unwrap();
+            }
+            s.finish().await.unwrap()
+        }
+    };
+    let staged = change(10, &[64, 640]).await;
+    assert!(!staged.tree_written && staged.dirty.len() == 13);
+    assert_eq!(used(), 832 + 2 * 64);
+    drop(staged);
+    assert_eq!(used(), 832);
+    // What finds no room goes to the tree, and the rest is still shared.
+    let staged = change(11, &[64, 192, 640]).await;
+    assert!(staged.tree_written && staged.dirty.len() == 12);
+    assert_eq!(used(), 832 + 2 * 64);
+    staged.publish();
+    rig.cache.forget(file, 832);
+    assert_eq!(used(), 832 - 64);
+    assert_eq!(rig.cached_files(), 12);
+    rig.cache.forget(FileId(11), 832);
+    assert_eq!((used(), rig.cached_files()), (0, 0));
+}
+
+#[tokio::test]
 async fn damaged_dirty_object_is_an_error_and_a_damaged_clean_one_is_served_by_the_tree() {
     let mut rig = Rig::new();
     let (file, tree, data) = (FileId(12), rig.tree(), pattern(64));

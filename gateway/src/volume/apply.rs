@@ -16,7 +16,7 @@ use super::dirty_set;
 use super::identity::{self, Identity, State};
 use super::tree::{self, Tree, id_name};
 use super::types::{Found, Kind};
-use crate::objects::{ObjectCache, SHARED_SYNC_FILES_MIN};
+use crate::objects::ObjectCache;
 
 /// A directory handle and a name in it.
 pub(crate) struct Place<'a> {
@@ -251,19 +251,17 @@ pub(crate) fn dress(
 
 /// Ends the dirty time of files: content complete and synced, so the plain file speaks for itself. Answers for each, in order.
 pub(crate) fn settle(tree: &Tree, ids: &[FileId]) -> Vec<io::Result<()>> {
-    // Before anything is written, so that it tells of every error since.
-    let file_system = match ids.len() {
-        0..SHARED_SYNC_FILES_MIN => None,
-        _ => tree.file_system().ok(),
-    };
+    let together = tree.file_system_sync.as_ref().map(|all| (all, all.since()));
     let mut settled: Vec<io::Result<()>> = ids
         .iter()
-        .map(|id| settle_unsynced(tree, *id, file_system.is_none()))
+        .map(|id| settle_unsynced(tree, *id, together.is_none()))
         .collect();
-    if let Some(file_system) = file_system
-        && let Err(e) = rustix::fs::syncfs(&file_system)
+    if let Some((all, since)) = together
+        && settled.iter().any(Result::is_ok)
+        && let Err(e) = all.sync(since)
     {
-        settled = ids.iter().map(|_| Err(e.into())).collect();
+        let why = |_: &FileId| Err(io::Error::new(e.kind(), e.to_string()));
+        settled = ids.iter().map(why).collect();
     }
     ids.iter()
         .zip(settled)

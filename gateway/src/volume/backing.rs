@@ -8,7 +8,7 @@ use tiering::FileId;
 
 use super::tree::{self, Entry};
 use super::{ResourcePath, Volume, apply};
-use crate::objects::Backing;
+use crate::objects::{Backing, FileSystemSync};
 
 impl Volume {
     /// Path and length of a version, if it still is where it was last opened or written. Blocks for one look at the tree.
@@ -57,7 +57,7 @@ impl Backing for Volume {
         apply::settle(&self.inner.tree, files)
     }
 
-    fn file_system(&self) -> io::Result<File> {
-        self.inner.tree.file_system()
+    fn file_system_sync(&self) -> Option<&FileSystemSync> {
+        self.inner.tree.file_system_sync.as_ref()
     }
 }

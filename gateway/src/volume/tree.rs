@@ -24,6 +24,7 @@ use super::path::{HIDDEN, ResourcePath};
 use super::props;
 use super::records::Records;
 use super::types::{Found, Kind, Meta, Symlinks};
+use crate::objects::FileSystemSync;
 
 /// Longest text handed to one `openat2` (`PATH_MAX` is 4096 with its NUL).
 const RESOLVE_BYTES_MAX: usize = 4000;
@@ -55,8 +56,8 @@ pub(crate) struct Tree {
     hidden_real: PathBuf,
     /// Syncing a directory makes the inodes that its entries name durable, too ([`journal::covers_inodes`]).
     pub journals_inodes: bool,
-    /// `syncfs` is as strong as a sync of each file ([`journal::syncs_whole`]).
-    syncs_whole: bool,
+    /// Where `syncfs` is as strong as a sync of each file ([`journal::syncs_whole`]).
+    pub file_system_sync: Option<FileSystemSync>,
     /// What the kernel has in memory of it needs no question to anybody else: not so for file systems of a network.
     in_memory: bool,
     /// Files read a moment ago.
@@ -115,9 +116,15 @@ impl Tree {
         let hidden_real = std::fs::read_link(proc_path(&hidden, None))?;
         let kind = rustix::fs::fstatfs(&root)?.f_type as u32;
         let journals_inodes = journal::covers_inodes(&root, kind)?;
+        let file_system_sync = match journal::syncs_whole(kind, journals_inodes) {
+            true => Some(FileSystemSync::new(
+                rustix::fs::openat(&dirty, ".", DIR, Mode::empty())?.into(),
+            )),
+            false => None,
+        };
         Ok(Tree {
             journals_inodes,
-            syncs_whole: journal::syncs_whole(kind, journals_inodes),
+            file_system_sync,
             in_memory: in_place && LOCAL.contains(&kind),
             remembers: in_place,
             open_files: OpenFiles::default(),
@@ -133,15 +140,6 @@ impl Tree {
 
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
-    }
-
-    /// A new handle in the file system of all tree files, see [`Backing::file_system`](crate::objects::Backing::file_system).
-    pub fn file_system(&self) -> io::Result<std::fs::File> {
-        if !self.syncs_whole {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.dirty, ".", flags, Mode::empty())?.into())
     }
 
     /// A directory of the hidden one, created when missing.

@@ -752,8 +752,9 @@ impl Inner {
         let in_tree = staged.tree_written;
         match (self.durability, self.log.is_some()) {
             (Durability::Relaxed, _) => Ok(()),
-            // Staging synced the bytes; replay restores attributes, but must find the file.
-            (Durability::Commit, true) if in_tree => self
+            // Staging synced the bytes; replay restores attributes, but must find the file. A journal has a file's first
+            // name in the transaction that made it, or before.
+            (Durability::Commit, true) if in_tree && !self.tree.journals_inodes => self
                 .sync
                 .sync(&self.tree.tmp)
                 .map_err(|e| unavailable("sync", path, e)),

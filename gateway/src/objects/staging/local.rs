@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tiering::{FileId, Nanos, ObjectId, Tier};
 
-use super::super::cache::{ObjectCache, blocking, entry_of};
+use super::super::cache::{Doubled, ObjectCache, blocking, entry_of};
 use super::super::error::CacheError;
 use super::super::io::{copy_range, read_full_at, sync_data, write_all_at};
 use super::super::options::{Durability, IoContext, WritePolicy};
@@ -380,7 +380,7 @@ impl Work {
                 cache.drop_damaged(&object);
                 break;
             }
-            if object.mark == Mark::Dirty && (through || !cache.reserve_now(len)) {
+            if object.mark == Mark::Dirty && through {
                 // Only the cache has it, and it has to be in the tree.
                 let Ok(from) = dir.open_object(&object) else {
                     continue;
@@ -391,9 +391,12 @@ impl Work {
                 slot.in_tree = true;
                 break;
             }
-            if object.mark == Mark::Clean && (through || !cache.reserve_now(len)) {
+            let dirty = object.mark == Mark::Dirty;
+            if !dirty && (through || !cache.reserve_now(len)) {
                 break;
             }
+            // What is dirty stays until the new version has taken its place: its bytes are counted already.
+            let reserved = if dirty { 0 } else { len };
             match dir.link_temp(&object, id) {
                 Ok((path, file)) => {
                     slot.copy = Some(CacheCopy {
@@ -402,11 +405,11 @@ impl Work {
                         len: object.len,
                         crc: Some((object.crc, object.len)),
                         shared: true,
-                        reserved: len,
+                        reserved,
                     });
                     break;
                 }
-                Err(_) => cache.release(u64::from(len)),
+                Err(_) => cache.release(u64::from(reserved)),
             }
         }
         if slot.copy.is_none() && !slot.in_tree {
@@ -486,6 +489,7 @@ impl Work {
             WritePolicy::Through => Mark::Clean,
         };
         let mut syncs = Vec::new();
+        let mut doubled = 0;
         let mut staged = Staged {
             len,
             dirty: Vec::new(),
@@ -516,6 +520,9 @@ impl Work {
                                 inline,
                             });
                         }
+                        if copy.shared {
+                            doubled += u64::from(object.len.saturating_sub(copy.reserved));
+                        }
                         let mut core = cache.core.lock();
                         core.staged_bytes -= u64::from(copy.reserved);
                         core.residency.insert(self.file, entry_of(&object, true));
@@ -536,6 +543,13 @@ impl Work {
             let mut core = cache.core.lock();
             core.residency
                 .hand_on(origin.file, self.file, origin.objects);
+            if doubled > 0 && !core.residency.rows(origin.file).is_empty() {
+                core.doubled.push(Doubled {
+                    old: origin.file,
+                    new: self.file,
+                    bytes: doubled,
+                });
+            }
         }
         let on_disk = self.tree.metadata().map_err(|e| self.tree_error(e))?.len();
         if on_disk != len {
@@ -569,6 +583,7 @@ fn unshare(cache: &ObjectCache, id: ObjectId, copy: &mut CacheCopy) -> std::io::
     let (true, Some(dir)) = (copy.shared, &cache.dir) else {
         return Ok(());
     };
+    grow(cache, copy, copy.len)?;
     let (path, file) = dir.create_temp(id)?;
     if let Err(e) = copy_range(&copy.file, 0, &file, 0, u64::from(copy.len), dir.faults()) {
         let _ = std::fs::remove_file(&path);
