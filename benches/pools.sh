@@ -2,68 +2,102 @@
 # The gateway over Ceph pools against `rados bench`: same cluster, object size and number of requests under way, in
 # alternating rounds. Prints medians and their ratio.
 #
-#   benches/pools.sh [--rounds N] [--seconds N]     default 5 rounds of 5 seconds
+#   benches/pools.sh [--rounds N] [--seconds N] [--sizes "4194304 65536 4096"]     default 5 rounds of 5 seconds
+#
+# Like is compared with like. `rados bench write` makes new objects, and so does the row `PUT, new names`. A PUT over a name
+# also ends the version before; beside `PUT, overwriting` stands what rados takes to write as many objects and to remove them.
+# GETs begin when no removal waits any more.
 #
 # The root is a new ext4 with a journal, on a loop device: what /tmp is on may have none, and then every placeholder takes two
 # syncs of its own. Needs root and Debian's Ceph (deploy/dev/ceph.sh). benches/load.rs is the load: wrk makes a string of each
 # request, which takes more of the processor than the gateway does when bodies have 4 MiB. Starts a cluster of its own unless
 # TIERDAV_CEPH_DIR names one.
 set -euo pipefail
-ROUNDS=5 SECONDS_EACH=5
+ROUNDS=5 SECONDS_EACH=5 SIZES="4194304 65536 4096"
 while [ $# -gt 0 ]; do
     case "$1" in
         --rounds) ROUNDS=${2:?}; shift 2 ;;
         --seconds) SECONDS_EACH=${2:?}; shift 2 ;;
-        *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+        --sizes) SIZES=${2:?}; shift 2 ;;
+        *) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
 done
 . "$(dirname "$0")/../deploy/dev/lib.sh"
 CEPH=$REPO/deploy/dev/ceph.sh
 own_cluster
 root_disk 8G
-cargo build --quiet --release --manifest-path "$REPO/Cargo.toml" --package gateway --features rados --bin tierdav
+[ -n "${TIERDAV:-}" ] || cargo build --quiet --release --manifest-path "$REPO/Cargo.toml" --package gateway --features rados --bin tierdav
 rustc -O --edition 2024 -o "$WORK/load" "$REPO/benches/load.rs"
-TIERDAV="${CARGO_TARGET_DIR:-$REPO/target}/release/tierdav"
+TIERDAV=${TIERDAV:-${CARGO_TARGET_DIR:-$REPO/target}/release/tierdav}
 POOLS="bench-$$"
 # Writes and reads of both sides stay in the cache pool, on one OSD.
 gateway_start --cache-capacity 8GiB --policy lru --max-dirty-age 1h --log-level error
-python3 - "$URL" "$CEPH" "$ROUNDS" "$SECONDS_EACH" "$WORK" <<'P'
-import re, statistics, subprocess, sys
-url, ceph, rounds, seconds, work = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+python3 - "$URL" "$ADMIN" "$CEPH" "$ROUNDS" "$SECONDS_EACH" "$WORK" "$SIZES" <<'P'
+import http.client, os, re, statistics, subprocess, sys, time
+url, admin, ceph, work = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[6]
+rounds, seconds, sizes = int(sys.argv[4]), int(sys.argv[5]), [int(s) for s in sys.argv[7].split()]
+host = url.removeprefix("http://").rstrip("/")
+AT_ONCE = 16
+NAMES = {4 << 20: 64, 64 << 10: 512, 4 << 10: 2048}
+LABELS = {4 << 20: "4 MiB", 64 << 10: "64 KiB", 4 << 10: "4 KiB"}
 
-def bench(kind, size, threads):
-    """Operations per second of rados bench in the cache pool."""
-    args = [ceph, "rados", "-p", "tierdav-cache", "-N", "rados-bench", "bench", str(seconds), kind, "-t", str(threads)]
+def rados(*args):
+    return subprocess.run([ceph, "rados", "-p", "tierdav-cache", "-N", "rados-bench", *args], capture_output=True, text=True, check=True).stdout
+
+def bench(kind, size):
+    """Operations per second of rados bench in the cache pool, and how many there were."""
+    args = ["bench", str(seconds), kind, "-t", str(AT_ONCE)]
     if kind == "write":
         args += ["-b", str(size), "--no-cleanup"]
-    out = subprocess.run(args, capture_output=True, text=True, check=True).stdout
-    return float(re.search(r"Average IOPS:\s+([\d.]+)", out).group(1))
+    out = rados(*args)
+    return float(re.search(r"Average IOPS:\s+([\d.]+)", out).group(1)), int(re.search(r"Total (?:writes|reads) made:\s+(\d+)", out).group(1))
 
-def clear():
-    subprocess.run([ceph, "rados", "-p", "tierdav-cache", "-N", "rados-bench", "cleanup"], capture_output=True)
+def clear(objects):
+    """Removes what rados bench wrote; how many per second."""
+    began = time.monotonic()
+    rados("cleanup", "-t", str(AT_ONCE))
+    return objects / (time.monotonic() - began)
 
-def ours(method, size, threads, names):
+def ours(method, size, names, prefix):
     """Requests per second of so many connections."""
-    command = [f"{work}/load", method, url.removeprefix("http://").rstrip("/"), str(size), str(threads), str(seconds), str(names), str(size)]
+    command = [f"{work}/load", method, host, str(size), str(AT_ONCE), str(seconds), str(names), prefix]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return float(re.search(r"Requests/sec: ([\d.]+)", out).group(1))
 
+def dav(method, path):
+    connection = http.client.HTTPConnection(host)
+    connection.request(method, path)
+    reply = connection.getresponse()
+    reply.read()
+    assert 200 <= reply.status < 300, (method, path, reply.status)
+
+def removed():
+    """Waits until no removal is queued: the queue is this directory."""
+    while any(os.scandir(f"{work}/root/.tierdav/tmp")):
+        time.sleep(0.05)
+
 rows = []
-for label, size, threads, names in [("4 MiB", 4 << 20, 16, 64), ("64 KiB", 64 << 10, 16, 512), ("4 KiB", 4 << 10, 16, 2048)]:
-    got = {k: [] for k in ("PUT", "rados write", "GET", "rados read")}
-    for _ in range(rounds):
-        got["rados write"].append(bench("write", size, threads))
-        got["rados read"].append(bench("rand", size, threads))
-        clear()
-        got["PUT"].append(ours("PUT", size, threads, names))
-        got["GET"].append(ours("GET", size, threads, names))
-    for mine, theirs in (("PUT", "rados write"), ("GET", "rados read")):
+for size in sizes:
+    got = {k: [] for k in ("rados write", "rados write and remove", "rados read", "PUT, new names", "PUT, overwriting", "GET")}
+    for n in range(rounds):
+        write, objects = bench("write", size)
+        got["rados write"].append(write)
+        got["rados read"].append(bench("rand", size)[0])
+        got["rados write and remove"].append(1 / (1 / write + 1 / clear(objects)))
+        dav("MKCOL", f"/new-{size}-{n}/")
+        got["PUT, new names"].append(ours("PUT", size, 0, f"new-{size}-{n}/f"))
+        dav("DELETE", f"/new-{size}-{n}/")
+        removed()
+        got["PUT, overwriting"].append(ours("PUT", size, NAMES[size], str(size)))
+        removed()
+        got["GET"].append(ours("GET", size, NAMES[size], str(size)))
+    for mine, theirs in (("PUT, new names", "rados write"), ("PUT, overwriting", "rados write and remove"), ("GET", "rados read")):
         a, b = statistics.median(got[mine]), statistics.median(got[theirs])
         ratios = [x / y for x, y in zip(got[mine], got[theirs])]
-        rows.append((f"{mine} {label}, {threads} at once", a, b, statistics.median(ratios), min(ratios), max(ratios)))
+        rows.append((f"{LABELS[size]} {mine}", a, theirs, b, statistics.median(ratios), min(ratios), max(ratios)))
         print(rows[-1], file=sys.stderr, flush=True)
-print("| row | gateway/s | rados bench/s | ratio (median) | least | most |\n| --- | --- | --- | --- | --- | --- |")
+print("| row | gateway/s | peer | peer/s | ratio (median) | least | most |\n| --- | --- | --- | --- | --- | --- | --- |")
 for row in rows:
-    print("| {} | {:.0f} | {:.0f} | {:.2f} | {:.2f} | {:.2f} |".format(*row))
+    print("| {} | {:.0f} | {} | {:.0f} | {:.2f} | {:.2f} | {:.2f} |".format(*row))
 P
 gateway_stop
