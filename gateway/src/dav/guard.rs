@@ -324,7 +324,7 @@ impl Guard {
 /// Turns a rule into what the volume asks just before the change; the reason of a no is left in the `Reason`.
 pub fn check(
     guard: &Arc<Guard>,
-    rule: impl FnOnce(&Guard, Option<&Meta>) -> Result<(), Refusal> + Send + 'static,
+    rule: impl Fn(&Guard, Option<&Meta>) -> Result<(), Refusal> + Send + 'static,
 ) -> (Check, Reason) {
     let reason = Reason::default();
     let (guard, slot) = (Arc::clone(guard), Arc::clone(&reason));

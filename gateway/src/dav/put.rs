@@ -130,9 +130,7 @@ impl Call<'_> {
     }
 
     /// All that new content of this resource must comply with.
-    fn admission(
-        &self,
-    ) -> impl FnOnce(&Guard, Option<&Meta>) -> Result<(), Refusal> + Send + use<> {
+    fn admission(&self) -> impl Fn(&Guard, Option<&Meta>) -> Result<(), Refusal> + Send + use<> {
         let slash = self.target.slash;
         let rule = rule(&self.target.path);
         move |guard, meta| {
@@ -312,7 +310,7 @@ impl Call<'_> {
 /// Conditions, the resource's locks, and its collection's if it is new.
 fn rule(
     path: &ResourcePath,
-) -> impl FnOnce(&Guard, Option<&Meta>) -> Result<(), Refusal> + Send + use<> {
+) -> impl Fn(&Guard, Option<&Meta>) -> Result<(), Refusal> + Send + use<> {
     let path = path.clone();
     move |guard, meta| {
         guard.conditions(meta)?;

@@ -60,7 +60,7 @@ mod model_tests;
 #[cfg(test)]
 mod purge_tests;
 #[cfg(test)]
-mod test_pools;
+pub(crate) mod test_pools;
 #[cfg(test)]
 mod tests;
 

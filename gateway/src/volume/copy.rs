@@ -102,7 +102,7 @@ impl Volume {
         let guard = inner.locks.lock(&[to]).await;
         let target = to.clone();
         hop(move || {
-            let result = inner.publish(&target, prepared, staged, &origin, check);
+            let result = inner.publish(&target, prepared, staged, &origin, &check);
             drop((guard, reserved));
             result.map(|(_, created)| Replaced(!created))
         })

@@ -33,6 +33,8 @@ pub mod log;
 mod lost_tests;
 mod open_files;
 pub mod path;
+#[cfg(test)]
+mod pooled_tests;
 pub mod props;
 mod records;
 mod replay;

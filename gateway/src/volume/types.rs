@@ -154,11 +154,12 @@ pub struct Quota {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replaced(pub bool);
 
-/// Asked just before the change, while nothing else can change the target: does it still hold?
+/// Asked just before the change, while nothing else can change the target: does it still hold? Where much is written for
+/// the change, asked before that as well.
 ///
 /// Gets the target's current [`Meta`] (MOVE and COPY: the destination's), `None` when unmapped.
 /// `false` makes the operation fail with [`PreconditionFailed`](super::VolumeError::PreconditionFailed).
-pub type Check = Box<dyn FnOnce(Option<&Meta>) -> bool + Send>;
+pub type Check = Box<dyn Fn(Option<&Meta>) -> bool + Send>;
 
 /// A [`Check`] that always holds.
 pub fn unchecked() -> Check {

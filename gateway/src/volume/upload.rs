@@ -97,6 +97,12 @@ pub(super) struct Writing {
     reserved: Reservation,
 }
 
+/// What a whole PUT must comply with: where the version comes from, and what its request asks.
+struct Change {
+    origin: Origin,
+    check: Check,
+}
+
 /// What the look before the end of an unchanged upload found.
 enum Settled {
     Unchanged(Meta),
@@ -194,13 +200,15 @@ impl Volume {
     ) -> Result<(Meta, bool), VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         if let Some(pools) = inner.cache.pools().cloned() {
-            let writing = Writing::begin_whole(&inner, &path, &pools, io, data).await?;
+            let change = Change { origin, check };
+            let begun = Writing::begin_whole(&inner, &path, &pools, io, data, change).await?;
+            let (writing, Change { origin, check }) = begun;
             return writing.commit(inner, path, origin, check).await;
         }
         let guard = inner.locks.lock(&[&path]).await;
         hop(move || {
             let _guard = guard;
-            inner.put_whole(&path, io, data, &origin, check)
+            inner.put_whole(&path, io, data, &origin, &check)
         })
         .await
     }
@@ -222,7 +230,8 @@ impl Writing {
     ) -> Result<Writing, VolumeError> {
         let (inner, path) = (Arc::clone(inner), path.clone());
         hop(move || {
-            let (prepared, reserved) = inner.prepare(&path, expected_len)?;
+            let old = inner.target_of_put(&path)?;
+            let (prepared, reserved) = inner.prepare(&path, old.as_ref(), expected_len)?;
             let mut staging = inner
                 .cache
                 .stage(prepared.id, Arc::clone(&prepared.tree), io);
@@ -239,28 +248,33 @@ impl Writing {
         .await
     }
 
-    /// [`Writing::begin`] over pools, of content that is all here: it is on its way to them when this returns.
+    /// [`Writing::begin`] over pools, of content that is all here: it is on its way to them when this returns. What is refused as
+    /// things are now writes nothing.
     async fn begin_whole(
         inner: &Arc<Inner>,
         path: &ResourcePath,
         pools: &Arc<dyn Pools>,
         io: IoContext,
         data: Vec<Bytes>,
-    ) -> Result<Writing, VolumeError> {
+        change: Change,
+    ) -> Result<(Writing, Change), VolumeError> {
         let (inner, path, pools) = (Arc::clone(inner), path.clone(), Arc::clone(pools));
         let len: u64 = data.iter().map(|part| part.len() as u64).sum();
         let room = inner.cache.flight(u32::try_from(len).unwrap_or(u32::MAX));
         let room = room.await;
         hop(move || {
+            let old = inner.target_of_put(&path)?;
+            admit(&path, old.as_ref(), &change.origin, &change.check)?;
             // The placeholder first: what is left of an upload that a crash ends is found by it.
-            let (prepared, reserved) = inner.prepare(&path, Some(len))?;
+            let (prepared, reserved) = inner.prepare(&path, old.as_ref(), Some(len))?;
             let cache = &inner.cache;
             let staging = cache.stage_whole_pooled(&pools, prepared.id, io, data, room);
-            Ok(Writing {
+            let writing = Writing {
                 prepared,
                 staging,
                 reserved,
-            })
+            };
+            Ok((writing, change))
         })
         .await
     }
@@ -285,7 +299,7 @@ impl Writing {
             .map_err(|e| cache_error("finish", &path, e))?;
         let guard = inner.locks.lock(&[&path]).await;
         hop(move || {
-            let result = inner.publish(&path, prepared, staged, &origin, check);
+            let result = inner.publish(&path, prepared, staged, &origin, &check);
             drop((guard, reserved, coming));
             result
         })
@@ -424,7 +438,7 @@ impl Upload {
             let (dir, name) = inner.place(&path)?;
             match inner.occupant(&dir, name, &path)? {
                 Some(found) if found.meta.file_id == id => {
-                    admit(&path, Some(&found), &Origin::Whole, check)?;
+                    admit(&path, Some(&found), &Origin::Whole, &check)?;
                     inner.cache.note_unchanged(found.meta.len);
                     Ok(Settled::Unchanged(found.meta))
                 }
@@ -458,7 +472,7 @@ fn admit(
     path: &ResourcePath,
     old: Option<&Found>,
     origin: &Origin,
-    check: Check,
+    check: &Check,
 ) -> Result<(), VolumeError> {
     if !check(old.map(|f| &f.meta)) {
         return Err(VolumeError::PreconditionFailed { path: path.clone() });
@@ -486,7 +500,7 @@ fn admit(
 
 impl Inner {
     /// The file a PUT would replace; refuses what no PUT can replace.
-    fn target_of_put(&self, path: &ResourcePath) -> Result<Option<Meta>, VolumeError> {
+    fn target_of_put(&self, path: &ResourcePath) -> Result<Option<Found>, VolumeError> {
         if path.is_root() {
             return Err(VolumeError::IsCollection { path: path.clone() });
         }
@@ -495,18 +509,18 @@ impl Inner {
             Some(found) if found.meta.kind == Kind::Collection => {
                 Err(VolumeError::IsCollection { path: path.clone() })
             }
-            found => Ok(found.map(|f| f.meta)),
+            found => Ok(found),
         }
     }
 
-    /// A name in waiting and the room for a PUT of `len` bytes, if that is known.
+    /// A name in waiting and the room for a PUT of `len` bytes, if that is known, in place of `old`.
     fn prepare(
         self: &Arc<Self>,
         path: &ResourcePath,
+        old: Option<&Found>,
         len: Option<u64>,
     ) -> Result<(Prepared, Reservation), VolumeError> {
-        let old = self.target_of_put(path)?;
-        let mut reserved = self.usage.reservation(old.as_ref().map_or(0, |m| m.len));
+        let mut reserved = self.usage.reservation(old.map_or(0, |f| f.meta.len));
         if let Some(len) = len {
             self.check_room(path, len, &mut reserved)?;
         }
@@ -556,7 +570,7 @@ impl Inner {
         prepared: Prepared,
         staged: Staged,
         origin: &Origin,
-        check: Check,
+        check: &Check,
     ) -> Result<(Meta, bool), VolumeError> {
         let (dir, name) = self.place(path)?;
         let old = self.occupant(&dir, name, path)?;
@@ -610,7 +624,7 @@ impl Inner {
         io: IoContext,
         data: Vec<Bytes>,
         origin: &Origin,
-        check: Check,
+        check: &Check,
     ) -> Result<(Meta, bool), VolumeError> {
         if path.is_root() {
             return Err(VolumeError::IsCollection { path: path.clone() });

@@ -1,0 +1,74 @@
+//! A volume whose content is in pools, in memory here.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::tests::{get, p};
+use super::types::Check;
+use super::*;
+use crate::metrics::Metrics;
+use crate::objects::test_pools::MemoryPools;
+use crate::objects::{CacheOptions, IoContext, ObjectCache};
+use crate::recorder::Recorder;
+
+async fn open(root: &std::path::Path, pools: &Arc<MemoryPools>) -> Arc<Volume> {
+    let options = CacheOptions {
+        pools: Some(Arc::clone(pools) as Arc<dyn crate::objects::pools::Pools>),
+        capacity_bytes: 1 << 20,
+        ..CacheOptions::uncached()
+    };
+    let cache = ObjectCache::open(options, Recorder::disabled(), Arc::new(Metrics::new()));
+    Volume::open(VolumeOptions {
+        root: root.to_path_buf(),
+        cache: cache.unwrap(),
+        log_dir: None,
+        durability: Durability::Commit,
+        symlinks: Symlinks::Refuse,
+        quota_bytes: None,
+    })
+    .await
+    .unwrap()
+}
+
+async fn put(v: &Volume, data: &'static [u8], check: Check) -> Result<(Meta, bool), VolumeError> {
+    let data = vec![Bytes::from_static(data)];
+    v.put_whole(&p("/f"), IoContext::default(), data, check)
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_put_writes_no_object_and_one_refused_at_its_commit_leaves_the_old_content() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    let writes = || pools.writes.load(Ordering::Relaxed);
+    let (old, created) = put(&v, b"old", unchecked()).await.unwrap();
+    assert!(created && writes() == 1);
+
+    let seen = old.file_id;
+    let refused = put(
+        &v,
+        b"new",
+        Box::new(move |meta| meta.unwrap().file_id != seen),
+    )
+    .await;
+    assert!(matches!(
+        refused,
+        Err(VolumeError::PreconditionFailed { .. })
+    ));
+    assert_eq!(writes(), 1);
+
+    // It held before the object was written, and no more after that.
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    let late: Check = Box::new(move |_| count.fetch_add(1, Ordering::Relaxed) == 0);
+    assert!(matches!(
+        put(&v, b"new", late).await,
+        Err(VolumeError::PreconditionFailed { .. })
+    ));
+    assert_eq!((asked.load(Ordering::Relaxed), writes()), (2, 2));
+    assert_eq!(get(&v, "/f").await.unwrap(), b"old");
+    assert_eq!(v.stat(&p("/f")).await.unwrap().file_id, seen);
+}
