@@ -96,6 +96,7 @@ pub enum Gauge {
     ObjectBytesClean,
     ObjectBytesDirty,
     MigratorQueue,
+    PurgesWaiting,
     OldestDirtySeconds,
     TraceRecords,
     TraceDropped,
@@ -109,7 +110,7 @@ pub enum Gauge {
 
 impl Gauge {
     /// Name with labels, type and help. Variants of one family stand side by side in this order.
-    const ALL: [Gauge; 17] = [
+    const ALL: [Gauge; 18] = [
         Gauge::Locks,
         Gauge::CacheCapacityBytes,
         Gauge::CacheUsedBytes,
@@ -118,6 +119,7 @@ impl Gauge {
         Gauge::ObjectBytesClean,
         Gauge::ObjectBytesDirty,
         Gauge::MigratorQueue,
+        Gauge::PurgesWaiting,
         Gauge::OldestDirtySeconds,
         Gauge::TraceRecords,
         Gauge::TraceDropped,
@@ -173,6 +175,12 @@ impl Gauge {
                 "",
                 "gauge",
                 "Actions that wait for the migrator.",
+            ),
+            Gauge::PurgesWaiting => (
+                "tierdav_purges_waiting_versions",
+                "",
+                "gauge",
+                "Replaced and deleted versions whose objects are yet to be removed from the pools.",
             ),
             Gauge::OldestDirtySeconds => (
                 "tierdav_dirty_age_max_seconds",

@@ -17,7 +17,8 @@ use super::heat::Heat;
 use super::io::Faults;
 use super::migrator::Queue;
 use super::options::{Backing, CacheOptions, IoContext};
-use super::pooled::{PoolSide, Purge};
+use super::pooled::PoolSide;
+use super::purge::Purge;
 use super::reader::ContentReader;
 use super::residency::{Entry, Residency, State};
 use super::shadow::{Feed, ShadowStatus, Shadowing};
@@ -282,6 +283,7 @@ impl ObjectCache {
         gauge(Gauge::OldestDirtySeconds, |_, core| {
             core.residency.oldest_dirty().as_secs()
         });
+        gauge(Gauge::PurgesWaiting, |_, core| core.purging.len() as u64);
         gauge(Gauge::MigratorQueue, |_, core| {
             core.queue.lengths().iter().sum()
         });
@@ -672,7 +674,7 @@ impl ObjectCache {
             if let (Some(side), Some(purge)) = (&self.pools, purge) {
                 // The purge removes the objects.
                 core.purging.insert(file);
-                let _ = side.purges.send(self.knowing(purge, &gone));
+                side.purges.push(self.knowing(purge, &gone));
                 return;
             }
             gone

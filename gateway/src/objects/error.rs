@@ -40,6 +40,14 @@ pub enum CacheError {
     /// Movement was asked for before [`attach_backing`](super::ObjectCache::attach_backing).
     #[error("no backing tier is attached yet")]
     NoBacking,
+    /// So many versions wait for their removal from the pools that an upload waited for one to go, and none went.
+    #[error(
+        "{waiting} versions wait for their removal from the pools, and none was removed for a while"
+    )]
+    Behind {
+        /// How many.
+        waiting: usize,
+    },
     /// The blocking task died; what it did is unknown.
     #[error("blocking task failed: {0}")]
     Task(String),
@@ -81,7 +89,7 @@ impl CacheError {
     /// Whether the same operation may succeed later without any change by the caller.
     pub fn is_retryable(&self) -> bool {
         match self {
-            CacheError::Io { .. } | CacheError::Task(_) => true,
+            CacheError::Io { .. } | CacheError::Task(_) | CacheError::Behind { .. } => true,
             CacheError::NoSpace
             | CacheError::Truncated { .. }
             | CacheError::Damaged { .. }

@@ -231,7 +231,7 @@ impl ObjectCache {
     pub fn start_migrator(self: &Arc<Self>, backing: Arc<dyn super::Backing>) -> MigratorHandle {
         self.attach_backing(backing);
         let (stop, mut stopped) = watch::channel(false);
-        let purges = self.pools.as_ref().and_then(|p| p.queue.lock().take());
+        let purges = self.pools.as_ref().and_then(|p| p.purges.take());
         let purges =
             purges.map(|queue| tokio::spawn(self.clone().purge_all(queue, stop.subscribe())));
         self.replace_shadows(&mut self.core.lock());

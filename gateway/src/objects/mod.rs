@@ -33,6 +33,7 @@ mod options;
 mod pool_scrub;
 mod pooled;
 pub mod pools;
+mod purge;
 mod read_ahead;
 mod reader;
 #[doc(hidden)]

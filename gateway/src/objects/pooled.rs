@@ -1,4 +1,4 @@
-//! Objects of versions whose content is in pools: reads, moves, and the removal of versions.
+//! Objects of versions whose content is in pools: reads and moves. Their removal is in `purge`.
 //!
 //! Moves pass through this process, although an OSD can copy an object from another one by itself: measured
 //! (benches/rados.rs) that takes 20 ms instead of 16 for 4 MiB and 4.3 ms instead of 1.5 for 4 KiB, and the bytes would
@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
-use tiering::{Event, FileId, ObjectId, Reason, Tier};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tiering::{FileId, ObjectId, Reason, Tier};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::cache::ObjectCache;
 use super::error::CacheError;
 use super::migrator::{StepReport, flush_action};
 use super::pools::{ObjectInfo, Pending, PoolError, Pools};
+use super::purge::PurgeQueue;
 use super::residency::Entry;
 use super::store::{Mark, Stored};
 
@@ -35,38 +36,8 @@ const LOOKUPS_MAX: usize = 4;
 const ASKED_AT_ONCE: usize = 256;
 /// Objects of one run that are flushed at once.
 const FLUSHED_AT_ONCE: usize = 4;
-/// Removals under way at once.
-const REMOVED_AT_ONCE: usize = 16;
-/// Versions that are removed at once: few, since requests want the same OSDs.
-const PURGES_AT_ONCE: usize = 4;
-/// As long as no more than this wait. Their objects take room in the pools that nothing counts.
-const PURGE_BACKLOG: usize = 4096;
-/// Versions that are removed at once when more wait.
-const PURGES_AT_ONCE_BEHIND: usize = 32;
-/// Versions whose placeholders are removed together.
-const PURGED_TOGETHER: usize = 64;
-/// After so many absent objects in a row, a version of unknown length has no more: more than one upload has under way.
-const ABSENT_ENDS: u32 = 64;
 /// How long a cache pool that did not answer gets no new objects.
 const CACHE_AWAY: Duration = Duration::from_secs(10);
-/// Until a failed removal is tried again.
-const PURGE_RETRY: Duration = Duration::from_secs(5);
-
-/// A version to be removed from the pools; `None`: an upload of unknown length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Purge {
-    pub file: FileId,
-    pub len: Option<u64>,
-    /// The data pool never had any object of it.
-    pub alone: bool,
-}
-
-impl Purge {
-    /// Its first object, to name it by.
-    fn first(&self) -> ObjectId {
-        ObjectId::new(self.file, 0)
-    }
-}
 
 /// The pools, and what a cache over them has besides.
 pub(super) struct PoolSide {
@@ -75,15 +46,13 @@ pub(super) struct PoolSide {
     reads: Arc<Semaphore>,
     away_until: Mutex<Option<Instant>>,
     /// Held by readers from the look at a name to the pin of its version.
-    looking: RwLock<()>,
-    pub purges: mpsc::UnboundedSender<Purge>,
-    pub queue: Mutex<Option<mpsc::UnboundedReceiver<Purge>>>,
+    pub looking: RwLock<()>,
+    pub purges: PurgeQueue,
     pub runtime: tokio::runtime::Handle,
 }
 
 impl PoolSide {
     pub fn new(store: Arc<dyn Pools>, runtime: tokio::runtime::Handle) -> PoolSide {
-        let (purges, queue) = mpsc::unbounded_channel();
         let room = || Arc::new(Semaphore::new(FLIGHT_BYTES / FLIGHT_UNIT as usize));
         PoolSide {
             store,
@@ -91,8 +60,7 @@ impl PoolSide {
             reads: room(),
             away_until: Mutex::new(None),
             looking: RwLock::new(()),
-            purges,
-            queue: Mutex::new(Some(queue)),
+            purges: PurgeQueue::default(),
             runtime,
         }
     }
@@ -357,211 +325,6 @@ impl ObjectCache {
         };
         let removed = pools.wait(pools.remove(Tier::Cache, id));
         removed.map(|_| ()).map_err(|e| e.to_string())
-    }
-
-    // --- removal of versions ---
-
-    /// A version's name is gone: its objects go as soon as nobody uses them, and then its placeholder
-    /// ([`Backing::purged`](super::Backing::purged)). `None`: an upload of unknown length.
-    pub fn purge(&self, file: FileId, len: Option<u64>) {
-        let Some(side) = &self.pools else { return };
-        let purge = Purge {
-            file,
-            len,
-            alone: false,
-        };
-        // Who found the name before it went has pinned the version after this.
-        drop(side.looking.write());
-        let mut core = self.core.lock();
-        core.queue.cancel(file);
-        if let Some(len) = len {
-            let objects = self.objects_in(len);
-            self.event(&mut core, &Event::Deleted { file, objects });
-            core.queue.cancel(file);
-        } else {
-            core.residency.spare_nothing(file);
-        }
-        match core.pins.get_mut(&file) {
-            Some(pin) => {
-                pin.doomed = true;
-                pin.purge = Some(purge);
-            }
-            None => {
-                let rows = self.take_version(&mut core, file);
-                core.purging.insert(file);
-                let _ = side.purges.send(self.knowing(purge, &rows));
-            }
-        }
-    }
-
-    /// A removal, with what the rows that the map had of the version say of it.
-    pub(super) fn knowing(&self, purge: Purge, rows: &[Entry]) -> Purge {
-        let all = purge.len.map(|len| self.objects_in(len) as usize);
-        Purge {
-            alone: all == Some(rows.len()) && rows.iter().all(|row| row.alone),
-            ..purge
-        }
-    }
-
-    /// Removes all versions that are waiting to be. For a gateway that does not serve.
-    pub async fn purge_queued(&self) -> Result<(), CacheError> {
-        let taken = self.pools.as_ref().and_then(|s| s.queue.lock().take());
-        let Some(mut queue) = taken else {
-            return Ok(());
-        };
-        while let Ok(purge) = queue.try_recv() {
-            if let Some(left) = self.purge_some([purge], 1).await.first() {
-                return Err(CacheError::Io {
-                    op: format!("remove the objects of {}", left.file),
-                    source: std::io::Error::other("the pools did not answer"),
-                });
-            }
-        }
-        if let Some(side) = &self.pools {
-            *side.queue.lock() = Some(queue);
-        }
-        Ok(())
-    }
-
-    /// Removes versions until the channel's other end is gone, or `stop`.
-    pub(super) async fn purge_all(
-        self: Arc<Self>,
-        mut queue: mpsc::UnboundedReceiver<Purge>,
-        mut stop: tokio::sync::watch::Receiver<bool>,
-    ) {
-        let mut failed: Vec<Purge> = Vec::new();
-        let mut retry = tokio::time::interval(PURGE_RETRY);
-        retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let mut batch = Vec::new();
-            tokio::select! {
-                _ = stop.wait_for(|s| *s) => break,
-                _ = queue.recv_many(&mut batch, PURGED_TOGETHER) => {}
-                _ = retry.tick(), if !failed.is_empty() => {
-                    batch.extend(failed.drain(..failed.len().min(PURGED_TOGETHER)));
-                }
-            }
-            let at_once = match queue.len() {
-                0..PURGE_BACKLOG => PURGES_AT_ONCE,
-                _ => PURGES_AT_ONCE_BEHIND,
-            };
-            // What is left at the end has its placeholder, and is found at the next start.
-            let batch = batch.into_iter().take_while(|_| !*stop.borrow());
-            failed.extend(self.purge_some(batch, at_once).await);
-        }
-    }
-
-    /// Removes versions, so many at once, and then all their placeholders in one visit to a blocking thread. Returns those that are
-    /// to be tried again.
-    async fn purge_some(
-        &self,
-        batch: impl IntoIterator<Item = Purge>,
-        at_once: usize,
-    ) -> Vec<Purge> {
-        let removals = batch.into_iter().map(|purge| async move {
-            match self.remove_version(purge).await {
-                Ok(()) => Ok(purge),
-                Err(error) => Err((purge, CacheError::pool("remove", purge.first(), error))),
-            }
-        });
-        let mut removals = futures_util::stream::iter(removals).buffer_unordered(at_once);
-        let (mut empty, mut failed) = (Vec::new(), Vec::new());
-        while let Some(removed) = removals.next().await {
-            match removed {
-                Ok(purge) => empty.push(purge),
-                Err(why) => failed.push(why),
-            }
-        }
-        drop(removals);
-        let (gone, left) = self.drop_placeholders(empty).await;
-        failed.extend(left);
-        let mut core = self.core.lock();
-        for purge in gone {
-            core.purging.remove(&purge.file);
-        }
-        drop(core);
-        let again = failed.into_iter().map(|(purge, error)| {
-            tracing::warn!(file = %purge.file, %error, "cannot remove a version's objects; tried again");
-            purge
-        });
-        again.collect()
-    }
-
-    /// The placeholders of versions without objects go; which did, and which did not.
-    async fn drop_placeholders(&self, empty: Vec<Purge>) -> (Vec<Purge>, Vec<(Purge, CacheError)>) {
-        let Some(backing) = self.backing.get().cloned() else {
-            let left = empty.into_iter().map(|p| (p, CacheError::NoBacking));
-            return (Vec::new(), left.collect());
-        };
-        if empty.is_empty() {
-            return (empty, Vec::new());
-        }
-        let all = empty.clone();
-        let visit = super::cache::blocking(move || {
-            let (mut gone, mut left) = (Vec::new(), Vec::new());
-            for purge in all {
-                match backing.purged(purge.file) {
-                    Ok(()) => gone.push(purge),
-                    Err(e) => left.push((purge, CacheError::backing("remove a placeholder", e))),
-                }
-            }
-            Ok((gone, left))
-        });
-        match visit.await {
-            Ok(done) => done,
-            Err(error) => {
-                let why = |purge| (purge, CacheError::Task(error.to_string()));
-                (Vec::new(), empty.into_iter().map(why).collect())
-            }
-        }
-    }
-
-    async fn remove_version(&self, purge: Purge) -> Result<(), PoolError> {
-        let Purge { file, len, alone } = purge;
-        match len {
-            Some(len) => {
-                let objects = 0..self.objects_in(len);
-                self.remove_objects(file, objects, alone).await.map(|_| ())
-            }
-            None => self.remove_until_absent(file).await,
-        }
-    }
-
-    async fn remove_until_absent(&self, file: FileId) -> Result<(), PoolError> {
-        let mut from = 0;
-        while self
-            .remove_objects(file, from..from.saturating_add(ABSENT_ENDS), false)
-            .await?
-        {
-            from = from.saturating_add(ABSENT_ENDS);
-        }
-        Ok(())
-    }
-
-    /// `true` if any of them was there. `alone`: the data pool is not asked, for which a removal of nothing is a write as well.
-    async fn remove_objects(
-        &self,
-        file: FileId,
-        objects: std::ops::Range<u32>,
-        alone: bool,
-    ) -> Result<bool, PoolError> {
-        let Some(pools) = &self.pools else {
-            return Ok(false);
-        };
-        let removals = objects.flat_map(|index| {
-            let id = ObjectId::new(file, index);
-            let cache = pools.has_cache().then_some((Tier::Cache, id));
-            let data = (!alone).then_some((Tier::Backing, id));
-            cache.into_iter().chain(data)
-        });
-        let mut replies = futures_util::stream::iter(removals)
-            .map(|(tier, id)| pools.remove(tier, id))
-            .buffer_unordered(REMOVED_AT_ONCE);
-        let mut any = false;
-        while let Some(there) = replies.next().await {
-            any |= there?;
-        }
-        Ok(any)
     }
 }
 

@@ -1,13 +1,17 @@
-//! Which pools are asked to remove a version that is gone.
+//! Which pools are asked to remove a version that is gone, and what waits when too many are.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tiering::{FileId, ObjectId, Tier};
 
 use super::cache::ObjectCache;
-use super::options::{CacheOptions, IoContext};
+use super::error::CacheError;
+use super::options::{Backing, CacheOptions, IoContext};
 use super::pools::{ObjectInfo, Pools};
 use super::test_pools::MemoryPools;
 use crate::metrics::Metrics;
@@ -51,4 +55,63 @@ async fn the_data_pool_is_left_alone_only_if_no_flush_ever_began() {
         let asked = pools.info(Tier::Backing, id).await.is_err();
         assert_eq!(asked, flush_began);
     }
+}
+
+/// A namespace whose placeholders vanish when asked.
+struct Placeholders;
+
+impl Backing for Placeholders {
+    fn open_dirty(&self, _: FileId) -> io::Result<Arc<File>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+    fn open_clean(&self, _: FileId) -> io::Result<Option<Arc<File>>> {
+        Ok(None)
+    }
+    fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>> {
+        files.iter().map(|_| Ok(())).collect()
+    }
+}
+
+/// A cache over pools in memory, with so many versions waiting for their removal.
+fn waiting(versions: u64) -> Arc<ObjectCache> {
+    let pools: Arc<dyn Pools> = Arc::new(MemoryPools::default());
+    let options = CacheOptions {
+        pools: Some(pools),
+        ..CacheOptions::uncached()
+    };
+    let metrics = Arc::new(Metrics::new());
+    let cache = ObjectCache::open(options, Recorder::disabled(), metrics).unwrap();
+    for file in 1..=versions {
+        cache.purge(FileId(file), Some(3));
+    }
+    cache
+}
+
+#[tokio::test]
+async fn an_upload_waits_when_65536_versions_are_to_be_removed_and_goes_on_when_one_is() {
+    let cache = waiting(65_535);
+    assert!(cache.turn_to_upload().now_or_never().unwrap().is_ok());
+    cache.purge(FileId(65_536), Some(3));
+    let mut first = Box::pin(cache.turn_to_upload());
+    let mut second = Box::pin(cache.turn_to_upload());
+    assert!((&mut first).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+
+    cache.attach_backing(Arc::new(Placeholders));
+    cache.purge(FileId(65_537), Some(3));
+    // One of 65 537 goes: one turn.
+    assert_eq!(cache.purge_next().await, 65_536);
+    assert!((&mut first).now_or_never().unwrap().is_ok());
+    assert!((&mut second).now_or_never().is_none());
+    // Few enough: everybody's.
+    assert_eq!(cache.purge_next().await, 65_535);
+    assert!((&mut second).now_or_never().unwrap().is_ok());
+    assert!(cache.turn_to_upload().now_or_never().unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_waits_in_vain_is_told_to_come_back() {
+    let cache = waiting(65_536);
+    let turn = cache.turn_to_upload().await;
+    assert!(matches!(turn, Err(CacheError::Behind { waiting: 65_536 })));
 }

@@ -68,6 +68,7 @@ impl Volume {
         check: Check,
     ) -> Result<Replaced, VolumeError> {
         let (inner, source, target) = (Arc::clone(&self.inner), from.clone(), to.clone());
+        inner.turn_to_upload(to).await?;
         let io = IoContext::default();
         let (reader, prepared, origin, reserved) = hop(move || {
             let (found, reader) = inner.open_read(&source, io)?;

@@ -119,6 +119,7 @@ impl Volume {
         expected_len: Option<u64>,
     ) -> Result<Upload, VolumeError> {
         let inner = Arc::clone(&self.inner);
+        inner.turn_to_upload(path).await?;
         let same = match expected_len {
             // What is in pools is never compared: it would have to be read.
             Some(len) if len > 0 && self.inner.cache.pools().is_none() => {
@@ -146,6 +147,7 @@ impl Volume {
     /// Begins a partial change: an upload that already holds the current content.
     pub async fn patch(&self, path: &ResourcePath, io: IoContext) -> Result<Upload, VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        inner.turn_to_upload(&path).await?;
         let cache = Arc::clone(&inner.cache);
         let (path, old, reader, prepared, reserved) = hop(move || {
             let (found, reader) = inner.open_read(&path, io)?;
@@ -200,6 +202,7 @@ impl Volume {
     ) -> Result<(Meta, bool), VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         if let Some(pools) = inner.cache.pools().cloned() {
+            inner.turn_to_upload(&path).await?;
             let change = Change { origin, check };
             let begun = Writing::begin_whole(&inner, &path, &pools, io, data, change).await?;
             let (writing, Change { origin, check }) = begun;
@@ -499,6 +502,12 @@ fn admit(
 }
 
 impl Inner {
+    /// Waits while so many versions are to be removed from the pools that there should be no further ones.
+    pub(super) async fn turn_to_upload(&self, path: &ResourcePath) -> Result<(), VolumeError> {
+        let turn = self.cache.turn_to_upload().await;
+        turn.map_err(|e| cache_error("begin", path, e))
+    }
+
     /// The file a PUT would replace; refuses what no PUT can replace.
     fn target_of_put(&self, path: &ResourcePath) -> Result<Option<Found>, VolumeError> {
         if path.is_root() {
