@@ -1,14 +1,19 @@
 //! The lock table's journal: appended records, one `fdatasync` for all that wait, rewritten when mostly stale.
 //!
+//! Whoever waits for a disk is kept waiting by a thread of the journal's own. Where nothing is synced, a record is in the
+//! kernel's hands after one short `write`, which costs less than waking a thread for it.
+//!
 //! A record is `length u32 LE, crc32c u32 LE, JSON`. A torn or damaged tail ends the reading: what was acknowledged
 //! lies before it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -32,16 +37,25 @@ pub(super) enum Record {
     Moved(Moved),
 }
 
-/// Tells when an appended record is on stable storage.
+/// Tells when an appended record is as safe as it gets: on stable storage, or with the kernel.
 #[derive(Debug)]
-pub struct Ticket(oneshot::Receiver<Result<(), io::ErrorKind>>);
+pub struct Ticket(Outcome);
+
+#[derive(Debug)]
+enum Outcome {
+    Known(io::Result<()>),
+    Coming(oneshot::Receiver<Result<(), io::ErrorKind>>),
+}
 
 impl Ticket {
     /// Waits for it.
     pub async fn wait(self) -> io::Result<()> {
-        match self.0.await {
-            Ok(result) => result.map_err(io::Error::from),
-            Err(_) => Err(io::Error::other("lock journal is closed")),
+        match self.0 {
+            Outcome::Known(result) => result,
+            Outcome::Coming(coming) => match coming.await {
+                Ok(result) => result.map_err(io::Error::from),
+                Err(_) => Err(io::Error::other("lock journal is closed")),
+            },
         }
     }
 }
@@ -51,12 +65,21 @@ enum Message {
     Rewrite(Vec<u8>),
 }
 
-/// The writing end: a thread of its own, so that the table never waits for the disk.
+/// The writing end.
 pub(super) struct Journal {
-    queue: Option<mpsc::Sender<Message>>,
-    appended: std::sync::atomic::AtomicUsize,
-    live: std::sync::atomic::AtomicUsize,
-    thread: Option<JoinHandle<()>>,
+    end: End,
+    appended: AtomicUsize,
+    live: AtomicUsize,
+}
+
+enum End {
+    /// A thread of its own, so that the table never waits for the disk.
+    Thread {
+        queue: Option<mpsc::Sender<Message>>,
+        thread: Option<JoinHandle<()>>,
+    },
+    /// Nothing is synced.
+    Here(Mutex<Writer>),
 }
 
 impl Journal {
@@ -68,42 +91,73 @@ impl Journal {
             file: None,
         };
         writer.rewrite(&encode_all(live))?;
-        let (queue, messages) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("lock-journal".into())
-            .spawn(move || writer.run(&messages))?;
+        let end = if sync {
+            let (queue, messages) = mpsc::channel();
+            let thread = std::thread::Builder::new()
+                .name("lock-journal".into())
+                .spawn(move || writer.run(&messages))?;
+            End::Thread {
+                queue: Some(queue),
+                thread: Some(thread),
+            }
+        } else {
+            End::Here(Mutex::new(writer))
+        };
         Ok(Journal {
-            queue: Some(queue),
+            end,
             appended: 0.into(),
             live: live.len().into(),
-            thread: Some(thread),
         })
     }
 
     /// Appends; `live` is asked for the whole table when it is time to rewrite.
     pub(super) fn append(&self, record: Record, live: impl FnOnce() -> Vec<Record>) -> Ticket {
-        use std::sync::atomic::Ordering::Relaxed;
-        let (done, ticket) = oneshot::channel();
-        if let Some(queue) = &self.queue {
-            if self.appended.fetch_add(1, Relaxed) >= SLACK.max(self.live.load(Relaxed)) {
-                let live = live();
-                // At least as many changes again before the next rewrite: its cost stays proportional.
-                self.live.store(live.len(), Relaxed);
-                self.appended.store(0, Relaxed);
-                let _ = queue.send(Message::Rewrite(encode_all(&live)));
+        let rewrite = self.is_due().then(|| {
+            let live = live();
+            // At least as many changes again before the next rewrite: its cost stays proportional.
+            self.live.store(live.len(), Relaxed);
+            self.appended.store(0, Relaxed);
+            encode_all(&live)
+        });
+        match &self.end {
+            End::Here(writer) => {
+                let mut writer = writer.lock();
+                if let Some(all) = rewrite {
+                    writer.try_rewrite(&all);
+                }
+                let result = writer.append(&encode(&record));
+                if let Err(error) = &result {
+                    tracing::error!(%error, "lock journal cannot be written");
+                }
+                Ticket(Outcome::Known(result))
             }
-            // If the thread is gone, the ticket's sender is dropped and waiting for it fails.
-            let _ = queue.send(Message::Append(encode(&record), done));
+            End::Thread { queue, .. } => {
+                let (done, coming) = oneshot::channel();
+                if let Some(queue) = queue {
+                    if let Some(all) = rewrite {
+                        let _ = queue.send(Message::Rewrite(all));
+                    }
+                    // If the thread is gone, the ticket's sender is dropped and waiting for it fails.
+                    let _ = queue.send(Message::Append(encode(&record), done));
+                }
+                Ticket(Outcome::Coming(coming))
+            }
         }
-        Ticket(ticket)
+    }
+
+    /// Counts a record; whether the journal is mostly stale.
+    fn is_due(&self) -> bool {
+        self.appended.fetch_add(1, Relaxed) >= SLACK.max(self.live.load(Relaxed))
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.queue = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let End::Thread { queue, thread } = &mut self.end {
+            *queue = None;
+            if let Some(thread) = thread.take() {
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -129,9 +183,7 @@ impl Writer {
                     Message::Rewrite(bytes) => {
                         result = result.and_then(|()| self.append(&buffer));
                         buffer.clear();
-                        if let Err(error) = self.rewrite(&bytes) {
-                            tracing::warn!(%error, "lock journal could not be rewritten; it goes on growing");
-                        }
+                        self.try_rewrite(&bytes);
                     }
                 }
             }
@@ -160,6 +212,12 @@ impl Writer {
         match &self.file {
             Some(file) if self.sync => file.sync_data(),
             _ => Ok(()),
+        }
+    }
+
+    fn try_rewrite(&mut self, bytes: &[u8]) {
+        if let Err(error) = self.rewrite(bytes) {
+            tracing::warn!(%error, "lock journal could not be rewritten; it goes on growing");
         }
     }
 
