@@ -152,16 +152,22 @@ impl Incoming {
 
     /// Reads a small XML body; `None` if it is empty.
     pub async fn xml(&mut self, max: usize) -> Result<Option<Element>, Refusal> {
+        Ok(self.xml_as_sent(max).await?.1)
+    }
+
+    /// [`Incoming::xml`], and its bytes.
+    pub async fn xml_as_sent(&mut self, max: usize) -> Result<(Bytes, Option<Element>), Refusal> {
         let bytes = self.collect(max).await?;
         if bytes.is_empty() {
-            return Ok(None);
+            return Ok((Bytes::new(), None));
         }
-        Element::parse(&bytes).map(Some).map_err(|e| match e {
+        let parsed = Element::parse(&bytes).map_err(|e| match e {
             XmlError::Doctype => {
                 Refusal::bad_request(e.to_string()).with_condition("<D:no-external-entities/>")
             }
             XmlError::Malformed(_) | XmlError::TooDeep => Refusal::bad_request(e.to_string()),
-        })
+        })?;
+        Ok((bytes.into(), Some(parsed)))
     }
 
     /// Gives up what was not read: reads on in the background within bounds, because a connection closed under a

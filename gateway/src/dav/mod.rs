@@ -35,6 +35,7 @@ pub mod uri;
 pub mod xml;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -42,6 +43,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
+use lru::LruCache;
+use parking_lot::Mutex;
 use tiering::trace::{Op, Record};
 use tiering::{FileId, Tier};
 
@@ -49,7 +52,7 @@ pub use body::Body;
 use body::{BoxError, Incoming};
 use guard::{Guard, Intent, Tagged};
 use locks::LockTable;
-pub use quick::QuickReply;
+pub use quick::{MEANINGLESS, QuickReply};
 use status::Refusal;
 use uri::{Ours, Target, UriError};
 
@@ -176,6 +179,8 @@ pub struct Dav {
     opts: DavOptions,
     locks: Arc<LockTable>,
     patching: put::PatchQueue,
+    /// Files whose properties were asked for lately.
+    asked: Mutex<LruCache<ResourcePath, ()>>,
 }
 
 /// One request on its way through a handler.
@@ -187,6 +192,9 @@ pub(crate) struct Call<'a> {
     pub target: Target,
     pub io: IoContext,
 }
+
+/// Files that are remembered for having been asked about.
+const ASKED_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 type Reply = Result<Response<Body>, Refusal>;
 
@@ -226,6 +234,7 @@ impl Dav {
             opts,
             locks,
             patching: put::PatchQueue::default(),
+            asked: Mutex::new(LruCache::new(ASKED_MAX)),
         }))
     }
 

@@ -19,6 +19,7 @@ use super::body::{self, Body, Incoming};
 use super::guard::{self, Intent};
 use super::lock::active_lock;
 use super::locks::LockTable;
+use super::quick::TOLD_BYTES_MAX;
 use super::status::Refusal;
 use super::xml::{self, APACHE, DAV, Element};
 use super::{Call, Depth, Reply, mime, uri};
@@ -197,9 +198,13 @@ impl Find {
 
 impl Call<'_> {
     pub(super) async fn propfind(&self, body: &mut Incoming) -> Reply {
-        let request = body.xml(self.dav.opts.max_xml_bytes).await?;
+        let (asked, request) = body.xml_as_sent(self.dav.opts.max_xml_bytes).await?;
         let find = Find::parse(request.as_ref())?;
         let depth = self.depth()?.unwrap_or(Depth::Infinity);
+        let opened = match depth {
+            Depth::Zero => self.worth_telling(),
+            Depth::One | Depth::Infinity => None,
+        };
         let meta = self.stat().await?;
         let guard = self.guard(Intent::Read).await?;
         if guard.has_if() {
@@ -246,11 +251,12 @@ impl Call<'_> {
             started: false,
             finished: false,
         };
-        let first = answer.piece().await.map_err(Refusal::from)?;
-        let mut response = Response::new(if answer.finished {
-            body::full(first)
+        let first = Bytes::from(answer.piece().await.map_err(Refusal::from)?);
+        let whole = answer.finished;
+        let mut response = Response::new(if whole {
+            body::full(first.clone())
         } else {
-            answer.stream(first)
+            answer.stream(first.clone())
         });
         *response.status_mut() = StatusCode::MULTI_STATUS;
         let headers = response.headers_mut();
@@ -259,8 +265,20 @@ impl Call<'_> {
             HeaderValue::from_static("application/xml; charset=utf-8"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        // Locks end and are prolonged without a change of the file.
+        if let Some(opened) = opened
+            && whole
+            && asked.len().max(first.len()) <= TOLD_BYTES_MAX
+            && !contains(&first, b"<D:activelock>")
+        {
+            self.keep_told(&opened, asked, &response, &first);
+        }
         Ok(response)
     }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|w| w == part)
 }
 
 /// A multistatus in the making.
@@ -283,7 +301,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn stream(self, first: String) -> Body {
+    fn stream(self, first: Bytes) -> Body {
         let rest = stream::unfold((self, false), |(mut answer, broken)| async move {
             if answer.finished || broken {
                 return None;
@@ -294,7 +312,7 @@ impl Answer {
                 Err(error) => Some((Err(io::Error::other(error)), (answer, true))),
             }
         });
-        let first = stream::iter([Ok(Frame::data(Bytes::from(first)))]);
+        let first = stream::iter([Ok(Frame::data(first))]);
         StreamBody::new(futures_util::StreamExt::chain(first, rest)).boxed_unsync()
     }
 

@@ -1,24 +1,56 @@
-//! GET and HEAD of a small file that is in memory, without a request, a reply or a body of hyper's.
+//! GET and HEAD of a small file that is in memory, and PROPFIND of a file, without a request, a reply or a body of hyper's.
 //!
-//! The head of a reply that [`get`](super::get) gave is kept with the content it sent; asked plainly for the same again, the
-//! same is said again. Whatever is not plain, or needs more than a look at the file's attributes, goes the usual way.
+//! The head of a reply that [`get`](super::get) or [`propfind`](super::propfind) gave is kept with what it sent; asked plainly
+//! for the same again, the same is said again. Whatever is not plain, or needs more than a look at the file's attributes, goes
+//! the usual way.
 
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::Response;
-use http::header::HeaderMap;
-use tiering::Tier;
+use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::{Method, Response, StatusCode};
 use tiering::trace::{Op, Record};
+use tiering::{FileId, Tier};
 
 use super::body::Body;
 use super::{Call, Dav, User, guard, uri};
 use crate::metrics;
 use crate::objects::IoContext;
-use crate::volume::{Meta, ResourcePath};
+use crate::volume::{Meta, Opened, ResourcePath, Told};
+
+/// Longest XML that is kept, of a request or of its reply.
+pub(super) const TOLD_BYTES_MAX: usize = 4 << 10;
+/// Fields of a request that change nothing about the reply to a GET or PROPFIND.
+pub const MEANINGLESS: [&str; 12] = [
+    "host",
+    "user-agent",
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "accept-charset",
+    "te",
+    "referer",
+    "cookie",
+    "pragma",
+    "cache-control",
+    "translate",
+];
+/// Other fields of a PROPFIND whose reply is kept.
+const PLAIN: [&str; 5] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "depth",
+];
 
 /// An answer: its head was written, the content follows.
 pub struct QuickReply {
+    /// Of the request.
+    pub method: &'static Method,
+    /// Of the reply.
+    pub status: StatusCode,
     /// Empty for HEAD.
     pub content: Bytes,
     /// The tier of the content.
@@ -34,8 +66,7 @@ impl Dav {
         &self,
         head: bool,
         target: &str,
-        user: Option<&User>,
-        io_client: u32,
+        (user, io_client): (Option<&User>, u32),
         out: &mut Vec<u8>,
     ) -> Option<QuickReply> {
         let started = self.recorder.now();
@@ -76,25 +107,116 @@ impl Dav {
         };
         self.note(method, 0, content.len() as u64, record);
         Some(QuickReply {
+            method: if head { &Method::HEAD } else { &Method::GET },
+            status: StatusCode::OK,
             content,
             tier,
             latency: Duration::from_nanos(latency_ns),
         })
     }
+
+    /// Answers a PROPFIND with `Depth: 0` and the body `asked` that has no conditions: as [`Dav::quick`].
+    pub fn quick_properties(
+        &self,
+        asked: &[u8],
+        target: &str,
+        (user, io_client): (Option<&User>, u32),
+        out: &mut Vec<u8>,
+    ) -> Option<QuickReply> {
+        let started = self.recorder.now();
+        let root = user.map_or_else(ResourcePath::root, |u| u.root.clone());
+        let target = uri::target(target, &root).ok().filter(|t| !t.slash)?;
+        let told = self.volume.told(&target.path)?;
+        let now = guard::now();
+        if told.asked != asked
+            || told.root != root
+            || self.locks.due(now)
+            || self.locks.covers(&guard::key(&target.path), now)
+        {
+            return None;
+        }
+        out.extend_from_slice(&told.head);
+        date(out);
+        let latency_ns = self.recorder.now().0.saturating_sub(started.0);
+        let record = Record {
+            at_ns: started.0,
+            client: io_client,
+            op: Op::Propfind,
+            path: self.recorder.path_id(&target.path.to_string()),
+            path2: 0,
+            file: FileId(0),
+            object: u32::MAX,
+            offset: 0,
+            len: 0,
+            tier: None.into(),
+            latency_ns,
+            status: StatusCode::MULTI_STATUS.as_u16(),
+        };
+        let (bytes_in, bytes_out) = (asked.len() as u64, told.content.len() as u64);
+        self.note((&*PROPFIND).into(), bytes_in, bytes_out, record);
+        Some(QuickReply {
+            method: &PROPFIND,
+            status: StatusCode::MULTI_STATUS,
+            content: told.content.clone(),
+            tier: None,
+            latency: Duration::from_nanos(latency_ns),
+        })
+    }
 }
+
+static PROPFIND: LazyLock<Method> =
+    LazyLock::new(|| Method::from_bytes(b"PROPFIND").unwrap_or_default());
 
 impl Call<'_> {
     /// Keeps a whole content that was just sent, and the head it was sent with.
     pub(super) fn keep_hot(&self, meta: &Meta, response: &Response<Body>, content: &Bytes) {
-        let head = || Bytes::from(rendered(response.headers()));
+        let head = || Bytes::from(rendered(response.status(), response.headers()));
         let volume = &self.dav.volume;
         volume.keep_hot(&self.target.path, meta, head, content);
     }
+
+    /// Opens a file whose properties are asked for plainly, and not for the first time: what is going to be said may be worth
+    /// keeping.
+    pub(super) fn worth_telling(&self) -> Option<Arc<Opened>> {
+        let plain = self.parts.headers.keys().all(|name| {
+            let name = name.as_str();
+            PLAIN.contains(&name) || MEANINGLESS.contains(&name)
+        });
+        let again = plain
+            && self
+                .dav
+                .asked
+                .lock()
+                .put(self.target.path.clone(), ())
+                .is_some();
+        again
+            .then(|| self.dav.volume.open_to_tell(&self.target.path))
+            .flatten()
+    }
+
+    /// Keeps the whole reply to a PROPFIND with `Depth: 0` and the body `asked`, which began after the file was `opened`.
+    pub(super) fn keep_told(
+        &self,
+        opened: &Opened,
+        asked: Bytes,
+        response: &Response<Body>,
+        xml: &Bytes,
+    ) {
+        let mut headers = response.headers().clone();
+        headers.insert(CONTENT_LENGTH, xml.len().into());
+        let told = Told {
+            asked,
+            root: self.root.clone(),
+            head: rendered(response.status(), &headers).into(),
+            content: xml.clone(),
+        };
+        self.dav.volume.keep_told(&self.target.path, opened, told);
+    }
 }
 
-/// The head of a 200 as hyper writes it, up to the date.
-fn rendered(headers: &HeaderMap) -> Vec<u8> {
-    let mut out = b"HTTP/1.1 200 OK\r\n".to_vec();
+/// The head of a reply as hyper writes it, up to the date.
+fn rendered(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut out = format!("HTTP/1.1 {status}\r\n").into_bytes();
     for (name, value) in headers {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");

@@ -67,13 +67,9 @@ impl Entry {
 /// The event of a request that was answered before hyper saw it.
 pub fn at_once(ask: Ask<'_>, peer: SocketAddr, user: Option<&User>, answer: &QuickReply) {
     let line = Line {
-        method: if ask.head {
-            &Method::HEAD
-        } else {
-            &Method::GET
-        },
+        method: answer.method,
         path: ask.target,
-        status: 200,
+        status: answer.status.as_u16(),
         bytes: answer.content.len() as u64,
         duration: answer.latency,
         user: user.map(|u| u.name.as_str()),

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::HEADERS_MAX;
 use super::activity::Activity;
+use crate::dav::MEANINGLESS;
 
 /// Answers given one after the other before other connections get their turn.
 const TURN_ANSWERS: usize = 16;
@@ -30,11 +31,25 @@ const DIRECT_BYTES: usize = 1024;
 /// What is read at a time otherwise.
 const READ_BYTES: usize = 4096;
 
+/// Longest body of a request that is answered here.
+const BODY_BYTES_MAX: u64 = 2048;
+
+/// What a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish<'a> {
+    /// GET.
+    Content,
+    /// HEAD.
+    Head,
+    /// PROPFIND with `Depth: 0`, and its body.
+    Properties(&'a [u8]),
+}
+
 /// A request that is plain enough to be answered here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask<'a> {
-    /// HEAD rather than GET.
-    pub head: bool,
+    /// What it wants.
+    pub wish: Wish<'a>,
     /// The request target: a path, no query, no fragment.
     pub target: &'a str,
     /// The `Authorization` field.
@@ -162,7 +177,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
                 self.content = content;
                 self.answering = true;
                 self.activity.touch();
-                return Judged::Answered(head);
+                let body = match ask.wish {
+                    Wish::Content | Wish::Head => 0,
+                    Wish::Properties(body) => body.len(),
+                };
+                return Judged::Answered(head + body);
             }
         }
         spoil(bytes);
@@ -363,6 +382,8 @@ fn framing(bytes: &[u8]) -> Framing<'_> {
     let mut body = None;
     let mut authorization = None;
     let mut plain = true;
+    let mut depth = None;
+    let mut of_propfind = false;
     for field in request.headers.iter() {
         let name = field.name.as_bytes();
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
@@ -380,6 +401,12 @@ fn framing(bytes: &[u8]) -> Framing<'_> {
             authorization = Some(field.value);
         } else if is("connection") {
             plain &= keeps_alive(field.value);
+        } else if is("depth") {
+            of_propfind = true;
+            plain &= depth.is_none();
+            depth = Some(field.value);
+        } else if is("content-type") {
+            of_propfind = true;
         } else {
             plain &= MEANINGLESS.iter().any(|known| is(known));
         }
@@ -387,35 +414,27 @@ fn framing(bytes: &[u8]) -> Framing<'_> {
     if method == "CONNECT" {
         return Framing::Opaque;
     }
-    let head_only = method == "HEAD";
     let path = target.starts_with('/') && !target.contains(['?', '#']);
-    let ask = Ask {
-        head: head_only,
-        target,
-        authorization,
+    let read = body.is_none() && !of_propfind;
+    let len = body.unwrap_or(0);
+    let wish = match method {
+        "GET" if read => Some(Wish::Content),
+        "HEAD" if read => Some(Wish::Head),
+        "PROPFIND" if depth == Some(b"0") && len <= BODY_BYTES_MAX => {
+            bytes.get(head..head + len as usize).map(Wish::Properties)
+        }
+        _ => None,
     };
     Framing::Message {
         head,
-        body: body.unwrap_or(0),
-        ask: (plain && path && body.is_none() && (head_only || method == "GET")).then_some(ask),
+        body: len,
+        ask: wish.filter(|_| plain && path).map(|wish| Ask {
+            wish,
+            target,
+            authorization,
+        }),
     }
 }
-
-/// Fields that change nothing about the reply to a GET.
-const MEANINGLESS: [&str; 12] = [
-    "host",
-    "user-agent",
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "accept-charset",
-    "te",
-    "referer",
-    "cookie",
-    "pragma",
-    "cache-control",
-    "translate",
-];
 
 /// Whether a `Connection` field only says that there may be more requests.
 fn keeps_alive(value: &[u8]) -> bool {

@@ -30,7 +30,7 @@ use crate::dav::{self, Body, Dav, RequestContext, User};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
 use activity::{Activity, Busy};
-use lane::{Ask, Lane, Quick};
+use lane::{Ask, Lane, Quick, Wish};
 use loops::Loops;
 use stall::Stalling;
 
@@ -274,13 +274,12 @@ impl Front {
             None if !self.users.required() => None,
             None => Some(self.users.recall(ask.authorization?)?),
         };
-        let answer = dav.quick(
-            ask.head,
-            ask.target,
-            user.as_deref(),
-            visitor.io_client,
-            out,
-        )?;
+        let asker = (user.as_deref(), visitor.io_client);
+        let answer = match ask.wish {
+            Wish::Content => dav.quick(false, ask.target, asker, out)?,
+            Wish::Head => dav.quick(true, ask.target, asker, out)?,
+            Wish::Properties(asked) => dav.quick_properties(asked, ask.target, asker, out)?,
+        };
         access::at_once(ask, visitor.peer, user.as_deref(), &answer);
         Some(answer.content)
     }

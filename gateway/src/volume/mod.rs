@@ -68,6 +68,8 @@ use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFi
 
 pub use crate::objects::Durability;
 pub use error::VolumeError;
+pub(crate) use open_files::Opened;
+pub use open_files::Told;
 pub use path::{PathError, ResourcePath};
 pub use transfer::Transfer;
 pub use types::{
@@ -194,6 +196,25 @@ impl Volume {
                 content: content.clone(),
             });
         }
+    }
+
+    /// Opens a file that is in memory, before its properties are looked at for [`Volume::keep_told`]; `None` for any other.
+    pub(crate) fn open_to_tell(&self, path: &ResourcePath) -> Option<Arc<Opened>> {
+        self.inner.tree.open_now(path)
+    }
+
+    /// Keeps what was said about a file since it was `opened`, for [`Volume::told`]; nothing if it has changed since.
+    pub(crate) fn keep_told(&self, path: &ResourcePath, opened: &Opened, told: Told) {
+        if self.inner.tree.is_still(path, opened) {
+            *opened.told.lock() = Some(Arc::new(told));
+        }
+    }
+
+    /// What was last said about the file at `path`, if it is unchanged since. Waits for nothing.
+    pub fn told(&self, path: &ResourcePath) -> Option<Arc<Told>> {
+        let opened = self.inner.tree.open_files.get(path)?;
+        let told = opened.told.lock().clone()?;
+        self.inner.tree.is_still(path, &opened).then_some(told)
     }
 
     /// What was kept of the file at `path`, if the name still means that very version, unchanged. Waits for nothing.

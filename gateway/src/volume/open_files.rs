@@ -72,6 +72,21 @@ pub(crate) struct Opened {
     since: Instant,
     /// Its content and what a reply says of it, once it was read whole.
     pub hot: OnceLock<Hot>,
+    /// What was last said about it.
+    pub told: Mutex<Option<Arc<Told>>>,
+}
+
+/// What a reply said of a file, and to what request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The request's body.
+    pub asked: Bytes,
+    /// What the asker sees as `/`.
+    pub root: ResourcePath,
+    /// The reply's head.
+    pub head: Bytes,
+    /// Its content.
+    pub content: Bytes,
 }
 
 /// A small file in memory. At most [`HOT_BYTES_MAX`] each: 16 MiB of all that are open.
@@ -93,6 +108,7 @@ impl Opened {
             stamp,
             since: Instant::now(),
             hot: OnceLock::new(),
+            told: Mutex::new(None),
         }
     }
 }

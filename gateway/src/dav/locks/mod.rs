@@ -425,6 +425,11 @@ impl LockTable {
         state.covering(path, now).into_iter().cloned().collect()
     }
 
+    /// Whether there is any lock on the resource, or one of depth infinity above it.
+    pub fn covers(&self, path: &str, now: u64) -> bool {
+        !self.state.lock().covering(path, now).is_empty()
+    }
+
     /// True while nothing at all is locked.
     pub fn is_empty(&self) -> bool {
         self.state.lock().by_path.is_empty()
