@@ -12,14 +12,14 @@ use super::identity::{self, Identity, State};
 use super::log::record::Record;
 use super::path::ResourcePath;
 use super::types::{Check, Found, Kind, Meta, PropChange, Replaced};
-use super::{Inner, Volume, cleaner, decode_props, hop, now_ns, props, tree};
+use super::{Inner, Volume, cleaner, decode_props, hop, now_ns, props, tree, visit};
 
 impl Volume {
     /// Makes a collection. A taken name is [`VolumeError::Exists`], a missing parent [`VolumeError::Conflict`].
     pub async fn mkcol(&self, path: &ResourcePath, check: Check) -> Result<(), VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         let guard = inner.locks.lock(&[&path]).await;
-        hop(move || {
+        visit(&self.inner, move || {
             let _guard = guard;
             inner.mkcol(&path, check)
         })
@@ -30,11 +30,15 @@ impl Volume {
     pub async fn remove(&self, path: &ResourcePath, check: Check) -> Result<(), VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         let guard = inner.locks.lock(&[&path]).await;
-        hop(move || {
+        let large = inner.is_large(&path);
+        let change = move || {
             let _guard = guard;
             inner.remove(&path, check)
-        })
-        .await
+        };
+        match large {
+            true => hop(change).await,
+            false => visit(&self.inner, change).await,
+        }
     }
 
     /// Gives a resource another name, atomically; ids and ETags stay. `check` gets the destination.
@@ -49,11 +53,15 @@ impl Volume {
     ) -> Result<Replaced, VolumeError> {
         let (inner, from, to) = (Arc::clone(&self.inner), from.clone(), to.clone());
         let guard = inner.locks.lock(&[&from, &to]).await;
-        hop(move || {
+        let large = inner.is_large(&to);
+        let change = move || {
             let _guard = guard;
             inner.rename(&from, &to, overwrite, check)
-        })
-        .await
+        };
+        match large {
+            true => hop(change).await,
+            false => visit(&self.inner, change).await,
+        }
     }
 
     /// Applies all changes of properties or none; `check` gets the resource as it is just before. Too much for the file system is [`VolumeError::NoSpace`].
@@ -66,7 +74,7 @@ impl Volume {
     ) -> Result<(), VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         let guard = inner.locks.lock(&[&path]).await;
-        hop(move || {
+        visit(&self.inner, move || {
             let _guard = guard;
             if !check(Some(&inner.found(&path)?.meta)) {
                 return Err(VolumeError::PreconditionFailed { path });
@@ -80,7 +88,7 @@ impl Volume {
     pub async fn clear_lock_null(&self, path: &ResourcePath) -> Result<(), VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         let guard = inner.locks.lock(&[&path]).await;
-        hop(move || {
+        visit(&self.inner, move || {
             let _guard = guard;
             if inner.found(&path)?.meta.lock_null {
                 inner.set_attributes(&path, Vec::new(), None, true)?;
@@ -181,8 +189,12 @@ impl Inner {
             return Err(forbidden("move", from, "source and destination overlap"));
         }
         let (from_dir, from_name, found) = self.existing(from)?;
-        let (to_dir, to_name) = self.place(to)?;
-        let old = self.occupant(&to_dir, to_name, to)?;
+        let elsewhere = match from.parent() == to.parent() {
+            true => None,
+            false => Some(self.place(to)?.0),
+        };
+        let (to_dir, to_name) = (elsewhere.as_ref().unwrap_or(&from_dir), to.name());
+        let old = self.occupant(to_dir, to_name, to)?;
         if !check(old.as_ref().map(|f| &f.meta)) || (old.is_some() && !overwrite) {
             return Err(VolumeError::PreconditionFailed { path: to.clone() });
         }
@@ -193,13 +205,13 @@ impl Inner {
             id,
             replaced: old.as_ref().map(|f| f.meta.file_id),
         };
-        self.commit(to, record, &[&from_dir, &to_dir], || {
+        self.commit(to, record, &[&from_dir, to_dir], || {
             let source = Place {
                 dir: &from_dir,
                 name: from_name,
             };
             let target = Place {
-                dir: &to_dir,
+                dir: to_dir,
                 name: to_name,
             };
             apply::rename_in(

@@ -15,6 +15,7 @@
 //! | `copy` | COPY, built aside |
 //! | `log`, `start` | intent log; locks, markers and recovery at start |
 //! | `cleaner` | deletes behind the requests |
+//! | `swift` | whether a change may be made where the request is |
 
 mod apply;
 mod backing;
@@ -39,6 +40,7 @@ pub mod props;
 mod records;
 mod replay;
 mod start;
+mod swift;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -89,10 +91,13 @@ const RECENT_FILES_MAX: NonZeroUsize = match NonZeroUsize::new(65_536) {
     None => NonZeroUsize::MIN,
 };
 
+/// A file with more bytes than this has its blocks and objects removed by a thread that may wait.
+const LARGE_BYTES: u64 = 4 << 20;
+
 /// Tries of a read that races with overwrites of its resource before it gives up.
 const READ_TRIES: usize = 16;
 
-/// The served directory. Used as `Arc<Volume>`; cheap calls, all system calls on blocking threads.
+/// The served directory. Used as `Arc<Volume>`; cheap calls, all system calls that may wait on blocking threads.
 ///
 /// Dropping it without [`shutdown`](Volume::shutdown) is a crash as far as the disk is concerned:
 /// the next start recovers.
@@ -119,6 +124,7 @@ pub(crate) struct Inner {
     locks: Arc<locks::PathLocks>,
     usage: Arc<usage::Usage>,
     sync: sync::SharedSync,
+    swift: swift::Swift,
     cleaner: cleaner::Cleaner,
     recent: Mutex<LruCache<FileId, ResourcePath>>,
     state_dir: PathBuf,
@@ -146,7 +152,7 @@ impl Volume {
             return Ok(found.meta);
         }
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
-        hop(move || Ok(inner.found(&path)?.meta)).await
+        visit(&self.inner, move || Ok(inner.found(&path)?.meta)).await
     }
 
     /// The resources in a collection, by name. Names that are not UTF-8 are left out and counted.
@@ -346,6 +352,17 @@ pub(crate) async fn hop<T: Send + 'static>(
     }
 }
 
+/// Does something small here if that waits for no disk ([`swift`]), else on a blocking thread. Once begun it runs to its end.
+async fn visit<T: Send + 'static>(
+    inner: &Inner,
+    change: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
+    match inner.swift.here(change) {
+        Ok(result) => result,
+        Err(change) => hop(change).await,
+    }
+}
+
 /// Now, in ns since 1970.
 pub(crate) fn now_ns() -> i64 {
     let since = SystemTime::now()
@@ -367,6 +384,15 @@ pub(crate) fn cache_error(op: &'static str, path: &ResourcePath, e: CacheError) 
 }
 
 impl Inner {
+    /// Whether what is there takes its time to remove, whatever the disk; as far as that is in memory.
+    fn is_large(&self, path: &ResourcePath) -> bool {
+        if !self.swift.is_allowed() {
+            return false;
+        }
+        let found = self.tree.find_now(path);
+        found.is_some_and(|f| f.meta.kind == Kind::File && f.meta.len > LARGE_BYTES)
+    }
+
     fn found(&self, path: &ResourcePath) -> Result<Found, VolumeError> {
         match self.tree.find(path).at("stat", path)? {
             Entry::Found(found) => Ok(*found),

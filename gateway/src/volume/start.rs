@@ -22,7 +22,7 @@ use super::path::{HIDDEN, ResourcePath};
 use super::tree::{self, Entry, Tree};
 use super::types::{Kind, VolumeOptions};
 use super::usage::{self, Usage};
-use super::{Durability, Inner, RECENT_FILES_MAX, locks, log, replay, sync};
+use super::{Durability, Inner, RECENT_FILES_MAX, locks, log, replay, swift, sync};
 use crate::objects::ObjectCache;
 use crate::objects::pools::AttachError;
 
@@ -123,8 +123,12 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         }
         (Some(_), Durability::Relaxed) | (None, _) => None,
     };
+    // Only on file systems of this machine; and what is to be durable waits for a disk anyway.
+    let relaxed = options.durability == Durability::Relaxed;
+    let swift = swift::Swift::new(relaxed && tree.in_memory() && options.cache.pools().is_none());
     Ok(Arc::new(Inner {
         tree,
+        swift,
         cache: options.cache,
         log,
         durability: options.durability,

@@ -147,6 +147,11 @@ impl Tree {
         &self.hidden_real
     }
 
+    /// Whether what the kernel has in memory is used on whatever thread.
+    pub fn in_memory(&self) -> bool {
+        self.in_memory
+    }
+
     /// Whether a name may be a link to a resource elsewhere.
     pub fn follows_links(&self) -> bool {
         self.symlinks == Symlinks::InsideRoot

@@ -17,9 +17,12 @@ use super::path::ResourcePath;
 use super::tree::{self, id_name};
 use super::types::{Check, Found, Kind, Meta, unchecked};
 use super::usage::Reservation;
-use super::{Durability, Inner, Volume, cache_error, cleaner, hop, now_ns, unavailable};
+use super::{Durability, Inner, Volume, cache_error, cleaner, hop, now_ns, unavailable, visit};
 use crate::objects::pools::Pools;
 use crate::objects::{ContentReader, IoContext, Staged, Staging};
+
+/// Longest content that is written where the request is.
+const IN_PLACE_BYTES_MAX: usize = 16 << 10;
 
 /// The temporary name of a version on its way; gone when dropped.
 pub(crate) struct Prepared {
@@ -208,12 +211,18 @@ impl Volume {
             let (writing, Change { origin, check }) = begun;
             return writing.commit(inner, path, origin, check).await;
         }
+        let len: usize = data.iter().map(Bytes::len).sum();
+        // Copying more than this takes longer than handing it over.
+        let large = len > IN_PLACE_BYTES_MAX || inner.is_large(&path);
         let guard = inner.locks.lock(&[&path]).await;
-        hop(move || {
+        let change = move || {
             let _guard = guard;
             inner.put_whole(&path, io, data, &origin, &check)
-        })
-        .await
+        };
+        match large {
+            true => hop(change).await,
+            false => visit(&self.inner, change).await,
+        }
     }
 
     /// Makes an empty resource for a LOCK of an unmapped URL. An existing one is [`VolumeError::Exists`].
@@ -436,7 +445,7 @@ impl Upload {
     async fn settle(&self, id: FileId, check: Check) -> Result<Settled, VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), self.path.clone());
         let guard = inner.locks.lock(&[&path]).await;
-        hop(move || {
+        visit(&self.inner, move || {
             let _guard = guard;
             let (dir, name) = inner.place(&path)?;
             match inner.occupant(&dir, name, &path)? {
