@@ -19,6 +19,8 @@ use super::store::{Mark, StoreError, Stored};
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// Bytes compared at a time: they stay in the processor's cache.
 const COMPARED_BYTES: usize = 64 << 10;
+/// Bytes of a version compared first.
+const FIRST_COMPARED_BYTES: usize = 4 << 10;
 /// A tree read of at least this size at an object's start announces the rest of the object to the kernel.
 const READ_AHEAD_FROM_BYTES: usize = 128 << 10;
 /// Lookups of an object that moves away under the reader, before its file is taken to be lost.
@@ -245,8 +247,14 @@ impl Shared {
         }
         let mut buf = vec![0; data.len().min(COMPARED_BYTES)];
         let (mut at, mut rest) = (offset, data);
+        // Most files that differ do so from the beginning.
+        let mut step = match offset {
+            0 => FIRST_COMPARED_BYTES,
+            _ => COMPARED_BYTES,
+        };
         while !rest.is_empty() {
-            let (index, within, want) = self.chunk(at, rest.len().min(COMPARED_BYTES));
+            let (index, within, want) = self.chunk(at, rest.len().min(step));
+            step = COMPARED_BYTES;
             let (part, more) = rest.split_at(want);
             let buf = &mut buf[..want];
             let read = if self.cache.opts.in_place {

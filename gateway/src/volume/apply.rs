@@ -215,15 +215,14 @@ pub(crate) fn open_rw(dir: &OwnedFd, id: FileId) -> io::Result<File> {
 
 /// Gives a prepared file its size, times, permissions, properties and record, and notes which of its objects are `dirty`.
 ///
-/// Returns the record as stored: the file system may keep coarser times, and the inode is known
-/// only here.
+/// Returns the record as stored (the file system may keep coarser times, and the inode is known only here) and the mode.
 pub(crate) fn dress(
     file: &File,
     identity: &Identity,
     mode: Option<u32>,
     props: &[u8],
     dirty: impl IntoIterator<Item = u32>,
-) -> io::Result<Identity> {
+) -> io::Result<(Identity, u32)> {
     let stat = tree::statx(file, "", AtFlags::EMPTY_PATH)?;
     if stat.len != identity.len {
         rustix::fs::ftruncate(file, identity.len)?;
@@ -246,7 +245,7 @@ pub(crate) fn dress(
         let indices: Vec<u32> = dirty.into_iter().collect();
         dirty_set::store(file, &indices)?;
     }
-    Ok(identity)
+    Ok((identity, kept.mode))
 }
 
 /// Ends the dirty time of files: content complete and synced, so the plain file speaks for itself. Answers for each, in order.

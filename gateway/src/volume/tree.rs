@@ -615,7 +615,7 @@ pub(crate) fn get_props(fd: &impl AsFd) -> io::Result<Vec<u8>> {
 
 /// The encoded dead properties of a name in a directory, without opening it, into `value`; `false` when it is gone. Links are
 /// not followed.
-fn get_props_at(dir: &OwnedFd, name: &str, value: &mut Vec<u8>) -> io::Result<bool> {
+pub(crate) fn get_props_at(dir: &OwnedFd, name: &str, value: &mut Vec<u8>) -> io::Result<bool> {
     match read_props(value, |buf| {
         rustix::fs::lgetxattr(proc_path(dir, Some(name)), props::ATTRIBUTE, buf)
     }) {

@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::AtFlags;
 use tiering::FileId;
 
 use super::apply::{self, Place};
@@ -687,12 +686,7 @@ impl Inner {
         // Dead properties and permissions belong to the resource, not to a version of its content.
         let (props, mode) = match (origin, &old) {
             (Origin::Copy { props, mode, .. }, _) => (props.clone(), Some(*mode)),
-            (_, Some(found)) => (
-                self.stored_props(path)
-                    .map(|(_, props)| props)
-                    .unwrap_or_default(),
-                Some(found.mode),
-            ),
+            (_, Some(found)) => (self.kept_props(path, (dir, name), found)?, Some(found.mode)),
             (_, None) => (Vec::new(), None),
         };
         let now = now_ns();
@@ -718,15 +712,14 @@ impl Inner {
             lock_null: matches!(origin, Origin::LockNull),
         };
         let dirty = staged.dirty.iter().map(|o| o.id.index);
-        let identity =
+        let (identity, mode) =
             apply::dress(&prepared.tree, &identity, mode, &props, dirty).at("prepare", path)?;
-        let stat = tree::statx(&prepared.tree, "", AtFlags::EMPTY_PATH).at("stat", path)?;
         self.settle_before_commit(path, &prepared, &staged)?;
 
         let record = || Record::Put {
             path: path.clone(),
             identity,
-            mode: stat.mode,
+            mode,
             in_tree: staged.tree_written,
             props: Bytes::from(props),
             objects: staged
@@ -770,8 +763,30 @@ impl Inner {
         }
         self.usage.add(id, len);
         self.recent.lock().put(id, path.clone());
-        let executable = stat.mode & 0o100 != 0;
+        let executable = mode & 0o100 != 0;
         Ok((Meta::of(&identity, Kind::File, executable), old.is_none()))
+    }
+
+    /// The encoded dead properties that new content of `found` takes over.
+    fn kept_props(
+        &self,
+        path: &ResourcePath,
+        (dir, name): (&OwnedFd, &str),
+        found: &Found,
+    ) -> Result<Vec<u8>, VolumeError> {
+        let mut props = Vec::new();
+        if found.meta.bare {
+            return Ok(props);
+        }
+        if self.tree.follows_links() {
+            return match self.stored_props(path) {
+                // A link that leads nowhere is replaced like any name.
+                Err(VolumeError::NotFound { .. }) => Ok(props),
+                stored => Ok(stored?.1),
+            };
+        }
+        tree::get_props_at(dir, name, &mut props).at("read properties", path)?;
+        Ok(props)
     }
 
     /// Syncs what the log or the directory entry will rely on.

@@ -551,8 +551,8 @@ impl Work {
                 });
             }
         }
-        let on_disk = self.tree.metadata().map_err(|e| self.tree_error(e))?.len();
-        if on_disk != len {
+        // What is not synced here gets its length with its other attributes.
+        if commit && self.tree.metadata().map_err(|e| self.tree_error(e))?.len() != len {
             self.tree.set_len(len).map_err(|e| self.tree_error(e))?;
         }
         if commit && sync_tree && staged.tree_written {
@@ -643,7 +643,8 @@ fn name_copy(
         .filter(|(_, upto)| *upto == len)
         .map(|(crc, _)| crc);
     let mut data = None;
-    if known.is_none() || len <= INLINE_BYTES_MAX {
+    let logged = cache.opts.durability == Durability::Commit && mark == Mark::Dirty;
+    if known.is_none() || (logged && len <= INLINE_BYTES_MAX) {
         let mut buf = vec![0; len as usize];
         if copy.len != len || read_full_at(&copy.file, &mut buf, 0, dir.faults())? < buf.len() {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
