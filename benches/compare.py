@@ -53,9 +53,11 @@ def credentials():
 
 def tierdav(*flags):
     def start(port, root, own, how):
+        # The default, whatever the system tests' environment says.
+        write_policy = [] if "--write-policy" in flags else ["--write-policy", "auto"]
         more = {"plain": [], "tls": ["--tls-cert", CERT, "--tls-key", KEY], "auth": ["--users-file", f"{work}/users"]}[how]
         return [args.tierdav, "serve", "--root", root, "--cache-dir", f"{own}/cache", "--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{free_port()}",
-                "--log-level", "error", "--cache-capacity", "8GiB", *flags, *more]
+                "--log-level", "error", "--cache-capacity", "8GiB", *write_policy, *flags, *more]
     return start
 
 
@@ -145,8 +147,8 @@ def dav_server(port, root, own, how):
         return [f"{args.peers}/build/release/dav-server-peer", str(port), root]
 
 
-OURS = ["TierDAV", "TierDAV commit", "TierDAV untraced"]
-SERVERS = {"TierDAV": tierdav("--durability", "relaxed"), "TierDAV commit": tierdav("--durability", "commit"),
+OURS = ["TierDAV", "TierDAV back", "TierDAV commit", "TierDAV untraced"]
+SERVERS = {"TierDAV": tierdav("--durability", "relaxed"), "TierDAV back": tierdav("--durability", "relaxed", "--write-policy", "back"), "TierDAV commit": tierdav("--durability", "commit"),
            "TierDAV untraced": tierdav("--durability", "relaxed", "--trace=false"),
            "nginx": nginx, "Apache": apache, "lighttpd": lighttpd, "rclone": rclone, "dufs": dufs, "dav-server": dav_server, "WsgiDAV": wsgidav}
 SERVERS = {name: start for name, start in SERVERS.items() if re.search(args.servers, name)}

@@ -10,7 +10,7 @@ use tiering::Tier;
 use crate::config::Config;
 use crate::metrics::{Gauge, Metrics};
 use crate::objects::pools::{AttachError, Pools};
-use crate::objects::{Backing, CacheOptions, IoContext, MigratorHandle, ObjectCache};
+use crate::objects::{Backing, CacheOptions, IoContext, MigratorHandle, ObjectCache, WritePolicy};
 use crate::recorder::{Recorder, RecorderConfig};
 use crate::volume::{Kind, ResourcePath, Volume, VolumeError, VolumeOptions};
 
@@ -52,6 +52,21 @@ async fn pool_capacity(config: &Config, pools: Arc<dyn Pools>) -> anyhow::Result
         .map_err(|e| AttachError::passing(format!("the cache pool cannot be measured: {e}")))?;
     // Ceph stops all writes to an OSD that is nearly full: leave it room.
     Ok((space.used + space.available) / 10 * 8)
+}
+
+/// What was chosen; else by whether a cache directory is on a device of its own, as far as file systems can tell.
+fn write_policy(config: &Config) -> WritePolicy {
+    let device = |path: &Path| rustix::fs::stat(path).map(|s| s.st_dev);
+    config.write_policy.unwrap_or_else(|| {
+        let shared = config.cache_dir.as_ref().is_some_and(
+            |cache| matches!((device(cache), device(&config.root)), (Ok(a), Ok(b)) if a == b),
+        );
+        if shared {
+            WritePolicy::Around
+        } else {
+            WritePolicy::Back
+        }
+    })
 }
 
 /// Size and free bytes of the file systems under the tiers.
@@ -209,7 +224,7 @@ impl Opening<'_> {
                 (None, Some(pools)) => pool_capacity(config, pools).await?,
                 (None, None) => 0,
             },
-            write_policy: config.write_policy,
+            write_policy: write_policy(config),
             tuning: config.tuning(),
             durability: config.durability,
             in_place: config.in_place,

@@ -43,8 +43,8 @@ struct Request {
 }
 
 impl Side {
-    fn start(in_place: &str) -> Side {
-        let gateway = Gateway::start(&[in_place, "--object-size", "64KiB"]);
+    fn start(flags: &[&str]) -> Side {
+        let gateway = Gateway::start(&[flags, &["--object-size", "64KiB"]].concat());
         let client = gateway.connect();
         Side {
             gateway,
@@ -395,15 +395,24 @@ fn reading(random: &mut Random, n: u64) -> Request {
 
 #[test]
 fn answers_from_memory_are_those_of_the_plain_path() {
+    compare(&["--in-place=true"], &["--in-place=false"]);
+}
+
+#[test]
+fn changes_made_at_once_and_past_the_cache_are_those_of_the_plain_path() {
+    compare(
+        &["--durability=relaxed", "--write-policy=auto"],
+        &["--durability=relaxed", "--in-place=false"],
+    );
+}
+
+fn compare(fast: &[&str], slow: &[&str]) {
     let mut random = Random::from_env();
     let requests = std::env::var("TIERDAV_REQUESTS")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(6000);
-    let (mut fast, mut slow) = (
-        Side::start("--in-place=true"),
-        Side::start("--in-place=false"),
-    );
+    let (mut fast, mut slow) = (Side::start(fast), Side::start(slow));
     let mut statuses: BTreeMap<(&str, u16), u64> = BTreeMap::new();
     let mut last = Vec::new();
     for n in 0..requests {

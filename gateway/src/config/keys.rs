@@ -171,9 +171,9 @@ const PLAIN: &[Key] = &[
     ),
     key(
         "write_policy",
-        "back",
-        "back or through",
-        "back: new data may be in the cache alone for a while; through: never",
+        "auto",
+        "auto, back or through",
+        "back: new data may be in the cache alone for a while; through: never; auto: back, but past a cache on the root's own file system",
     ),
     key(
         "policy",

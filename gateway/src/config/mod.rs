@@ -249,7 +249,7 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     pub public_base_url: Vec<Uri>,
     pub durability: Durability,
-    pub write_policy: WritePolicy,
+    pub write_policy: Option<WritePolicy>,
     pub policy: PolicyConfig,
     /// `policy = "auto"`: how often it compares. `policy` is then what it begins with.
     pub auto: Option<Duration>,
@@ -442,8 +442,9 @@ impl Config {
             _ => None,
         });
         let write_policy = c.get("write_policy", |t| match t {
-            "back" => Some(WritePolicy::Back),
-            "through" => Some(WritePolicy::Through),
+            "auto" => Some(None),
+            "back" => Some(Some(WritePolicy::Back)),
+            "through" => Some(Some(WritePolicy::Through)),
             _ => None,
         });
         let policies = policies::check(c);

@@ -57,6 +57,10 @@ pub enum WritePolicy {
     Back,
     /// The backing tier has every byte before a write is finished; the cache gets clean copies.
     Through,
+    /// The cache tier is no faster than the backing tier, being on the same file system: content goes past it, or it would be
+    /// written twice. But small content that is to be durable is in the log anyway, and goes through the cache like
+    /// [`WritePolicy::Back`]. Over directories only.
+    Around,
 }
 
 impl WritePolicy {
@@ -65,6 +69,7 @@ impl WritePolicy {
         match self {
             WritePolicy::Back => "back",
             WritePolicy::Through => "through",
+            WritePolicy::Around => "around",
         }
     }
 }

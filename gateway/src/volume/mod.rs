@@ -18,6 +18,8 @@
 //! | `swift` | whether a change may be made where the request is |
 
 mod apply;
+#[cfg(test)]
+mod around_tests;
 mod backing;
 mod change;
 mod cleaner;

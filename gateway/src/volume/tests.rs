@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::objects::{Backing, CacheOptions, Tuning};
+use crate::objects::{Backing, CacheOptions, Tuning, WritePolicy};
 use crate::recorder::Recorder;
 use tiering::policy::{LruConfig, PolicyConfig};
 
@@ -20,6 +20,7 @@ pub(super) struct Fixture {
     dir: TempDir,
     cached: bool,
     pub(super) durability: Durability,
+    pub(super) write_policy: WritePolicy,
     symlinks: Symlinks,
     quota: Option<u64>,
 }
@@ -36,6 +37,7 @@ impl Fixture {
             dir,
             cached,
             durability: Durability::Commit,
+            write_policy: WritePolicy::Back,
             symlinks: Symlinks::Refuse,
             quota: None,
         }
@@ -49,7 +51,7 @@ impl Fixture {
     pub(super) async fn try_open(&self) -> Result<Arc<Volume>, VolumeError> {
         Volume::open(VolumeOptions {
             root: self.root(),
-            cache: open_cache(self.cache_dir(), self.durability),
+            cache: open_cache(self.cache_dir(), self.durability, self.write_policy),
             log_dir: self.cache_dir().map(|d| d.join("log")),
             durability: self.durability,
             symlinks: self.symlinks,
@@ -68,12 +70,17 @@ impl Fixture {
     }
 }
 
-pub(super) fn open_cache(cache_dir: Option<PathBuf>, durability: Durability) -> Arc<ObjectCache> {
+pub(super) fn open_cache(
+    cache_dir: Option<PathBuf>,
+    durability: Durability,
+    write_policy: WritePolicy,
+) -> Arc<ObjectCache> {
     let capacity_bytes = if cache_dir.is_some() { 1 << 30 } else { 0 };
     let options = CacheOptions {
         cache_dir,
         capacity_bytes,
         durability,
+        write_policy,
         tuning: Tuning {
             policy: PolicyConfig::Lru(LruConfig::default()),
             ..Tuning::default()

@@ -311,7 +311,7 @@ impl Work {
             in_tree: self.cache.opts.write_policy == WritePolicy::Through,
             ..Slot::default()
         };
-        if self.cache.place(id, hint) == Tier::Cache {
+        if !self.cache.writes_around(id, hint) && self.cache.place(id, hint) == Tier::Cache {
             match self.cache.dir.as_ref().map(|dir| dir.create_temp(id)) {
                 Some(Ok((path, file))) => {
                     slot.copy = Some(CacheCopy {
@@ -485,7 +485,7 @@ impl Work {
         let cache = self.cache.clone();
         let commit = cache.opts.durability == Durability::Commit;
         let mark = match cache.opts.write_policy {
-            WritePolicy::Back => Mark::Dirty,
+            WritePolicy::Back | WritePolicy::Around => Mark::Dirty,
             WritePolicy::Through => Mark::Clean,
         };
         let mut syncs = Vec::new();
@@ -662,6 +662,14 @@ fn name_copy(
 }
 
 impl ObjectCache {
+    /// Whether a new object of `len` bytes goes to the backing tier whatever the policy says.
+    fn writes_around(&self, id: ObjectId, len: u32) -> bool {
+        // The end of long content may be short, but the rest of it is in the tree then.
+        let short = id.index == 0 && len <= INLINE_BYTES_MAX;
+        let in_log = self.opts.durability == Durability::Commit && short;
+        self.opts.write_policy == WritePolicy::Around && !in_log
+    }
+
     pub(in crate::objects) fn reserve_now(&self, bytes: u32) -> bool {
         let mut core = self.core.lock();
         self.reserve(&mut core, bytes)
