@@ -205,6 +205,11 @@ policies! {
         revalidation_weight: f64 = 0.1, 0.0 => 1000.0, "";
         /// Promotion budget; 0 is no limit.
         promote_bytes_per_s: u64 = 20 << 20, 0 => 1_u64 << 40, "bytes per second", tune 1_u64 << 20 => 1_u64 << 30;
+        /// A promotion waits while the backing device has more to do than this.
+        queue_ms: f64 = 20.0, 0.0 => 1_000_000.0, "milliseconds", tune 0.0 => 200.0;
+        /// The price of a move grows by this, times the time that others wait for a second of head time: by the device's
+        /// share of busy time through that of idle time.
+        busy_weight: f64 = 1.0, 0.0 => 1000.0, "", tune 0.0 => 4.0;
         /// Endurance budget: what writes and promotions may put on the cache device; 0 is no limit.
         ssd_bytes_per_day: u64 = 0, 0 => 1_u64 << 50, "bytes per day";
         /// One seek of the backing device (Baleen, FAST '24: 11.5).

@@ -4,10 +4,14 @@
 //! only if what its class promises outweighs the move and the room ([`Outlook`]). Who leaves goes by the head
 //! time that a byte of the cache saves per second: reads that the outlook expects at this age, the object's own
 //! decayed accesses, and the flush that an early deletion spares. New objects always get in while they fit.
+//!
+//! A move makes others wait: promotions come when the backing device has nothing else to do, and the busier it is of
+//! late, the more they must promise.
 
 use std::cmp::Ordering;
 
 use super::budget::Budget;
+use super::busy::Busy;
 use super::heat::{Heat, Heats, Place, Slot};
 use super::outlook::{Class, Outlook};
 use super::planner::{Access, Origin, Strategy};
@@ -40,6 +44,7 @@ pub(crate) struct CostBenefit {
     draws: u64,
     promotions: Budget,
     wear: Budget,
+    backing: Busy,
 }
 
 /// `2^(-i/32)`.
@@ -54,7 +59,7 @@ const PARTS: [f64; 32] = {
 };
 
 /// `2^-x` for `x >= 0` by basic arithmetic alone: every machine gets the same bits. Error below 1e-9.
-fn halvings(x: f64) -> f64 {
+pub(super) fn halvings(x: f64) -> f64 {
     if x.is_nan() || x >= 1000.0 {
         return 0.0;
     }
@@ -93,6 +98,7 @@ impl CostBenefit {
             draws: 0,
             promotions: Budget::default(),
             wear: Budget::default(),
+            backing: Busy::default(),
         }
     }
 
@@ -285,7 +291,13 @@ impl Strategy for CostBenefit {
         let sequential = access.offset != 0 && known == access.offset;
         self.tell_some(now);
         let uses = if sequential { 0.0 } else { 1.0 };
-        self.use_it(slot, now, uses, self.head_time(uses, access.len));
+        let seconds = self.head_time(uses, access.len);
+        self.use_it(slot, now, uses, seconds);
+        // What waits for the device is ahead of a move, this read is not: the move follows it anyway.
+        let queued = self.backing.queued(now);
+        if !access.resident {
+            self.backing.serve(now, seconds);
+        }
         let cost = self.head_time(1.0, access.object_len);
         let heat = &mut self.heats[slot];
         heat.next_offset = access.offset.saturating_add(access.len);
@@ -293,7 +305,10 @@ impl Strategy for CostBenefit {
         if new {
             self.make_ghost(slot, now);
         }
-        if access.resident || spent <= self.config.theta * cost * ROUNDING {
+        if access.resident
+            || spent <= self.config.theta * cost * ROUNDING
+            || queued * 1e3 > self.config.queue_ms
+        {
             return None;
         }
         let marginal = if access.free_room {
@@ -302,10 +317,9 @@ impl Strategy for CostBenefit {
             (1.0 + self.config.stickiness) * self.marginal(now)
         };
         let price = marginal * f64::from(access.object_len.max(1));
-        if !self
-            .outlook
-            .is_worth(class, price, self.config.margin * cost)
-        {
+        let delayed = 1.0 + self.config.busy_weight * self.backing.delay(now);
+        let least = self.config.margin * cost * delayed;
+        if !self.outlook.is_worth(class, price, least) {
             return None;
         }
         let micros = |seconds: f64| (seconds * 1e6) as u64;
@@ -317,7 +331,11 @@ impl Strategy for CostBenefit {
         // A second's budget may be saved up, at least four default objects.
         let burst = rate.max((16 << 20) as f64);
         let paid = self.promotions.pay(now, rate, burst, access.object_len);
-        (paid && self.wear(now, access.object_len)).then_some(reason)
+        if !(paid && self.wear(now, access.object_len)) {
+            return None;
+        }
+        self.backing.serve(now, cost);
+        Some(reason)
     }
 
     fn admits(&mut self, now: Nanos, len: u32) -> bool {
@@ -328,6 +346,7 @@ impl Strategy for CostBenefit {
         let (slot, _) = self.heats.find_or_add(id, now, len);
         self.heats[slot].make(now);
         self.make_ghost(slot, now);
+        self.backing.serve(now, self.head_time(1.0, len));
     }
 
     fn revalidated(&mut self, now: Nanos, file: FileId) {
@@ -350,9 +369,11 @@ impl Strategy for CostBenefit {
         self.tell_some(now);
     }
 
-    fn flushed(&mut self, id: ObjectId) {
+    fn flushed(&mut self, now: Nanos, id: ObjectId) {
         if let Some(slot) = self.heats.find(id) {
             self.heats[slot].dirty = false;
+            let len = self.heats[slot].len;
+            self.backing.serve(now, self.head_time(1.0, len));
         }
     }
 

@@ -4,6 +4,7 @@ mod adaptive;
 #[cfg(test)]
 mod answers;
 mod budget;
+mod busy;
 mod config;
 mod cost_benefit;
 pub(crate) mod evict;

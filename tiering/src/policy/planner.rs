@@ -58,7 +58,7 @@ pub(crate) trait Strategy: Send {
     fn read(&mut self, now: Nanos, access: &Access) -> Option<Reason>;
     fn revalidated(&mut self, now: Nanos, file: FileId);
     fn entered(&mut self, now: Nanos, id: ObjectId, len: u32, dirty: bool, origin: Origin);
-    fn flushed(&mut self, _id: ObjectId) {}
+    fn flushed(&mut self, _now: Nanos, _id: ObjectId) {}
     fn left(&mut self, id: ObjectId);
     /// The version is gone: nothing of it need be remembered.
     fn forgot(&mut self, _now: Nanos, _file: FileId) {}
@@ -197,7 +197,7 @@ impl<S: Strategy> Planner<S> {
         self.strategy.forgot(now, file);
     }
 
-    fn flushed(&mut self, id: ObjectId, out: &mut Vec<Action>) {
+    fn flushed(&mut self, now: Nanos, id: ObjectId, out: &mut Vec<Action>) {
         // A second answer finds it clean: were it heeded, its eviction would be proposed twice.
         let Some(resident) = self.residents.get_mut(id).filter(|r| r.dirty) else {
             return;
@@ -206,7 +206,7 @@ impl<S: Strategy> Planner<S> {
         self.flushing -= usize::from(resident.pending == Some(ActionKind::Flush));
         resident.dirty = false;
         resident.pending = None;
-        self.strategy.flushed(id);
+        self.strategy.flushed(now, id);
         if let Some(reason) = self.leaving.get(&id).copied() {
             resident.pending = Some(ActionKind::Evict);
             out.push(Action {
@@ -395,7 +395,7 @@ impl<S: Strategy> Policy for Planner<S> {
                     self.enter(now, id, len, false, Origin::Moved);
                 }
             }
-            Event::Flushed { id } => self.flushed(id, out),
+            Event::Flushed { id } => self.flushed(now, id, out),
             Event::Evicted { id } => self.remove(id),
             Event::Failed { id, action } => self.failed(now, id, action, view),
             Event::Restored { id, len, dirty } => self.enter(now, id, len, dirty, Origin::Moved),

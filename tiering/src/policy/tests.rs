@@ -193,6 +193,51 @@ fn cost_benefit_promotes_when_the_second_pass_has_paid_more_than_the_move() {
 }
 
 #[test]
+fn a_promotion_waits_until_the_backing_device_has_caught_up() {
+    let mut m = Model::new("cost-benefit", 10);
+    m.read(1);
+    // Two writes past the cache and a read take 11.5 ms each, and a little for their bytes.
+    for file in [2, 3] {
+        m.event(Event::Written {
+            id: id(file),
+            len: LEN,
+            placed: Tier::Backing,
+        });
+    }
+    m.read(1);
+    m.now = Nanos::from_millis(14);
+    m.read(1);
+    assert!(m.log.is_empty(), "more than 20 ms are ahead of it");
+    m.now = Nanos::from_millis(40);
+    m.read(1);
+    assert_eq!(m.log, [(Promote, 1)]);
+}
+
+#[test]
+fn on_a_busy_disk_a_promotion_must_promise_more() {
+    let promotes = |busy_weight| {
+        let config = CostBenefitConfig {
+            busy_weight,
+            ..Default::default()
+        };
+        let mut m = Model::new("none", 10);
+        m.policy = build(&PolicyConfig::CostBenefit(config));
+        // Reads of 11.5 ms, one every 12 ms, each of something else: the disk is busy, and nothing waits.
+        for file in 100..10_100 {
+            m.now = m.now.plus(Nanos::from_millis(12));
+            m.read(file);
+        }
+        for _ in 0..2 {
+            m.now = m.now.plus(Nanos::from_millis(12));
+            m.read(1);
+        }
+        m.log == [(Promote, 1)]
+    };
+    assert!(promotes(0.0));
+    assert!(!promotes(1.0));
+}
+
+#[test]
 fn of_equal_heat_cost_benefit_keeps_the_small_ones() {
     let mut policy = build(&PolicyConfig::default());
     let mut view = Model::new("none", 10).view();
@@ -336,6 +381,7 @@ fn other_parameters_change_decisions_and_keep_what_was_seen() {
     let strict = CostBenefitConfig {
         theta: 1000.0,
         margin: 0.0,
+        queue_ms: 1e6,
         ..Default::default()
     };
     let easy = CostBenefitConfig {
