@@ -198,7 +198,7 @@ policies! {
         /// What an object's own accesses weigh beside what its class has shown, when it is decided who leaves.
         own_weight: f64 = 30.0, 0.0 => 1_000_000.0, "", tune 0.3 => 3000.0;
         /// Where eviction begins, one object at a time: 0 is the low watermark, 1 the high one.
-        evict_from: f64 = 0.8, 0.0 => 1.0, "", tune 0.0 => 1.0;
+        evict_from: f64 = 0.65, 0.0 => 1.0, "", tune 0.0 => 1.0;
         /// What a flush that an early deletion may spare weighs.
         dirty_weight: f64 = 0.3, 0.0 => 1000.0, "", tune 0.0 => 2.0;
         /// What a 304 weighs, in uses. It never promotes, but it keeps.
@@ -210,6 +210,9 @@ policies! {
         /// The price of a move grows by this, times the time that others wait for a second of head time: by the device's
         /// share of busy time through that of idle time.
         busy_weight: f64 = 1.0, 0.0 => 1000.0, "", tune 0.0 => 4.0;
+        /// A new object gets in if it takes at most this share of the free room: what is left is for the small ones, which
+        /// spare a seek each.
+        write_share: f64 = 0.65, 0.0 => 1.0, "", tune 0.3 => 1.0;
         /// Endurance budget: what writes and promotions may put on the cache device; 0 is no limit.
         ssd_bytes_per_day: u64 = 0, 0 => 1_u64 << 50, "bytes per day";
         /// One seek of the backing device (Baleen, FAST '24: 11.5).

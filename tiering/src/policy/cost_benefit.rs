@@ -3,7 +3,8 @@
 //! Two judgements. A miss is promoted once it has already paid more than its move costs (ski rental), and
 //! only if what its class promises outweighs the move and the room ([`Outlook`]). Who leaves goes by the head
 //! time that a byte of the cache saves per second: reads that the outlook expects at this age, the object's own
-//! decayed accesses, and the flush that an early deletion spares. New objects always get in while they fit.
+//! decayed accesses, and the flush that an early deletion spares. New objects get in unless they take most of what
+//! room is left.
 //!
 //! A move makes others wait: promotions come when the backing device has nothing else to do, and the busier it is of
 //! late, the more they must promise.
@@ -338,8 +339,8 @@ impl Strategy for CostBenefit {
         Some(reason)
     }
 
-    fn admits(&mut self, now: Nanos, len: u32) -> bool {
-        self.wear(now, len)
+    fn admits(&mut self, now: Nanos, len: u32, free_bytes: u64) -> bool {
+        f64::from(len) <= self.config.write_share * free_bytes as f64 && self.wear(now, len)
     }
 
     fn passed_by(&mut self, now: Nanos, id: ObjectId, len: u32) {

@@ -44,8 +44,8 @@ pub(crate) trait Strategy: Send {
     fn takes_writes(&self) -> bool {
         true
     }
-    /// Whether a new object that fits should go to the cache.
-    fn admits(&mut self, _now: Nanos, _len: u32) -> bool {
+    /// Whether a new object that fits into so many free bytes should go to the cache.
+    fn admits(&mut self, _now: Nanos, _len: u32, _free_bytes: u64) -> bool {
         true
     }
     /// A new object went to the backing tier.
@@ -341,13 +341,11 @@ impl<S: Strategy> Policy for Planner<S> {
     }
 
     fn place_write(&mut self, now: Nanos, _: ObjectId, len: u32, view: &CacheView) -> Tier {
-        let used = view
-            .used_bytes
-            .saturating_add(self.promoting_bytes)
-            .saturating_add(u64::from(len));
+        let used_bytes = view.used_bytes.saturating_add(self.promoting_bytes);
+        let free_bytes = view.capacity_bytes.saturating_sub(used_bytes);
         if self.strategy.takes_writes()
-            && used <= view.capacity_bytes
-            && self.strategy.admits(now, len)
+            && u64::from(len) <= free_bytes
+            && self.strategy.admits(now, len, free_bytes)
         {
             Tier::Cache
         } else {

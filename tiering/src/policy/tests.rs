@@ -328,18 +328,30 @@ fn a_failed_flush_waits_before_it_is_tried_again() {
 
 #[test]
 fn a_full_cache_sends_writes_to_the_backing_tier() {
+    let mut m = Model::new("recency", 10);
+    let mut view = m.view();
+    let mut placed = |used_bytes, len| {
+        view.used_bytes = used_bytes;
+        m.policy.place_write(Nanos(0), id(1), len, &view)
+    };
+    assert_eq!(placed(900, 100), Tier::Cache);
+    assert_eq!(placed(901, 100), Tier::Backing);
+    assert_eq!(placed(1001, 1), Tier::Backing);
+}
+
+#[test]
+fn cost_benefit_leaves_the_last_room_to_small_objects() {
     let mut m = Model::new("cost-benefit", 10);
     let mut view = m.view();
-    view.used_bytes = 900;
-    assert_eq!(
-        m.policy.place_write(Nanos(0), id(1), 100, &view),
-        Tier::Cache
-    );
-    view.used_bytes = 901;
-    assert_eq!(
-        m.policy.place_write(Nanos(0), id(1), 100, &view),
-        Tier::Backing
-    );
+    let mut placed = |used_bytes, len| {
+        view.used_bytes = used_bytes;
+        m.policy.place_write(Nanos(0), id(1), len, &view)
+    };
+    // 65 of the 100 bytes left.
+    assert_eq!(placed(900, 65), Tier::Cache);
+    assert_eq!(placed(900, 66), Tier::Backing);
+    assert_eq!(placed(0, 651), Tier::Backing);
+    assert_eq!(placed(1000, 1), Tier::Backing);
 }
 
 fn run(name: &str, steps: &[(u8, u64, u64)], fail_every: usize) -> Vec<(crate::ActionKind, u64)> {
