@@ -7,15 +7,18 @@
 #
 #   benches/replay-es.sh [ROUNDS [FILE SYSTEM [WHICH]]]     the slow disk's: xfs (the default) or ext4; WHICH: a word in the name
 #                                                           of the runs wanted: HDD, tiered or SSD
+#   TRACE=es-1gb.csv CACHE_MIB=716 benches/replay-es.sh     another load of file operations (`trace-replay synth` makes some), and
+#                                                           10 % of the working set that `trace-replay info` tells
 set -euo pipefail
 . "$(dirname "$0")/../deploy/dev/lib.sh"
 ROUNDS=${1:-1} FILESYSTEM=${2:-xfs} WHICH=${3:-}
 cargo build --release --quiet --manifest-path "$REPO/Cargo.toml" --package gateway --package trace-replay
 BIN="${CARGO_TARGET_DIR:-$REPO/target}/release" TIERDAV="$BIN/tierdav"
+TRACE=${TRACE:-$REPO/fixtures/es/local_256.csv.xz} CACHE_MIB=${CACHE_MIB:-143}
 slow_disk "$WORK/slow" "$FILESYSTEM"
 
 for round in $(seq "$ROUNDS"); do
-    for run in "HDD only, policy = none:slow:none" "tiered, 143 MiB cache:slow:cost-benefit" "SSD only:fast:none"; do
+    for run in "HDD only, policy = none:slow:none" "tiered, $CACHE_MIB MiB cache:slow:cost-benefit" "SSD only:fast:none"; do
         IFS=: read -r name disk policy <<< "$run"
         [[ "$name" = *"$WHICH"* ]] || continue
         root="$WORK/fastroot"
@@ -23,18 +26,18 @@ for round in $(seq "$ROUNDS"); do
         cache="$WORK/cache"
         # "none" is the whole system without a fast device: no cache tier, no intent log on one.
         [ "$policy" = none ] && cache=none
-        slow_start run "$root" "$cache" --policy "$policy" --cache-capacity 143MiB
+        slow_start run "$root" "$cache" --policy "$policy" --cache-capacity "${CACHE_MIB}MiB"
         echo "== round $round: $name, the slow disk has $FILESYSTEM"
         ready="sync -f '$root'; cat '/sys/block/${SLOW_BELOW#/dev/}/stat' > '$WORK/before'"
         [ "$cache" = none ] || ready="'$TIERDAV' drain --admin '$ADMIN' && $ready"
-        "$BIN/trace-replay" replay "$REPO/fixtures/es/local_256.csv.xz" --target "$URL" --prefix /es -q \
+        "$BIN/trace-replay" replay "$TRACE" --target "$URL" --prefix /es -q \
             --after-set-up "$ready" --report "$WORK/report.json" \
             | grep -E '^(operation|GET|PUT|DELETE|MOVE|replay|read back)'
         read -r operations bytes < <(slow_writes "$WORK/before")
         read -r operations_after bytes_after < <(slow_writes)
         echo "written to the slow disk: $(((bytes_after - bytes) / 1000000)) MB in $((operations_after - operations)) operations"
         "$TIERDAV" status --admin "$ADMIN" | grep -E '^(clean|dirty|hit|promoted|flushed|evicted|spared)' || true
-        [ "$policy" = none ] || spared_share "$BIN/trace-replay" "$REPO/fixtures/es/local_256.csv.xz" "$WORK/report.json"
+        [ "$policy" = none ] || spared_share "$BIN/trace-replay" "$TRACE" "$WORK/report.json"
         slow_stop
         rm -rf "$root" "$cache"
     done
