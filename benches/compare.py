@@ -53,8 +53,8 @@ def credentials():
 
 def tierdav(*flags):
     def start(port, root, own, how):
-        # The default, whatever the system tests' environment says.
-        write_policy = [] if "--write-policy" in flags else ["--write-policy", "auto"]
+        # Both tiers are on one file system: as where no cache directory is named.
+        write_policy = [] if "--write-policy" in flags else ["--write-policy", "around"]
         more = {"plain": [], "tls": ["--tls-cert", CERT, "--tls-key", KEY], "auth": ["--users-file", f"{work}/users"]}[how]
         return [args.tierdav, "serve", "--root", root, "--cache-dir", f"{own}/cache", "--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{free_port()}",
                 "--log-level", "error", "--cache-capacity", "8GiB", *write_policy, *flags, *more]

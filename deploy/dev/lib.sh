@@ -4,8 +4,6 @@
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$REPO/deploy/dev/slow-disk.sh"
 WORK=$(mktemp -d /tmp/tierdav-test.XXXXXX)
-# Both tiers are on one file system in most of these tests; what is tested and measured is a cache tier in use.
-export TIERDAV_WRITE_POLICY="${TIERDAV_WRITE_POLICY:-back}"
 MOUNTS=()
 GATEWAY_PID=""
 CHILDREN=()

@@ -54,7 +54,7 @@ async fn pool_capacity(config: &Config, pools: Arc<dyn Pools>) -> anyhow::Result
     Ok((space.used + space.available) / 10 * 8)
 }
 
-/// What was chosen; else by whether a cache directory is on a device of its own, as far as file systems can tell.
+/// What was chosen; else by whether the default cache directory is on a device of its own, as far as file systems can tell.
 fn write_policy(config: &Config) -> WritePolicy {
     let device = |path: &Path| rustix::fs::stat(path).map(|s| s.st_dev);
     config.write_policy.unwrap_or_else(|| {

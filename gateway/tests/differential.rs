@@ -401,7 +401,7 @@ fn answers_from_memory_are_those_of_the_plain_path() {
 #[test]
 fn changes_made_at_once_and_past_the_cache_are_those_of_the_plain_path() {
     compare(
-        &["--durability=relaxed", "--write-policy=auto"],
+        &["--durability=relaxed", "--write-policy=around"],
         &["--durability=relaxed", "--in-place=false"],
     );
 }

@@ -172,8 +172,8 @@ const PLAIN: &[Key] = &[
     key(
         "write_policy",
         "auto",
-        "auto, back or through",
-        "back: new data may be in the cache alone for a while; through: never; auto: back, but past a cache on the root's own file system",
+        "auto, back, through or around",
+        "back: new data may be in the cache alone for a while; through: never; around: new data goes past the cache; auto: back, but around a cache on the root's own file system unless cache_dir names it",
     ),
     key(
         "policy",

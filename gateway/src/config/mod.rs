@@ -443,6 +443,7 @@ impl Config {
         });
         let write_policy = c.get("write_policy", |t| match t {
             "auto" => Some(None),
+            "around" => Some(Some(WritePolicy::Around)),
             "back" => Some(Some(WritePolicy::Back)),
             "through" => Some(Some(WritePolicy::Through)),
             _ => None,
@@ -527,6 +528,9 @@ impl Config {
             (None, None) => None,
         };
         let mut cache_dir = cache_dir?;
+        // Whoever names a cache directory wants it to be used.
+        let named = c.raw.value("cache_dir").1 != Source::Default;
+        let write_policy = write_policy?.or(named.then_some(WritePolicy::Back));
         if pools.is_some() {
             if cfg!(not(feature = "rados")) {
                 c.fault(
@@ -591,7 +595,7 @@ impl Config {
             tls,
             public_base_url: public_base_url?,
             durability: durability?,
-            write_policy: write_policy?,
+            write_policy,
             policy: policies.policy?,
             auto: policies.auto,
             shadow: policies.shadow?,

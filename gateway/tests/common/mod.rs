@@ -174,8 +174,6 @@ fn spawn(dir: &Path, flags: &[String], listen: &str) -> (Child, SocketAddr, Sock
         .open(dir.join("gateway.log"))
         .expect("log");
     let mut child = Command::new(env!("CARGO_BIN_EXE_tierdav"))
-        // Both directories are on one file system here; what is tested is a cache tier in use.
-        .env("TIERDAV_WRITE_POLICY", "back")
         .arg("serve")
         .args(["--listen", listen, "--admin-listen", "127.0.0.1:0"])
         .arg("--root")
