@@ -35,29 +35,44 @@ pub fn stream_key(seed: u64, path: &str, version: u32) -> u64 {
     mix(key ^ (u64::from(version) << 32) ^ path.len() as u64)
 }
 
-fn word(key: u64, index: u64) -> [u8; 8] {
-    mix(key.wrapping_add(index.wrapping_mul(GOLDEN))).to_le_bytes()
+/// Bytes made of one mixing.
+const BLOCK: usize = 32;
+
+/// The stream's `index`th block. Mixing is what costs: one serves four words, which differ in ways that compressors do not
+/// follow.
+fn block(key: u64, index: u64) -> [u8; BLOCK] {
+    let x = mix(key.wrapping_add(index.wrapping_mul(GOLDEN)));
+    let words = [
+        x,
+        x.rotate_left(17).wrapping_mul(0xd6e8_feb8_6659_fd93),
+        x.rotate_left(31).wrapping_mul(0xa076_1d64_78bd_642f),
+        x.rotate_left(47).wrapping_mul(0xe703_7ed1_a0b4_28db),
+    ];
+    let mut bytes = [0; BLOCK];
+    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
 }
 
 /// Fills `out` with the stream's bytes from `offset` on.
 pub fn fill(key: u64, offset: u64, out: &mut [u8]) {
-    let lead = ((8 - (offset % 8) as usize) % 8).min(out.len());
+    let skip = (offset % BLOCK as u64) as usize;
+    let mut index = offset / BLOCK as u64;
+    let lead = ((BLOCK - skip) % BLOCK).min(out.len());
     let (head, body) = out.split_at_mut(lead);
     if lead > 0 {
-        let first = word(key, offset / 8);
-        let skip = (offset % 8) as usize;
-        head.copy_from_slice(&first[skip..skip + lead]);
-    }
-    let mut index = (offset + lead as u64) / 8;
-    let mut words = body.chunks_exact_mut(8);
-    for slot in &mut words {
-        slot.copy_from_slice(&word(key, index));
+        head.copy_from_slice(&block(key, index)[skip..skip + lead]);
         index += 1;
     }
-    let tail = words.into_remainder();
-    let last = word(key, index);
+    let mut blocks = body.chunks_exact_mut(BLOCK);
+    for slot in &mut blocks {
+        slot.copy_from_slice(&block(key, index));
+        index += 1;
+    }
+    let tail = blocks.into_remainder();
     let len = tail.len();
-    tail.copy_from_slice(&last[..len]);
+    tail.copy_from_slice(&block(key, index)[..len]);
 }
 
 /// Index of the first byte of `found` that is not the stream's byte at `offset + index`.
