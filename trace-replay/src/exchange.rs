@@ -1,11 +1,8 @@
 //! One planned request on the wire: headers, body, answer, and whether that is what it should be.
 
-use crate::client::{Body, Connection, Target};
+use crate::client::{Answer, ClientError, Connection, Source, Target};
 use crate::content::{Content, Generator};
 use crate::plan::{Expect, Kind, Plan, Request};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use hyper::body::Frame;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -47,6 +44,16 @@ pub struct Shared {
 struct Learned {
     tokens: HashMap<(u32, u32), String>,
     etags: HashMap<u32, String>,
+}
+
+impl Learned {
+    fn etag(&mut self, path: u32, answer: &Answer) {
+        if let Some(etag) = answer.etag()
+            && self.etags.get(&path).is_none_or(|known| known != etag)
+        {
+            self.etags.insert(path, etag.to_string());
+        }
+    }
 }
 
 /// What became of one request.
@@ -111,11 +118,7 @@ impl Shared {
     }
 
     /// Sends the request, again after 503 and once after a kept-alive connection was closed under it.
-    pub async fn exchange(
-        self: &Arc<Self>,
-        connection: &mut Connection,
-        request: &Request,
-    ) -> Done {
+    pub async fn exchange(&self, connection: &mut Connection, request: &Request) -> Done {
         let mut done = Done::default();
         if request.kind == Kind::Unlock
             && !self
@@ -130,32 +133,32 @@ impl Shared {
         loop {
             attempt += 1;
             let reused = connection.is_reused();
-            let response = match self.message(request) {
-                Ok(message) => connection.send(message).await,
+            match self.send(connection, request).await {
+                Err(_) if reused && attempt == 1 => {}
                 Err(e) => {
                     done.failure =
                         Some(Failure::Broken(format!("{}: {e}", self.describe(request))));
                     return done;
                 }
-            };
-            match response {
-                Err(_) if reused && attempt == 1 => connection.close(),
-                Err(e) => {
-                    connection.close();
-                    done.failure =
-                        Some(Failure::Broken(format!("{}: {e}", self.describe(request))));
-                    return done;
-                }
-                Ok(response) if response.status() == 503 && attempt < ATTEMPTS => {
-                    let wait = header(&response, "retry-after")
-                        .and_then(|v| v.parse().ok())
-                        .unwrap_or(1);
-                    let _ = response.into_body().collect().await;
+                Ok(answer) if answer.status == 503 && attempt < ATTEMPTS => {
+                    let wait = answer.retry_after().and_then(|v| v.parse().ok());
+                    // A connection that breaks here is opened anew.
+                    let _ = connection.skip_body().await;
                     done.retried += 1;
-                    tokio::time::sleep(Duration::from_secs(wait).min(RETRY_AFTER_MAX)).await;
+                    let wait = Duration::from_secs(wait.unwrap_or(1));
+                    tokio::time::sleep(wait.min(RETRY_AFTER_MAX)).await;
                 }
-                Ok(response) => {
-                    self.judge(connection, request, response, &mut done).await;
+                Ok(answer) => {
+                    done.status = answer.status;
+                    let length = answer.length;
+                    let unknown_lock = self.learn(request, answer);
+                    self.judge(connection, request, length, &mut done).await;
+                    if unknown_lock && done.failure.is_none() {
+                        done.failure = Some(Failure::Status(format!(
+                            "{}: no Lock-Token in the answer",
+                            self.describe(request)
+                        )));
+                    }
                     return done;
                 }
             }
@@ -167,7 +170,29 @@ impl Shared {
         format!("{} /{}", request.kind.name(), self.name(request.path))
     }
 
-    fn message(self: &Arc<Self>, request: &Request) -> Result<http::Request<Body>, http::Error> {
+    async fn send<'c>(
+        &self,
+        connection: &'c mut Connection,
+        request: &Request,
+    ) -> Result<&'c Answer, ClientError> {
+        match self.message(connection, request) {
+            Body::None => connection.send(()).await,
+            Body::Text(text) => connection.send(text).await,
+            Body::Content => {
+                let end = request.offset + request.length;
+                let generated = Generated {
+                    generator: self.generator(),
+                    content: self.content(request),
+                    at: request.offset,
+                    end,
+                };
+                connection.send(generated).await
+            }
+        }
+    }
+
+    /// Begins the request with all its headers; says what its body is.
+    fn message(&self, connection: &mut Connection, request: &Request) -> Body {
         let method = match request.kind {
             Kind::Propfind0 | Kind::Propfind1 => "PROPFIND",
             Kind::GetIfChanged => "GET",
@@ -175,70 +200,63 @@ impl Shared {
             kind => kind.name(),
         };
         let path = self.name(request.path);
-        let mut message = http::Request::builder()
-            .method(method)
-            .uri(self.target.request_path(path));
-        let mut body = Empty::new().map_err(|e| match e {}).boxed_unsync();
+        connection.begin(method, self.target.request_path(path));
         let end = request.offset + request.length;
+        if request.kind == Kind::Get {
+            let whole = self
+                .content(request)
+                .is_none_or(|c| request.offset == 0 && end >= c.len());
+            if !whole {
+                connection.header(
+                    "Range",
+                    format_args!("bytes={}-{}", request.offset, end - 1),
+                );
+            }
+            return Body::None;
+        }
         let learned = self.learned();
         let token = learned.tokens.get(&(request.client, request.path));
         let etag = learned.etags.get(&request.path);
+        let mut body = Body::None;
         match request.kind {
             Kind::Propfind0 | Kind::Propfind1 => {
-                message = message.header(
-                    "Depth",
-                    if request.kind == Kind::Propfind0 {
-                        "0"
-                    } else {
-                        "1"
-                    },
-                );
-                message = message.header("Content-Type", "application/xml");
-                body = full(PROPFIND_BODY);
-            }
-            Kind::Get => {
-                let whole = self
-                    .content(request)
-                    .is_none_or(|c| request.offset == 0 && end >= c.len());
-                if !whole {
-                    message =
-                        message.header("Range", format!("bytes={}-{}", request.offset, end - 1));
-                }
+                let depth = u8::from(request.kind == Kind::Propfind1);
+                connection.header("Depth", depth);
+                connection.header("Content-Type", "application/xml");
+                body = Body::Text(PROPFIND_BODY);
             }
             Kind::GetIfChanged => {
                 if let Some(etag) = etag {
-                    message = message.header("If-None-Match", etag);
+                    connection.header("If-None-Match", etag);
                 }
             }
             Kind::Put | Kind::PutRange => {
                 if request.kind == Kind::PutRange {
-                    message = message.header(
+                    let last = end.saturating_sub(1);
+                    connection.header(
                         "Content-Range",
-                        format!("bytes {}-{}/*", request.offset, end.saturating_sub(1)),
+                        format_args!("bytes {}-{last}/*", request.offset),
                     );
                 } else if token.is_some() && request.creates {
-                    message = message.header("If-None-Match", "*");
+                    connection.header("If-None-Match", "*");
                 } else if let (Some(_), Some(etag)) = (token, etag) {
-                    message = message.header("If-Match", etag);
+                    connection.header("If-Match", etag);
                 }
-                message = message.header("Content-Length", request.length);
-                body = self.generated(request);
+                body = Body::Content;
             }
             Kind::Move | Kind::Copy => {
-                message = message
-                    .header("Destination", self.target.url(self.name(request.path2)))
-                    .header("Overwrite", "T");
+                connection.header("Destination", self.target.url(self.name(request.path2)));
+                connection.header("Overwrite", "T");
             }
-            Kind::Proppatch => body = full(PROPPATCH_BODY),
+            Kind::Proppatch => body = Body::Text(PROPPATCH_BODY),
             Kind::Lock if token.is_none() => {
-                message = message
-                    .header("Depth", "0")
-                    .header("Timeout", "Second-1800");
-                body = full(LOCK_BODY);
+                connection.header("Depth", "0");
+                connection.header("Timeout", "Second-1800");
+                body = Body::Text(LOCK_BODY);
             }
             Kind::Unlock => {
                 if let Some(token) = token {
-                    message = message.header("Lock-Token", format!("<{token}>"));
+                    connection.header("Lock-Token", format_args!("<{token}>"));
                 }
             }
             // Without headers of their own; calls are never sent.
@@ -249,37 +267,20 @@ impl Shared {
             Kind::Put | Kind::PutRange | Kind::Delete | Kind::Move | Kind::Proppatch | Kind::Lock
         );
         if let (true, Some(token)) = (under_lock, token) {
-            message = message.header("If", format!("<{}> (<{token}>)", self.target.url(path)));
+            let url = self.target.url(path);
+            connection.header("If", format_args!("<{url}> (<{token}>)"));
         }
-        message.body(body)
+        body
     }
 
-    fn generated(self: &Arc<Self>, request: &Request) -> Body {
-        let (shared, content) = (self.clone(), request.content);
-        let (start, end) = (request.offset, request.offset + request.length);
-        let chunks = futures_util::stream::unfold(start, move |at| {
-            let shared = shared.clone();
-            async move {
-                let len = CHUNK_BYTES.min(end - at);
-                let content = shared.plan.contents.get(content? as usize)?;
-                (len > 0).then(|| {
-                    let mut bytes = vec![0; len as usize];
-                    shared.generator().fill(content, at, &mut bytes);
-                    (Ok(Frame::data(Bytes::from(bytes))), at + len)
-                })
-            }
-        });
-        StreamBody::new(chunks).boxed_unsync()
-    }
-
+    /// Reads the answer's body; says what is wrong with the answer. `length` is its Content-Length.
     async fn judge(
         &self,
         connection: &mut Connection,
         request: &Request,
-        response: http::Response<hyper::body::Incoming>,
+        length: Option<u64>,
         done: &mut Done,
     ) {
-        done.status = response.status().as_u16();
         let expected = match request.expect {
             Expect::Success if request.kind == Kind::GetIfChanged => {
                 matches!(done.status, 200 | 304)
@@ -288,39 +289,27 @@ impl Shared {
             Expect::SuccessOrAbsent => (200..300).contains(&done.status) || done.status == 404,
             Expect::Failure(a, b) => done.status == a || done.status == b,
         };
-        let etag = header(&response, "etag");
-        let token = header(&response, "lock-token").map(|t| t.trim_matches(['<', '>']).to_string());
-        let length = header(&response, "content-length").and_then(|l| l.parse::<u64>().ok());
         let is_read = matches!(request.kind, Kind::Get | Kind::GetIfChanged)
             && (done.status == 200 || done.status == 206);
-        let mut body = response.into_body();
-        let mut at = if done.status == 206 {
-            request.offset
-        } else {
-            0
+        let from = match done.status {
+            206 => request.offset,
+            _ => 0,
         };
-        let from = at;
-        let mut wrong = None;
+        let compared = self
+            .content(request)
+            .filter(|_| is_read && self.verify != Verify::Lengths);
+        let (mut at, mut wrong) = (from, None);
         loop {
-            match body.frame().await {
-                None => break,
-                Some(Ok(frame)) => {
-                    let Some(data) = frame.data_ref() else {
-                        continue;
-                    };
-                    if is_read {
-                        if let (None, Some(content), true) = (
-                            &wrong,
-                            self.content(request),
-                            self.verify != Verify::Lengths,
-                        ) {
-                            wrong = self.generator().check(content, at, data).err();
-                        }
-                        at += data.len() as u64;
+            match connection.body().await {
+                Ok(None) => break,
+                Ok(Some(data)) if is_read => {
+                    if let (None, Some(content)) = (&wrong, compared) {
+                        wrong = self.generator().check(content, at, data).err();
                     }
+                    at += data.len() as u64;
                 }
-                Some(Err(e)) => {
-                    connection.close();
+                Ok(Some(_)) => {}
+                Err(e) => {
                     done.failure = Some(Failure::Broken(format!(
                         "{}: the answer broke off after {} bytes: {e}",
                         self.describe(request),
@@ -377,30 +366,31 @@ impl Shared {
                 content.len()
             )));
         }
-        if request.kind == Kind::Lock
-            && token.is_none()
-            && !self
-                .learned()
-                .tokens
-                .contains_key(&(request.client, request.path))
-        {
-            done.failure = Some(Failure::Status(format!(
-                "{}: no Lock-Token in the answer",
-                self.describe(request)
-            )));
-        }
-        if done.status < 400 {
-            self.learn(request, etag, token);
-        }
     }
 
-    fn learn(&self, request: &Request, etag: Option<String>, token: Option<String>) {
+    /// Keeps what later requests need of an answer. Says whether that is a lock whose token nobody knows.
+    fn learn(&self, request: &Request, answer: &Answer) -> bool {
+        let looks = matches!(request.kind, Kind::Head | Kind::Get | Kind::GetIfChanged);
+        // Only conditions and locks ask for ETags, and few plans have any.
+        if looks && !self.plan.conditional {
+            return false;
+        }
         let mut learned = self.learned();
         let key = (request.client, request.path);
+        if request.kind == Kind::Lock
+            && answer.status < 300
+            && answer.lock_token().is_none()
+            && !learned.tokens.contains_key(&key)
+        {
+            return true;
+        }
+        if answer.status >= 400 {
+            return false;
+        }
         match request.kind {
             Kind::Lock => {
-                if let Some(token) = token {
-                    learned.tokens.insert(key, token);
+                if let Some(token) = answer.lock_token() {
+                    learned.tokens.insert(key, token.to_string());
                 }
             }
             Kind::Unlock => {
@@ -421,41 +411,52 @@ impl Shared {
             }
             Kind::Put | Kind::PutRange => {
                 learned.etags.remove(&request.path);
-                if let Some(etag) = etag {
-                    learned.etags.insert(request.path, etag);
-                }
+                learned.etag(request.path, answer);
             }
-            Kind::Head | Kind::Get | Kind::GetIfChanged => {
-                if let Some(etag) = etag {
-                    learned.etags.insert(request.path, etag);
-                }
-            }
+            Kind::Head | Kind::Get | Kind::GetIfChanged => learned.etag(request.path, answer),
             Kind::Copy => {
                 learned.etags.remove(&request.path2);
             }
             _ => {}
         }
+        false
+    }
+}
+
+/// What a request carries.
+enum Body {
+    None,
+    Text(&'static str),
+    /// What the file holds, from the request's offset on.
+    Content,
+}
+
+/// Generated content on its way up.
+struct Generated<'a> {
+    generator: Generator<'a>,
+    content: Option<&'a Content>,
+    at: u64,
+    end: u64,
+}
+
+impl Source for Generated<'_> {
+    fn length(&self) -> Option<u64> {
+        Some(self.end - self.at)
+    }
+
+    fn next(&mut self, out: &mut Vec<u8>) {
+        let (before, length) = (out.len(), CHUNK_BYTES.min(self.end - self.at));
+        out.resize(before + length as usize, 0);
+        if let Some(content) = self.content {
+            self.generator.fill(content, self.at, &mut out[before..]);
+        }
+        self.at += length;
     }
 }
 
 /// How long something took, in whole microseconds.
 pub fn micros(since: Instant, until: Instant) -> u64 {
     u64::try_from(until.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX)
-}
-
-fn header(response: &http::Response<hyper::body::Incoming>, name: &str) -> Option<String> {
-    response
-        .headers()
-        .get(name)?
-        .to_str()
-        .ok()
-        .map(str::to_string)
-}
-
-fn full(text: &'static str) -> Body {
-    Full::new(Bytes::from_static(text.as_bytes()))
-        .map_err(|e| match e {})
-        .boxed_unsync()
 }
 
 /// The properties that davfs2 asks for.

@@ -1,19 +1,20 @@
 //! Runs a plan: makes what existed before, sends the requests in order, reads back what is left.
 
+mod phase;
+mod turns;
+
 use crate::calls::Calls;
 use crate::client::{Connection, Target};
-use crate::exchange::{Done, Shared, Verify, micros};
+use crate::exchange::{Shared, Verify};
 use crate::model;
 use crate::plan::{Expect, Kind, NO_HANDLE, Plan, Request};
-use crate::progress::Progress;
-use crate::report::{Report, Summary};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use crate::report::Report;
+use phase::phase;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tiering::sim::Device;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// How fast requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,14 +108,6 @@ pub struct Partial {
     pub because: &'static str,
     /// Requests that were never started.
     pub not_started: u64,
-}
-
-struct Finished {
-    worker: usize,
-    index: usize,
-    sent: Instant,
-    ended: Instant,
-    done: Done,
 }
 
 /// Replays `plan` against `target`.
@@ -287,222 +280,9 @@ fn at_root(target: &Target) -> Connection {
 
 /// A request for a collection, without a body; gives the status.
 async fn bare(connection: &mut Connection, method: &str, path: &str) -> Result<u16, String> {
-    let body = http_body_util::BodyExt::boxed_unsync(http_body_util::BodyExt::map_err(
-        http_body_util::Empty::new(),
-        |e: std::convert::Infallible| match e {},
-    ));
-    let request = http::Request::builder()
-        .method(method)
-        .uri(format!("{path}/"))
-        .body(body);
-    let response = connection
-        .send(request.map_err(|e| e.to_string())?)
-        .await
-        .map_err(|e| e.to_string())?;
-    let status = response.status().as_u16();
-    let _ = http_body_util::BodyExt::collect(response.into_body()).await;
+    connection.begin(method, format_args!("{path}/"));
+    let answer = connection.send(()).await.map_err(|e| e.to_string())?;
+    let status = answer.status;
+    let _ = connection.skip_body().await;
     Ok(status)
-}
-
-/// What a phase came to.
-#[derive(Default)]
-struct Phase {
-    warm_up: Summary,
-    summary: Summary,
-    partial: Option<Partial>,
-}
-
-/// Sends `requests`, each when what it waits for is done, its time has come and a connection is free.
-async fn phase(
-    engine: &Engine,
-    requests: Vec<Request>,
-    waits: Vec<Vec<u32>>,
-    options: &Options,
-    name: &str,
-) -> Phase {
-    let speed = options.speed;
-    let Phase {
-        mut warm_up,
-        mut summary,
-        ..
-    } = Phase::default();
-    let total = requests.len();
-    let requests = Arc::new(requests);
-    let mut pending: Vec<u32> = waits.iter().map(|w| w.len() as u32).collect();
-    let mut followers: Vec<Vec<u32>> = vec![Vec::new(); total];
-    for (index, waits) in waits.iter().enumerate() {
-        for &wait in waits {
-            followers[wait as usize].push(index as u32);
-        }
-    }
-    drop(waits);
-    let (finished_in, mut finished) = mpsc::unbounded_channel();
-    let mut workers = Vec::new();
-    for worker in 0..options.clients.max(1) {
-        workers.push(start_worker(
-            worker,
-            engine.clone(),
-            requests.clone(),
-            finished_in.clone(),
-        ));
-    }
-    let mut idle: Vec<usize> = (0..workers.len()).rev().collect();
-    let start = Instant::now();
-    let measured_from = start + options.warmup;
-    let stop_at = options.duration.map(|d| start + d);
-    let mut interrupt = options.interrupt.clone();
-    let mut because = None;
-    let due = |index: usize| match speed {
-        Speed::Max => start,
-        Speed::Timed(factor) => {
-            start + Duration::from_secs_f64(requests[index].at_us as f64 / 1e6 / factor)
-        }
-    };
-    let mut ready: BinaryHeap<Reverse<(Instant, usize)>> = BinaryHeap::new();
-    ready.extend(
-        (0..total)
-            .filter(|&i| pending[i] == 0)
-            .map(|i| Reverse((due(i), i))),
-    );
-    let mut last_end = start;
-    let mut progress = Progress::new(name, total, options.progress);
-    let mut done = 0;
-    while done < total {
-        let now = Instant::now();
-        if interrupt.as_ref().is_some_and(|i| *i.borrow()) {
-            because = Some("interrupted");
-        } else if stop_at.is_some_and(|at| at <= now) {
-            because = Some("--duration is over");
-        }
-        if because.is_some() {
-            ready.clear();
-            if idle.len() == workers.len() {
-                break;
-            }
-        }
-        while let (Some(&Reverse((at, index))), Some(&worker)) = (ready.peek(), idle.last()) {
-            if at > now {
-                break;
-            }
-            ready.pop();
-            idle.pop();
-            if workers[worker].send(index).is_err() {
-                summary.fail("a worker ended".into());
-                return Phase {
-                    warm_up,
-                    summary,
-                    partial: None,
-                };
-            }
-        }
-        let next_due = ready.peek().filter(|_| !idle.is_empty()).map(|r| r.0.0);
-        let tick = now + Duration::from_millis(500);
-        let wake = next_due.map_or(tick, |at| at.min(tick));
-        let wake = stop_at
-            .filter(|at| *at > now)
-            .map_or(wake, |at| at.min(wake));
-        let first = tokio::select! {
-            first = finished.recv() => first,
-            () = tokio::time::sleep_until(wake.into()) => None,
-            () = changed(&mut interrupt) => None,
-        };
-        let mut next: Option<Finished> = first;
-        while let Some(f) = next {
-            done += 1;
-            idle.push(f.worker);
-            let intended = match speed {
-                Speed::Max => f.sent,
-                Speed::Timed(_) => due(f.index),
-            };
-            let request = &requests[f.index];
-            last_end = last_end.max(f.ended);
-            let warm = intended < measured_from;
-            let counted = if warm { &mut warm_up } else { &mut summary };
-            counted.add(
-                request.kind,
-                micros(if warm { start } else { measured_from }, f.ended),
-                micros(intended, f.ended),
-                micros(f.sent, f.ended),
-                f.done,
-            );
-            for &follower in &followers[f.index] {
-                pending[follower as usize] -= 1;
-                if pending[follower as usize] == 0 {
-                    ready.push(Reverse((due(follower as usize), follower as usize)));
-                }
-            }
-            next = finished.try_recv().ok();
-        }
-        progress.show(done, warm_up.failures() + summary.failures(), start);
-    }
-    progress.end(done, warm_up.failures() + summary.failures(), start);
-    warm_up.elapsed_us = micros(start, last_end.min(measured_from));
-    summary.elapsed_us = micros(measured_from.min(last_end), last_end);
-    let partial = because.filter(|_| done < total).map(|because| Partial {
-        because,
-        not_started: (total - done) as u64,
-    });
-    Phase {
-        warm_up,
-        summary,
-        partial,
-    }
-}
-
-/// Ends when the interrupt comes, never when there is none (or its sender is gone, or it has come).
-async fn changed(interrupt: &mut Option<watch::Receiver<bool>>) {
-    match interrupt {
-        Some(receiver) if !*receiver.borrow() => {
-            if receiver.changed().await.is_err() {
-                std::future::pending().await
-            }
-        }
-        _ => std::future::pending().await,
-    }
-}
-
-fn start_worker(
-    worker: usize,
-    engine: Engine,
-    requests: Arc<Vec<Request>>,
-    finished: mpsc::UnboundedSender<Finished>,
-) -> mpsc::UnboundedSender<usize> {
-    let (send, mut receive) = mpsc::unbounded_channel::<usize>();
-    let report = move |index: usize, sent: Instant, done: Done| {
-        let ended = Instant::now();
-        finished.send(Finished {
-            worker,
-            index,
-            sent,
-            ended,
-            done,
-        })
-    };
-    match engine {
-        Engine::Http(shared) => {
-            tokio::spawn(async move {
-                let mut connection = Connection::new(shared.target.clone());
-                while let Some(index) = receive.recv().await {
-                    let sent = Instant::now();
-                    let done = shared.exchange(&mut connection, &requests[index]).await;
-                    if report(index, sent, done).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        // System calls block: each worker is a thread of its own.
-        Engine::Calls(calls) => {
-            std::thread::spawn(move || {
-                while let Some(index) = receive.blocking_recv() {
-                    let sent = Instant::now();
-                    let done = calls.call(index as u32, &requests[index]);
-                    if report(index, sent, done).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    }
-    send
 }

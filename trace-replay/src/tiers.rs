@@ -1,7 +1,6 @@
 //! Which tier answers: TierDAV's own counters, read once a second while a replay runs.
 
 use crate::client::{Connection, Target};
-use http_body_util::{BodyExt, Empty};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -66,22 +65,16 @@ pub async fn watch(target: Target, url: String, mut stop: oneshot::Receiver<()>)
 }
 
 async fn get(connection: &mut Connection, path: &str) -> Result<String, String> {
-    let body = Empty::new().map_err(|e: std::convert::Infallible| match e {});
-    let request = http::Request::get(path).body(body.boxed_unsync());
-    let response = connection
-        .send(request.map_err(|e| e.to_string())?)
-        .await
-        .map_err(|e| e.to_string())?;
-    let status = response.status();
-    let body = response
-        .into_body()
-        .collect()
-        .await
-        .map_err(|e| e.to_string())?;
-    if !status.is_success() {
+    connection.begin("GET", path);
+    let status = connection.send(()).await.map_err(|e| e.to_string())?.status;
+    let mut body = Vec::new();
+    while let Some(piece) = connection.body().await.map_err(|e| e.to_string())? {
+        body.extend_from_slice(piece);
+    }
+    if !(200..300).contains(&status) {
         return Err(format!("status {status}"));
     }
-    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 /// The object reads by tier in a Prometheus text.

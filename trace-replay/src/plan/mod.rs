@@ -205,6 +205,8 @@ pub struct Plan {
     pub waits: Vec<Vec<u32>>,
     /// Files that are left at the end, and what they hold.
     pub remaining: Vec<(u32, u32)>,
+    /// Whether any request depends on an ETag that the server gives: conditions and locks.
+    pub conditional: bool,
     /// Entries that need no request, by reason.
     pub not_sent: BTreeMap<&'static str, u64>,
     /// Entries of the trace.
@@ -292,6 +294,7 @@ impl Builder {
                 requests: Vec::new(),
                 waits: Vec::new(),
                 remaining: Vec::new(),
+                conditional: false,
                 not_sent: BTreeMap::new(),
                 entries: 0,
                 unusable: Unusable::default(),
@@ -371,6 +374,7 @@ impl Builder {
     }
 
     fn send(&mut self, request: Request) {
+        self.plan.conditional |= matches!(request.kind, Kind::GetIfChanged | Kind::Lock);
         let index = self.plan.requests.len() as u32;
         let path = &self.plan.paths[request.path as usize];
         let path2 = &self.plan.paths[request.path2 as usize];

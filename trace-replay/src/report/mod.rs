@@ -52,29 +52,60 @@ impl Default for Series {
 impl Series {
     fn add(&mut self, at_us: u64, bytes: u64, latency_us: u64) {
         while at_us / self.interval_us >= INTERVALS_MAX as u64 {
-            let sums = [
-                &mut self.requests,
-                &mut self.bytes,
-                &mut self.latency_us_sum,
-            ];
-            for values in sums {
-                *values = values.chunks(2).map(|pair| pair.iter().sum()).collect();
-            }
-            let pairs = self.latency_us_max.chunks(2);
-            self.latency_us_max = pairs.filter_map(|p| p.iter().max().copied()).collect();
-            self.interval_us *= 2;
+            self.halve();
         }
         let index = (at_us / self.interval_us) as usize;
-        if self.requests.len() <= index {
-            self.requests.resize(index + 1, 0);
-            self.bytes.resize(index + 1, 0);
-            self.latency_us_sum.resize(index + 1, 0);
-            self.latency_us_max.resize(index + 1, 0);
-        }
+        self.reach(index + 1);
         self.requests[index] += 1;
         self.bytes[index] += bytes;
         self.latency_us_sum[index] += latency_us;
         self.latency_us_max[index] = self.latency_us_max[index].max(latency_us);
+    }
+
+    /// Makes one interval of two.
+    fn halve(&mut self) {
+        let sums = [
+            &mut self.requests,
+            &mut self.bytes,
+            &mut self.latency_us_sum,
+        ];
+        for values in sums {
+            *values = values.chunks(2).map(|pair| pair.iter().sum()).collect();
+        }
+        let pairs = self.latency_us_max.chunks(2);
+        self.latency_us_max = pairs.filter_map(|p| p.iter().max().copied()).collect();
+        self.interval_us *= 2;
+    }
+
+    /// Has at least so many intervals.
+    fn reach(&mut self, intervals: usize) {
+        if self.requests.len() < intervals {
+            self.requests.resize(intervals, 0);
+            self.bytes.resize(intervals, 0);
+            self.latency_us_sum.resize(intervals, 0);
+            self.latency_us_max.resize(intervals, 0);
+        }
+    }
+
+    /// Adds what others finished in the same time.
+    fn merge(&mut self, mut other: Series) {
+        while self.interval_us < other.interval_us {
+            self.halve();
+        }
+        while other.interval_us < self.interval_us {
+            other.halve();
+        }
+        self.reach(other.requests.len());
+        let sums = [
+            (&mut self.requests, &other.requests),
+            (&mut self.bytes, &other.bytes),
+            (&mut self.latency_us_sum, &other.latency_us_sum),
+        ];
+        for (mine, others) in sums {
+            mine.iter_mut().zip(others).for_each(|(m, o)| *m += o);
+        }
+        let longest = self.latency_us_max.iter_mut().zip(&other.latency_us_max);
+        longest.for_each(|(m, o)| *m = (*m).max(*o));
     }
 }
 
@@ -84,6 +115,17 @@ struct Row {
     service: Histogram<u64>,
     failures: u64,
     bytes: u64,
+}
+
+impl Default for Row {
+    fn default() -> Row {
+        Row {
+            latency: histogram(),
+            service: histogram(),
+            failures: 0,
+            bytes: 0,
+        }
+    }
 }
 
 /// One phase of a run.
@@ -131,12 +173,7 @@ impl Summary {
             self.skipped += 1;
             return;
         }
-        let row = self.rows.entry(kind).or_insert_with(|| Row {
-            latency: histogram(),
-            service: histogram(),
-            failures: 0,
-            bytes: 0,
-        });
+        let row = self.rows.entry(kind).or_default();
         row.latency.saturating_record(latency_us.max(1));
         row.service.saturating_record(service_us.max(1));
         row.bytes += done.bytes;
@@ -153,6 +190,27 @@ impl Summary {
                 self.examples.push(message);
             }
         }
+    }
+
+    /// Adds what others did in the same phase.
+    pub fn merge(&mut self, other: Summary) {
+        for (kind, row) in other.rows {
+            let mine = self.rows.entry(kind).or_default();
+            // All histograms have the same bounds.
+            let _ = mine.latency.add(&row.latency);
+            let _ = mine.service.add(&row.service);
+            mine.failures += row.failures;
+            mine.bytes += row.bytes;
+        }
+        self.elapsed_us = self.elapsed_us.max(other.elapsed_us);
+        self.broken += other.broken;
+        self.wrong_status += other.wrong_status;
+        self.wrong_content += other.wrong_content;
+        self.retried += other.retried;
+        self.skipped += other.skipped;
+        self.series.merge(other.series);
+        let room = EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.into_iter().take(room));
     }
 
     fn bytes(&self, kinds: &[Kind]) -> u64 {

@@ -134,14 +134,14 @@ pub async fn run(sides: &Sides, parts: Arc<[Part]>, share: Share) -> anyhow::Res
 /// Who carries out the requests of a part.
 enum Hands {
     Device,
-    Pod(Connection),
+    Pod(Box<Connection>),
 }
 
 impl Hands {
     fn of(sides: &Sides, side: Side) -> Hands {
         match side {
             Side::Device => Hands::Device,
-            Side::Pod => Hands::Pod(Connection::new(sides.target.clone())),
+            Side::Pod => Hands::Pod(Box::new(Connection::new(sides.target.clone()))),
         }
     }
 
