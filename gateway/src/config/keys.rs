@@ -173,7 +173,7 @@ const PLAIN: &[Key] = &[
         "write_policy",
         "auto",
         "auto, back, through or around",
-        "back: new data may be in the cache alone for a while; through: never; around: new data goes past the cache; auto: back, but around a cache on the root's own file system unless cache_dir names it",
+        "back: new data may be in the cache alone for a while; through: never; around: new data goes past the cache; auto: back, but around the default cache_dir where it is on the root's own file system",
     ),
     key(
         "policy",

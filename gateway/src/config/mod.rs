@@ -528,9 +528,9 @@ impl Config {
             (None, None) => None,
         };
         let mut cache_dir = cache_dir?;
-        // Whoever names a cache directory wants it to be used.
-        let named = c.raw.value("cache_dir").1 != Source::Default;
-        let write_policy = write_policy?.or(named.then_some(WritePolicy::Back));
+        // Whoever chooses a cache directory wants it to be used.
+        let chosen = c.raw.value("cache_dir").0 != Raw::default().value("cache_dir").0;
+        let write_policy = write_policy?.or(chosen.then_some(WritePolicy::Back));
         if pools.is_some() {
             if cfg!(not(feature = "rados")) {
                 c.fault(
@@ -652,6 +652,27 @@ mod tests {
         again.file(Path::new("x.toml"), &raw.render());
         let (a, b) = (Config::check(&raw).unwrap(), Config::check(&again).unwrap());
         assert_eq!(format!("{a:?}"), format!("{b:?}"));
+    }
+
+    #[test]
+    fn a_chosen_cache_directory_is_written_to_unless_told_otherwise() {
+        let of = |set: &[(&str, &str)]| {
+            let mut raw = Raw::default();
+            for (key, value) in set {
+                raw.set(key, (*value).to_string(), Source::Flag(format!("--{key}")));
+            }
+            Config::check(&raw).unwrap().write_policy
+        };
+        let cache = ("cache_dir", "/tmp/c");
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[cache]), Some(WritePolicy::Back));
+        for (word, policy) in [
+            ("around", WritePolicy::Around),
+            ("through", WritePolicy::Through),
+        ] {
+            assert_eq!(of(&[("write_policy", word)]), Some(policy));
+            assert_eq!(of(&[cache, ("write_policy", word)]), Some(policy));
+        }
     }
 
     #[test]
