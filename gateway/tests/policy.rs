@@ -37,7 +37,6 @@ fn a_parameter_changed_live_changes_decisions_and_what_was_seen_before_counts() 
     let gateway = Gateway::start(&[
         "--cost-benefit-theta=1000",
         "--cost-benefit-margin=0",
-        "--cost-benefit-queue-ms=1000000",
         "--cache-capacity=64MiB",
     ]);
     let body = content(1, 200_000);

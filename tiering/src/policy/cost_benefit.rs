@@ -7,7 +7,7 @@
 //! room is left.
 //!
 //! A move makes others wait: promotions come when the backing device has nothing else to do, and the busier it is of
-//! late, the more they must promise.
+//! late, the more they must promise. One that comes too early waits ([`Waiting`]) and is judged again when there is time.
 
 use std::cmp::Ordering;
 
@@ -16,12 +16,15 @@ use super::busy::Busy;
 use super::heat::{Heat, Heats, Place, Slot};
 use super::outlook::{Class, Outlook};
 use super::planner::{Access, Origin, Strategy};
+use super::waiting::Waiting;
 use super::{CostBenefitConfig, PolicyConfig};
 use crate::event::{CacheView, Reason};
 use crate::types::{FileId, Nanos, ObjectId};
 
 /// Ghosts compared for the choice of one to forget.
 const GHOST_SAMPLES: usize = 8;
+/// A promotion that waited must promise so many times what others must: it was not read again when that was likeliest.
+const LATE: f64 = 2.0;
 /// So that the rounding of a sum of parts never exceeds the whole: one pass never promotes.
 const ROUNDING: f64 = 1.0 + 1e-6;
 /// What the outlook learned fades this much slower than an object's own heat.
@@ -46,6 +49,8 @@ pub(crate) struct CostBenefit {
     promotions: Budget,
     wear: Budget,
     backing: Busy,
+    /// Ghosts that have paid for a move which the backing device has no time for.
+    waiting: Waiting,
 }
 
 /// `2^(-i/32)`.
@@ -100,6 +105,7 @@ impl CostBenefit {
             promotions: Budget::default(),
             wear: Budget::default(),
             backing: Busy::default(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -262,8 +268,61 @@ impl CostBenefit {
             let Some((_, coldest)) = self.coldest(Place::Ghost, GHOST_SAMPLES, now) else {
                 break;
             };
-            self.heats.forget(coldest);
+            self.forget(coldest);
         }
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        self.waiting.settle(slot);
+        self.heats.forget(slot);
+    }
+
+    /// Whether its accesses have cost more than the move would.
+    fn paid(&self, slot: Slot, cost: f64) -> bool {
+        self.heats[slot].seconds > self.config.theta * cost * ROUNDING
+    }
+
+    /// Says why an object outside the cache should be promoted now, if it should and may; its promise must be so many
+    /// `times` what the move costs.
+    fn judge(
+        &mut self,
+        now: Nanos,
+        slot: Slot,
+        len: u32,
+        times: f64,
+        free_room: bool,
+    ) -> Option<Reason> {
+        let cost = self.head_time(1.0, len);
+        if !self.paid(slot, cost) {
+            return None;
+        }
+        let heat = &self.heats[slot];
+        let (spent, class, age) = (heat.seconds, heat.class(), now.since(heat.used));
+        let marginal = if free_room {
+            0.0
+        } else {
+            (1.0 + self.config.stickiness) * self.marginal(now)
+        };
+        let price = marginal * f64::from(len.max(1));
+        let delayed = 1.0 + self.config.busy_weight * self.backing.delay(now);
+        let least = times * cost * delayed;
+        if !self.outlook.is_worth(class, age, price, least) {
+            return None;
+        }
+        let micros = |seconds: f64| (seconds * 1e6) as u64;
+        let reason = Reason::HeadTime {
+            spent_us: micros(spent),
+            cost_us: micros(cost),
+        };
+        let rate = self.config.promote_bytes_per_s as f64;
+        // A second's budget may be saved up, at least four default objects.
+        let burst = rate.max((16 << 20) as f64);
+        let paid = self.promotions.pay(now, rate, burst, len);
+        if !(paid && self.wear(now, len)) {
+            return None;
+        }
+        self.backing.serve(now, cost);
+        Some(reason)
     }
 }
 
@@ -299,44 +358,39 @@ impl Strategy for CostBenefit {
         if !access.resident {
             self.backing.serve(now, seconds);
         }
-        let cost = self.head_time(1.0, access.object_len);
         let heat = &mut self.heats[slot];
         heat.next_offset = access.offset.saturating_add(access.len);
-        let (spent, class) = (heat.seconds, heat.class());
         if new {
             self.make_ghost(slot, now);
         }
-        if access.resident
-            || spent <= self.config.theta * cost * ROUNDING
-            || queued * 1e3 > self.config.queue_ms
-        {
+        if access.resident {
             return None;
         }
-        let marginal = if access.free_room {
-            0.0
-        } else {
-            (1.0 + self.config.stickiness) * self.marginal(now)
-        };
-        let price = marginal * f64::from(access.object_len.max(1));
-        let delayed = 1.0 + self.config.busy_weight * self.backing.delay(now);
-        let least = self.config.margin * cost * delayed;
-        if !self.outlook.is_worth(class, price, least) {
+        if queued * 1e3 <= self.config.queue_ms {
+            self.waiting.settle(slot);
+            let times = self.config.margin;
+            return self.judge(now, slot, access.object_len, times, access.free_room);
+        }
+        // One that is new may be forgotten already.
+        let ghost = self.heats[slot].place() == Place::Ghost;
+        if ghost && self.paid(slot, self.head_time(1.0, access.object_len)) {
+            self.waiting.hold(slot);
+        }
+        None
+    }
+
+    fn waited(&mut self, now: Nanos) -> Option<(ObjectId, u32)> {
+        if self.waiting.is_empty() || self.backing.queued(now) * 1e3 > self.config.queue_ms {
             return None;
         }
-        let micros = |seconds: f64| (seconds * 1e6) as u64;
-        let reason = Reason::HeadTime {
-            spent_us: micros(spent),
-            cost_us: micros(cost),
-        };
-        let rate = self.config.promote_bytes_per_s as f64;
-        // A second's budget may be saved up, at least four default objects.
-        let burst = rate.max((16 << 20) as f64);
-        let paid = self.promotions.pay(now, rate, burst, access.object_len);
-        if !(paid && self.wear(now, access.object_len)) {
-            return None;
-        }
-        self.backing.serve(now, cost);
-        Some(reason)
+        let slot = self.waiting.take()?;
+        Some((self.heats.id(slot), self.heats[slot].len))
+    }
+
+    fn resumes(&mut self, now: Nanos, id: ObjectId, free_room: bool) -> Option<Reason> {
+        let slot = self.heats.find(id)?;
+        let (len, times) = (self.heats[slot].len, LATE * self.config.margin);
+        self.judge(now, slot, len, times, free_room)
     }
 
     fn admits(&mut self, now: Nanos, len: u32, free_bytes: u64) -> bool {
@@ -360,6 +414,7 @@ impl Strategy for CostBenefit {
 
     fn entered(&mut self, now: Nanos, id: ObjectId, len: u32, dirty: bool, origin: Origin) {
         let (slot, _) = self.heats.find_or_add(id, now, len);
+        self.waiting.settle(slot);
         let heat = &mut self.heats[slot];
         (heat.len, heat.dirty) = (len, dirty);
         if origin == Origin::Written {
@@ -394,7 +449,7 @@ impl Strategy for CostBenefit {
             if let Some(made) = heat.made().filter(|_| heat.young) {
                 self.outlook.lived(heat.class(), now.since(made), true);
             }
-            self.heats.forget(slot);
+            self.forget(slot);
         }
     }
 

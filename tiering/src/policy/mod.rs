@@ -20,6 +20,7 @@ mod simple;
 #[cfg(test)]
 mod tests;
 mod tinylfu;
+mod waiting;
 
 pub use config::{
     ArcConfig, CostBenefitConfig, FifoConfig, GdsfConfig, LfuConfig, LirsConfig, Lru2ndConfig,

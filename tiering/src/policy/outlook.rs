@@ -180,15 +180,15 @@ impl Outlook {
         self.spared[class.size()][age_of(age)]
     }
 
-    /// Whether what a just used object will save, less the price of its room per second, is `least` or more; as if it
-    /// stayed in its class.
-    pub(super) fn is_worth(&self, class: Class, price: f64, least: f64) -> bool {
+    /// Whether what an object of this age since its last use will save, less the price of its room per second, is `least`
+    /// or more; as if it stayed in its class.
+    pub(super) fn is_worth(&self, class: Class, age: Nanos, price: f64, least: f64) -> bool {
         if least <= 0.0 {
             // It may leave at once.
             return true;
         }
         let (mut alive, mut saved, mut seconds, mut again) = (1.0, 0.0, 0.0, 0.0);
-        for odds in &self.odds[class.index()] {
+        for odds in self.odds[class.index()].iter().skip(age_of(age)) {
             let used = alive * odds.used;
             saved += used * odds.saves;
             seconds += alive * odds.seconds;
@@ -359,7 +359,7 @@ mod tests {
         assert!(outlook.rate(often, now) > 3.0 * outlook.rate(never, now));
         let levels = || (1..1_000_000).map(|us| f64::from(us) / 1e6);
         let worth = |class, price| {
-            let pays = |least: &f64| outlook.is_worth(class, price, *least);
+            let pays = |least: &f64| outlook.is_worth(class, Nanos(0), price, *least);
             levels().take_while(pays).count()
         };
         assert!(worth(often, 0.0) > worth(never, 0.0));

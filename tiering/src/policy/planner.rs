@@ -15,6 +15,8 @@ const PROMOTIONS_MAX: usize = 256;
 const FLUSHES_MAX: usize = 512;
 /// Objects of one file flushed together at most.
 const RUN_MAX: usize = 64;
+/// Of those that waited, so many are judged at a time at most.
+const RESUMED_MAX: usize = 8;
 /// A failed flush is proposed again after this time.
 const RETRY: Nanos = Nanos::from_secs(10);
 
@@ -56,6 +58,14 @@ pub(crate) trait Strategy: Send {
     fn capacity(&mut self, _bytes: u64) {}
     /// Notes a read; for one that missed, says why it should be promoted, if it should.
     fn read(&mut self, now: Nanos, access: &Access) -> Option<Reason>;
+    /// Takes out one whose promotion had to wait and need not any longer, with its length.
+    fn waited(&mut self, _now: Nanos) -> Option<(ObjectId, u32)> {
+        None
+    }
+    /// Judges anew one that waited, as [`read`](Self::read) does.
+    fn resumes(&mut self, _now: Nanos, _id: ObjectId, _free_room: bool) -> Option<Reason> {
+        None
+    }
     fn revalidated(&mut self, now: Nanos, file: FileId);
     fn entered(&mut self, now: Nanos, id: ObjectId, len: u32, dirty: bool, origin: Origin);
     fn flushed(&mut self, _now: Nanos, _id: ObjectId) {}
@@ -130,19 +140,36 @@ impl<S: Strategy> Planner<S> {
     fn read(&mut self, now: Nanos, mut access: Access, view: &CacheView, out: &mut Vec<Action>) {
         let (id, len) = (access.id, access.object_len);
         access.resident = self.residents.contains(id);
-        access.free_room =
-            self.planned_bytes(view).saturating_add(u64::from(len)) <= view.low_bytes();
+        access.free_room = self.free_room(len, view);
+        let reason = self.strategy.read(now, &access);
+        if let Some(reason) = reason.filter(|_| !access.resident) {
+            self.promote(now, id, len, reason, view, out);
+        }
+    }
+
+    /// Whether so much can come without anyone leaving.
+    fn free_room(&self, len: u32, view: &CacheView) -> bool {
+        self.planned_bytes(view).saturating_add(u64::from(len)) <= view.low_bytes()
+    }
+
+    /// Proposes a promotion, or makes room for the next time that it is wanted.
+    fn promote(
+        &mut self,
+        now: Nanos,
+        id: ObjectId,
+        len: u32,
+        reason: Reason,
+        view: &CacheView,
+        out: &mut Vec<Action>,
+    ) {
         let fits = view
             .used_bytes
             .saturating_add(self.promoting_bytes)
             .saturating_add(u64::from(len))
             <= view.capacity_bytes;
-        let possible =
-            fits && self.promoting.len() < PROMOTIONS_MAX && !self.promoting.contains(id);
-        let Some(reason) = self.strategy.read(now, &access) else {
-            return;
-        };
-        if !access.resident && possible {
+        if !fits {
+            self.relieve(now, view, u64::from(len), out);
+        } else if self.promoting.len() < PROMOTIONS_MAX && !self.promoting.contains(id) {
             self.promoting.insert(id, len);
             self.promoting_bytes += u64::from(len);
             out.push(Action {
@@ -150,8 +177,22 @@ impl<S: Strategy> Planner<S> {
                 id,
                 reason,
             });
-        } else if !access.resident && !fits {
-            self.relieve(now, view, u64::from(len), out);
+        }
+    }
+
+    /// Judges those that waited and need not any longer.
+    fn resume(&mut self, now: Nanos, view: &CacheView, out: &mut Vec<Action>) {
+        for _ in 0..RESUMED_MAX {
+            let Some((id, len)) = self.strategy.waited(now) else {
+                return;
+            };
+            if self.residents.contains(id) || self.promoting.contains(id) {
+                continue;
+            }
+            let free_room = self.free_room(len, view);
+            if let Some(reason) = self.strategy.resumes(now, id, free_room) {
+                self.promote(now, id, len, reason, view, out);
+            }
         }
     }
 
@@ -400,12 +441,14 @@ impl<S: Strategy> Policy for Planner<S> {
         }
         // After a failure the next tick tries again, not this call: a victim that cannot leave must not spin.
         if !matches!(event, Event::Failed { .. }) {
+            self.resume(now, view, out);
             self.relieve(now, view, 0, out);
         }
     }
 
     fn tick(&mut self, now: Nanos, view: &CacheView, out: &mut Vec<Action>) {
         self.flush_aged(now, view, out);
+        self.resume(now, view, out);
         self.relieve(now, view, 0, out);
     }
 

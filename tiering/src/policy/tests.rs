@@ -213,6 +213,68 @@ fn a_promotion_waits_until_the_backing_device_has_caught_up() {
     assert_eq!(m.log, [(Promote, 1)]);
 }
 
+/// Reads of so many files, four of each at once, behind five others: the disk is behind, and no promotion is due yet.
+fn after_a_burst(files: std::ops::RangeInclusive<u64>) -> Model {
+    let mut m = Model::new("cost-benefit", 1000);
+    (1000..1005).for_each(|f| m.read(f));
+    for file in files {
+        (0..4).for_each(|_| m.read(file));
+    }
+    assert!(m.log.is_empty());
+    m
+}
+
+#[test]
+fn after_a_burst_of_reads_a_promotion_comes_in_the_silence() {
+    let mut m = after_a_burst(1..=1);
+    // Nine reads of 11.5 ms each.
+    m.now = Nanos::from_millis(80);
+    m.tick();
+    assert!(m.log.is_empty(), "more than 20 ms are ahead of it");
+    m.now = Nanos::from_millis(90);
+    m.tick();
+    assert_eq!(m.log, [(Promote, 1)]);
+    m.now = Nanos::from_secs(1);
+    m.tick();
+    assert_eq!(m.log.len(), 1);
+}
+
+#[test]
+fn what_waits_comes_one_after_the_other_and_the_newest_first() {
+    let mut m = after_a_burst(1..=5);
+    m.now = Nanos::from_secs(1);
+    m.tick();
+    assert_eq!(m.log, [(Promote, 5), (Promote, 4)], "then 23 ms are ahead");
+    // Any event will do.
+    m.now = m.now.plus(Nanos::from_millis(5));
+    m.event(Event::Revalidated {
+        file: FileId(1000),
+        objects: 1,
+        len: 100,
+    });
+    assert_eq!(m.log[2..], [(Promote, 3)]);
+}
+
+#[test]
+fn what_is_deleted_or_written_while_it_waits_is_not_promoted() {
+    let mut m = after_a_burst(1..=3);
+    m.delete(1);
+    m.write(3);
+    m.now = Nanos::from_secs(1);
+    m.tick();
+    assert_eq!(m.log, [(Promote, 2)]);
+}
+
+#[test]
+fn what_waits_for_long_must_promise_more_than_what_was_just_read() {
+    let mut m = after_a_burst(1..=1);
+    m.now = Nanos::from_secs(3600);
+    m.tick();
+    assert!(m.log.is_empty());
+    m.read(1);
+    assert_eq!(m.log, [(Promote, 1)]);
+}
+
 #[test]
 fn on_a_busy_disk_a_promotion_must_promise_more() {
     let promotes = |busy_weight| {
@@ -393,7 +455,6 @@ fn other_parameters_change_decisions_and_keep_what_was_seen() {
     let strict = CostBenefitConfig {
         theta: 1000.0,
         margin: 0.0,
-        queue_ms: 1e6,
         ..Default::default()
     };
     let easy = CostBenefitConfig {
@@ -409,6 +470,8 @@ fn other_parameters_change_decisions_and_keep_what_was_seen() {
         assert!(m.policy.configure(&PolicyConfig::CostBenefit(easy.clone())));
         assert_eq!(m.policy.plan().remembered, remembered);
         m.read(1);
+        m.now = Nanos::from_secs(1);
+        m.tick();
         m.log == [(Promote, 1)]
     };
     // Four passes cost more than three.
