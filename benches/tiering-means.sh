@@ -15,7 +15,7 @@ OTHERS = "none lru fifo lfu arc lirs 2q s3-fifo sieve w-tinylfu gdsf lru-2nd rec
 OURS = {
     "as it is": "cost-benefit",
     "queue_ms=1000000, busy_weight=0": "cost-benefit:queue_ms=1000000:busy_weight=0",
-    "write_share=1": "cost-benefit:write_share=1",
+    "write_share=0.65": "cost-benefit:write_share=0.65",
     "own_weight=0": "cost-benefit:own_weight=0",
     "own_weight=1000000": "cost-benefit:own_weight=1000000",
     "evict_from=1": "cost-benefit:evict_from=1",

@@ -212,7 +212,7 @@ policies! {
         busy_weight: f64 = 1.0, 0.0 => 1000.0, "", tune 0.0 => 4.0;
         /// A new object gets in if it takes at most this share of the free room: what is left is for the small ones, which
         /// spare a seek each.
-        write_share: f64 = 0.65, 0.0 => 1.0, "", tune 0.3 => 1.0;
+        write_share: f64 = 1.0, 0.0 => 1.0, "", tune 0.3 => 1.0;
         /// Endurance budget: what writes and promotions may put on the cache device; 0 is no limit.
         ssd_bytes_per_day: u64 = 0, 0 => 1_u64 << 50, "bytes per day";
         /// One seek of the backing device (Baleen, FAST '24: 11.5).

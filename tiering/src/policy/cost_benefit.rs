@@ -3,8 +3,8 @@
 //! Two judgements. A miss is promoted once it has already paid more than its move costs (ski rental), and
 //! only if what its class promises outweighs the move and the room ([`Outlook`]). Who leaves goes by the head
 //! time that a byte of the cache saves per second: reads that the outlook expects at this age, the object's own
-//! decayed accesses, and the flush that an early deletion spares. New objects get in unless they take most of what
-//! room is left.
+//! decayed accesses, and the flush that an early deletion spares. New objects get in while there is room, and
+//! with `write_share` below 1 unless they take most of it.
 //!
 //! A move makes others wait: promotions come when the backing device has nothing else to do, and the busier it is of
 //! late, the more they must promise. One that comes too early waits ([`Waiting`]) and is judged again when there is time.
@@ -25,6 +25,8 @@ use crate::types::{FileId, Nanos, ObjectId};
 const GHOST_SAMPLES: usize = 8;
 /// A promotion that waited must promise so many times what others must: it was not read again when that was likeliest.
 const LATE: f64 = 2.0;
+/// Share of busy time from which on a device has no pauses to wait for.
+const PAUSELESS: f64 = 0.97;
 /// So that the rounding of a sum of parts never exceeds the whole: one pass never promotes.
 const ROUNDING: f64 = 1.0 + 1e-6;
 /// What the outlook learned fades this much slower than an object's own heat.
@@ -277,6 +279,12 @@ impl CostBenefit {
         self.heats.forget(slot);
     }
 
+    /// Whether moves wait for what the backing device has to do. One that never has a pause is waited for in vain: only fewer
+    /// accesses help it.
+    fn is_held(&mut self, now: Nanos) -> bool {
+        self.backing.queued(now) * 1e3 > self.config.queue_ms && self.backing.share(now) < PAUSELESS
+    }
+
     /// Whether its accesses have cost more than the move would.
     fn paid(&self, slot: Slot, cost: f64) -> bool {
         self.heats[slot].seconds > self.config.theta * cost * ROUNDING
@@ -354,7 +362,7 @@ impl Strategy for CostBenefit {
         let seconds = self.head_time(uses, access.len);
         self.use_it(slot, now, uses, seconds);
         // What waits for the device is ahead of a move, this read is not: the move follows it anyway.
-        let queued = self.backing.queued(now);
+        let held = self.is_held(now);
         if !access.resident {
             self.backing.serve(now, seconds);
         }
@@ -366,7 +374,7 @@ impl Strategy for CostBenefit {
         if access.resident {
             return None;
         }
-        if queued * 1e3 <= self.config.queue_ms {
+        if !held {
             self.waiting.settle(slot);
             let times = self.config.margin;
             return self.judge(now, slot, access.object_len, times, access.free_room);
@@ -380,7 +388,7 @@ impl Strategy for CostBenefit {
     }
 
     fn waited(&mut self, now: Nanos) -> Option<(ObjectId, u32)> {
-        if self.waiting.is_empty() || self.backing.queued(now) * 1e3 > self.config.queue_ms {
+        if self.waiting.is_empty() || self.is_held(now) {
             return None;
         }
         let slot = self.waiting.take()?;

@@ -276,6 +276,31 @@ fn what_waits_for_long_must_promise_more_than_what_was_just_read() {
 }
 
 #[test]
+fn a_device_that_never_has_a_pause_is_not_waited_for() {
+    let config = CostBenefitConfig {
+        margin: 0.0,
+        ..Default::default()
+    };
+    let mut m = Model::new("none", 10);
+    m.policy = build(&PolicyConfig::CostBenefit(config));
+    // Reads of 11.5 ms, one every 11 ms, each of something else: more than the device can do.
+    let mut others = 100..;
+    let mut busy = |m: &mut Model, reads| {
+        for file in others.by_ref().take(reads) {
+            m.now = m.now.plus(Nanos::from_millis(11));
+            m.read(file);
+        }
+    };
+    busy(&mut m, 1_000);
+    for _ in 0..3 {
+        m.read(1);
+    }
+    assert!(m.log.is_empty(), "it has been busy for 11 s only");
+    busy(&mut m, 8_000);
+    assert_eq!(m.log, [(Promote, 1)]);
+}
+
+#[test]
 fn on_a_busy_disk_a_promotion_must_promise_more() {
     let promotes = |busy_weight| {
         let config = CostBenefitConfig {
@@ -402,8 +427,13 @@ fn a_full_cache_sends_writes_to_the_backing_tier() {
 }
 
 #[test]
-fn cost_benefit_leaves_the_last_room_to_small_objects() {
-    let mut m = Model::new("cost-benefit", 10);
+fn cost_benefit_can_leave_the_last_room_to_small_objects() {
+    let config = CostBenefitConfig {
+        write_share: 0.65,
+        ..Default::default()
+    };
+    let mut m = Model::new("none", 10);
+    m.policy = build(&PolicyConfig::CostBenefit(config));
     let mut view = m.view();
     let mut placed = |used_bytes, len| {
         view.used_bytes = used_bytes;
