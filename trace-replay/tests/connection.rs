@@ -85,12 +85,15 @@ async fn a_request_is_what_was_begun() {
 
 #[tokio::test]
 async fn an_upload_that_is_refused_halfway_has_its_answer() {
-    let (target, thread) = server(2, |_, stream| {
+    let (seen, sees) = std::sync::mpsc::channel();
+    let (target, thread) = server(2, move |_, stream| {
         head(stream);
         let answer = b"HTTP/1.1 507 Insufficient Storage\r\nContent-Length: 4\r\n\r\nfull";
         stream.write_all(answer).unwrap();
-        // The rest is read, or else the kernel would reset the connection before the answer was seen.
         stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // Nothing is read before the answer was, so that the upload cannot come to its end; but then the rest is, or else the
+        // kernel would reset the connection.
+        sees.recv().unwrap();
         let _ = std::io::copy(stream, &mut std::io::sink());
     });
     let mut connection = Connection::new(target);
@@ -102,6 +105,7 @@ async fn an_upload_that_is_refused_halfway_has_its_answer() {
         assert!(connection.body().await.unwrap().is_none());
         // What was not sent would be taken for the next request.
         assert!(!connection.is_reused());
+        seen.send(()).unwrap();
     }
     thread.join().unwrap();
 }
