@@ -1,9 +1,9 @@
 //! One `syncfs` for all who wait for one: a disk pays for a sync, not for what it covers.
 
 use std::fs::File;
-use std::io;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use rustix::io::Errno;
 
 /// Shares syncs of a whole file system between those who flush into it.
 pub struct FileSystemSync {
@@ -20,13 +20,15 @@ struct State {
     begun: u64,
     ended: u64,
     failures: u64,
-    /// Of the last failure.
-    errno: Option<i32>,
+    last_failure: Option<Errno>,
 }
 
-/// The failures before something was written: a later one may concern it.
-#[derive(Clone, Copy)]
-pub struct Since(u64);
+/// What is written from now on, by one who will sync it.
+pub struct Writes<'a> {
+    to: &'a FileSystemSync,
+    /// Those that it cannot concern.
+    failures: u64,
+}
 
 impl FileSystemSync {
     /// Of the file system that `handle` is in.
@@ -38,45 +40,48 @@ impl FileSystemSync {
         }
     }
 
-    /// To be asked before the first write that a sync is to cover.
-    pub fn since(&self) -> Since {
-        Since(self.state.lock().failures)
+    /// To be called before the first write that a sync is to cover.
+    pub fn begin(&self) -> Writes<'_> {
+        Writes {
+            to: self,
+            failures: self.state.lock().failures,
+        }
+    }
+}
+
+impl Writes<'_> {
+    /// Returns when a `syncfs` that began after this call has ended. Blocks. Fails if that one, or any since the writes began,
+    /// failed: the kernel tells of an error once, to whoever syncs next.
+    pub fn sync(&self) -> Result<(), Errno> {
+        self.sync_by(|handle| rustix::fs::syncfs(handle))
     }
 
-    /// Returns when a `syncfs` that began after this call has ended. Blocks. Fails if that one, or any since `since`, failed: the
-    /// kernel tells of an error once, to whoever syncs next.
-    pub fn sync(&self, since: Since) -> io::Result<()> {
-        self.sync_by(since, |handle| Ok(rustix::fs::syncfs(handle)?))
-    }
-
-    fn sync_by(&self, since: Since, syncfs: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
-        let mut state = self.state.lock();
+    fn sync_by(&self, syncfs: impl Fn(&File) -> Result<(), Errno>) -> Result<(), Errno> {
+        let all = self.to;
+        let mut state = all.state.lock();
         let wanted = state.begun + 1;
         while state.ended < wanted {
             if state.running {
                 state.waiting += 1;
-                self.ended.wait(&mut state);
+                all.ended.wait(&mut state);
                 state.waiting -= 1;
                 continue;
             }
             state.running = true;
             state.begun += 1;
-            let result = MutexGuard::unlocked(&mut state, || syncfs(&self.handle));
+            let result = MutexGuard::unlocked(&mut state, || syncfs(&all.handle));
             state.running = false;
             state.ended = state.begun;
             if let Err(error) = result {
                 state.failures += 1;
-                state.errno = error.raw_os_error();
+                state.last_failure = Some(error);
             }
-            self.ended.notify_all();
+            all.ended.notify_all();
         }
-        if state.failures == since.0 {
-            return Ok(());
+        match state.last_failure {
+            Some(error) if state.failures > self.failures => Err(error),
+            _ => Ok(()),
         }
-        Err(state.errno.map_or_else(
-            || io::Error::other("a sync failed"),
-            io::Error::from_raw_os_error,
-        ))
     }
 }
 
@@ -87,8 +92,6 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-
-    const EIO: i32 = 5;
 
     fn new() -> FileSystemSync {
         FileSystemSync::new(tempfile::tempfile().unwrap())
@@ -107,7 +110,7 @@ mod tests {
             Ok(())
         };
         std::thread::scope(|s| {
-            let sync = || shared.sync_by(shared.since(), syncfs).unwrap();
+            let sync = || shared.begin().sync_by(syncfs).unwrap();
             s.spawn(sync);
             begins.recv().unwrap();
             let others: Vec<_> = (0..5).map(|_| s.spawn(sync)).collect();
@@ -125,15 +128,14 @@ mod tests {
     #[test]
     fn who_wrote_before_a_failure_hears_of_it_and_who_wrote_after_it_does_not() {
         let shared = new();
-        let before = shared.since();
-        let failed = shared.sync_by(before, |_| Err(io::Error::from_raw_os_error(EIO)));
-        assert_eq!(failed.unwrap_err().raw_os_error(), Some(EIO));
-        let after = shared.since();
+        let before = shared.begin();
+        assert_eq!(before.sync_by(|_| Err(Errno::IO)), Err(Errno::IO));
+        let after = shared.begin();
         assert_eq!(
-            shared.sync(before).unwrap_err().raw_os_error(),
-            Some(EIO),
+            before.sync(),
+            Err(Errno::IO),
             "its bytes may be those that were lost"
         );
-        shared.sync(after).unwrap();
+        after.sync().unwrap();
     }
 }

@@ -11,7 +11,7 @@ use tiering::{Action, ActionKind, Event, FileId, Nanos, ObjectId, Reason};
 
 use super::cache::{ObjectCache, blocking};
 use super::error::CacheError;
-use super::file_system_sync::{FileSystemSync, Since};
+use super::file_system_sync::{FileSystemSync, Writes};
 use super::migrator::{BATCH_FILES, FlushReport, Job, Run, StepReport, batch_of};
 use super::residency::{Entry, State};
 use super::store::{ObjectStore, StoreError, Stored, read_verified};
@@ -22,25 +22,24 @@ const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 
 /// Files that are written and not yet synced.
 #[derive(Default)]
-struct Batch {
-    /// Asked before anything was written.
-    since: Option<Since>,
+struct Batch<'a> {
+    /// Where all of it can be synced at once.
+    together: Option<Writes<'a>>,
     stores: Vec<(FileId, TreeStore)>,
     /// With the place of its file in `stores`.
     written: Vec<(Action, Stored, usize)>,
     bytes: u64,
 }
 
-impl Batch {
+impl Batch<'_> {
     /// What became of the bytes of each file.
     fn sync(&self, cache: &ObjectCache) -> Vec<Result<(), String>> {
         if self.written.is_empty() {
             return Vec::new();
         }
-        let together = cache.backing.get().and_then(|b| b.file_system_sync());
-        if let (Some(together), Some(since)) = (together, self.since) {
+        if let Some(together) = &self.together {
             let synced = cache.tree_faults.before_sync();
-            let synced = synced.and_then(|()| together.sync(since));
+            let synced = synced.and_then(|()| Ok(together.sync()?));
             return vec![synced.map_err(|e| e.to_string()); self.stores.len()];
         }
         let synced = self.stores.iter().map(|(_, store)| store.sync());
@@ -183,17 +182,17 @@ impl ObjectCache {
         report
     }
 
-    fn batch(&self) -> Batch {
+    fn batch(&self) -> Batch<'_> {
         let together = self.backing.get().and_then(|b| b.file_system_sync());
         Batch {
-            since: together.map(FileSystemSync::since),
+            together: together.map(FileSystemSync::begin),
             ..Batch::default()
         }
     }
 
     /// Makes what was written durable, then clean. The policy is told when the files are settled: it may want what was flushed
     /// to leave, and until then it must stay.
-    fn end_batch(&self, batch: &Batch, at: Nanos) -> StepReport {
+    fn end_batch(&self, batch: &Batch<'_>, at: Nanos) -> StepReport {
         let synced = batch.sync(self);
         let mut done = Vec::with_capacity(batch.written.len());
         for (action, object, place) in &batch.written {

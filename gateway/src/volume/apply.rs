@@ -16,7 +16,7 @@ use super::dirty_set;
 use super::identity::{self, Identity, State};
 use super::tree::{self, Tree, id_name};
 use super::types::{Found, Kind};
-use crate::objects::ObjectCache;
+use crate::objects::{FileSystemSync, ObjectCache};
 
 /// A directory handle and a name in it.
 pub(crate) struct Place<'a> {
@@ -250,17 +250,16 @@ pub(crate) fn dress(
 
 /// Ends the dirty time of files: content complete and synced, so the plain file speaks for itself. Answers for each, in order.
 pub(crate) fn settle(tree: &Tree, ids: &[FileId]) -> Vec<io::Result<()>> {
-    let together = tree.file_system_sync.as_ref().map(|all| (all, all.since()));
+    let together = tree.file_system_sync.as_ref().map(FileSystemSync::begin);
     let mut settled: Vec<io::Result<()>> = ids
         .iter()
         .map(|id| settle_unsynced(tree, *id, together.is_none()))
         .collect();
-    if let Some((all, since)) = together
+    if let Some(together) = together
         && settled.iter().any(Result::is_ok)
-        && let Err(e) = all.sync(since)
+        && let Err(e) = together.sync()
     {
-        let why = |_: &FileId| Err(io::Error::new(e.kind(), e.to_string()));
-        settled = ids.iter().map(why).collect();
+        settled = ids.iter().map(|_| Err(e.into())).collect();
     }
     ids.iter()
         .zip(settled)
