@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{Method, Response, StatusCode};
 use tiering::trace::{Op, Record};
-use tiering::{FileId, Tier};
+use tiering::{FileId, Nanos, Tier};
 
 use super::body::Body;
 use super::{Call, Dav, User, guard, uri};
@@ -70,49 +70,39 @@ impl Dav {
         out: &mut Vec<u8>,
     ) -> Option<QuickReply> {
         let started = self.recorder.now();
-        let root = user.map_or_else(ResourcePath::root, |u| u.root.clone());
-        let target = uri::target(target, &root).ok().filter(|t| !t.slash)?;
-        let hot = self.volume.hot(&target.path)?;
+        let (target, _) = plain_target(target, user)?;
+        let hot = self.volume.hot(&target)?;
         if self.locks.due(guard::now()) {
             return None;
         }
         let io = IoContext {
             client: io_client,
-            path: self.recorder.path_id(&target.path.to_string()),
+            path: self.recorder.path_id(&target.to_string()),
         };
-        let (method, op, tier, content) = if head {
-            (metrics::Method::Head, Op::Head, None, Bytes::new())
+        let (method, counted, op, tier, content) = if head {
+            let none = Bytes::new();
+            (&Method::HEAD, metrics::Method::Head, Op::Head, None, none)
         } else {
             let tier = self.volume.hot_read(&hot, started, io)?;
             // The tier of no bytes is none.
             let tier = (!hot.content.is_empty()).then_some(tier);
-            (metrics::Method::Get, Op::Get, tier, hot.content.clone())
+            let content = hot.content.clone();
+            (&Method::GET, metrics::Method::Get, Op::Get, tier, content)
         };
         out.extend_from_slice(&hot.head);
         date(out);
-        let latency_ns = self.recorder.now().0.saturating_sub(started.0);
-        let record = Record {
-            at_ns: started.0,
-            client: io.client,
+        let answer = Answer {
+            method,
+            counted,
             op,
-            path: io.path,
-            path2: 0,
-            file: hot.file,
-            object: u32::MAX,
-            offset: 0,
-            len: hot.content.len() as u64,
-            tier: tier.into(),
-            latency_ns,
-            status: 200,
-        };
-        self.note(method, 0, content.len() as u64, record);
-        Some(QuickReply {
-            method: if head { &Method::HEAD } else { &Method::GET },
             status: StatusCode::OK,
+            file: hot.file,
+            len: hot.content.len() as u64,
+            asked: 0,
             content,
             tier,
-            latency: Duration::from_nanos(latency_ns),
-        })
+        };
+        Some(self.answered(started, io, answer))
     }
 
     /// Answers a PROPFIND with `Depth: 0` and the body `asked` that has no conditions: as [`Dav::quick`].
@@ -124,44 +114,92 @@ impl Dav {
         out: &mut Vec<u8>,
     ) -> Option<QuickReply> {
         let started = self.recorder.now();
-        let root = user.map_or_else(ResourcePath::root, |u| u.root.clone());
-        let target = uri::target(target, &root).ok().filter(|t| !t.slash)?;
-        let told = self.volume.told(&target.path)?;
+        let (target, root) = plain_target(target, user)?;
+        let told = self.volume.told(&target)?;
         let now = guard::now();
         if told.asked != asked
             || told.root != root
             || self.locks.due(now)
-            || self.locks.covers(&guard::key(&target.path), now)
+            || self.locks.covers(&guard::key(&target), now)
         {
             return None;
         }
+        let io = IoContext {
+            client: io_client,
+            path: self.recorder.path_id(&target.to_string()),
+        };
         out.extend_from_slice(&told.head);
         date(out);
+        let answer = Answer {
+            method: &PROPFIND,
+            counted: metrics::Method::Propfind,
+            op: Op::Propfind,
+            status: StatusCode::MULTI_STATUS,
+            file: FileId(0),
+            len: 0,
+            asked: asked.len() as u64,
+            content: told.content.clone(),
+            tier: None,
+        };
+        Some(self.answered(started, io, answer))
+    }
+
+    /// Counts an answer whose head was just written, and puts it into the trace.
+    fn answered(&self, started: Nanos, io: IoContext, answer: Answer) -> QuickReply {
+        let Answer {
+            method,
+            status,
+            content,
+            tier,
+            ..
+        } = answer;
         let latency_ns = self.recorder.now().0.saturating_sub(started.0);
         let record = Record {
             at_ns: started.0,
-            client: io_client,
-            op: Op::Propfind,
-            path: self.recorder.path_id(&target.path.to_string()),
+            client: io.client,
+            op: answer.op,
+            path: io.path,
             path2: 0,
-            file: FileId(0),
+            file: answer.file,
             object: u32::MAX,
             offset: 0,
-            len: 0,
-            tier: None.into(),
+            len: answer.len,
+            tier: tier.into(),
             latency_ns,
-            status: StatusCode::MULTI_STATUS.as_u16(),
+            status: status.as_u16(),
         };
-        let (bytes_in, bytes_out) = (asked.len() as u64, told.content.len() as u64);
-        self.note((&*PROPFIND).into(), bytes_in, bytes_out, record);
-        Some(QuickReply {
-            method: &PROPFIND,
-            status: StatusCode::MULTI_STATUS,
-            content: told.content.clone(),
-            tier: None,
+        let bytes_out = content.len() as u64;
+        self.note(answer.counted, answer.asked, bytes_out, record);
+        QuickReply {
+            method,
+            status,
+            content,
+            tier,
             latency: Duration::from_nanos(latency_ns),
-        })
+        }
     }
+}
+
+/// What is said, counted and traced of an answer.
+struct Answer {
+    method: &'static Method,
+    counted: metrics::Method,
+    op: Op,
+    status: StatusCode,
+    file: FileId,
+    /// Bytes of the file that the trace has for it.
+    len: u64,
+    /// Bytes of the request's body.
+    asked: u64,
+    content: Bytes,
+    tier: Option<Tier>,
+}
+
+/// The resource that a request target of a file names, and what the asker sees as `/`.
+fn plain_target(target: &str, user: Option<&User>) -> Option<(ResourcePath, ResourcePath)> {
+    let root = user.map_or_else(ResourcePath::root, |u| u.root.clone());
+    let target = uri::target(target, &root).ok().filter(|t| !t.slash)?;
+    Some((target.path, root))
 }
 
 static PROPFIND: LazyLock<Method> =

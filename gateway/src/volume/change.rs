@@ -12,7 +12,7 @@ use super::identity::{self, Identity, State};
 use super::log::record::Record;
 use super::path::ResourcePath;
 use super::types::{Check, Found, Kind, Meta, PropChange, Replaced};
-use super::{Inner, Volume, cleaner, decode_props, hop, now_ns, props, tree, visit};
+use super::{Inner, Volume, cleaner, decode_props, now_ns, props, tree, visit, visit_unless};
 
 impl Volume {
     /// Makes a collection. A taken name is [`VolumeError::Exists`], a missing parent [`VolumeError::Conflict`].
@@ -31,14 +31,11 @@ impl Volume {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         let guard = inner.locks.lock(&[&path]).await;
         let large = inner.is_large(&path);
-        let change = move || {
+        visit_unless(large, &self.inner, move || {
             let _guard = guard;
             inner.remove(&path, check)
-        };
-        match large {
-            true => hop(change).await,
-            false => visit(&self.inner, change).await,
-        }
+        })
+        .await
     }
 
     /// Gives a resource another name, atomically; ids and ETags stay. `check` gets the destination.
@@ -54,14 +51,11 @@ impl Volume {
         let (inner, from, to) = (Arc::clone(&self.inner), from.clone(), to.clone());
         let guard = inner.locks.lock(&[&from, &to]).await;
         let large = inner.is_large(&to);
-        let change = move || {
+        visit_unless(large, &self.inner, move || {
             let _guard = guard;
             inner.rename(&from, &to, overwrite, check)
-        };
-        match large {
-            true => hop(change).await,
-            false => visit(&self.inner, change).await,
-        }
+        })
+        .await
     }
 
     /// Applies all changes of properties or none; `check` gets the resource as it is just before. Too much for the file system is [`VolumeError::NoSpace`].

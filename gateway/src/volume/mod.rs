@@ -359,7 +359,20 @@ async fn visit<T: Send + 'static>(
     inner: &Inner,
     change: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
-    match inner.swift.here(change) {
+    visit_unless(false, inner, change).await
+}
+
+/// [`visit`], but for a change that is `large`: that goes to a blocking thread.
+async fn visit_unless<T: Send + 'static>(
+    large: bool,
+    inner: &Inner,
+    change: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
+    let done = match large {
+        true => Err(change),
+        false => inner.swift.here(change),
+    };
+    match done {
         Ok(result) => result,
         Err(change) => hop(change).await,
     }

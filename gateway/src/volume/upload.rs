@@ -16,7 +16,9 @@ use super::path::ResourcePath;
 use super::tree::{self, id_name};
 use super::types::{Check, Found, Kind, Meta, unchecked};
 use super::usage::Reservation;
-use super::{Durability, Inner, Volume, cache_error, cleaner, hop, now_ns, unavailable, visit};
+use super::{
+    Durability, Inner, Volume, cache_error, cleaner, hop, now_ns, unavailable, visit, visit_unless,
+};
 use crate::objects::pools::Pools;
 use crate::objects::{ContentReader, IoContext, Staged, Staging};
 
@@ -214,14 +216,11 @@ impl Volume {
         // Copying more than this takes longer than handing it over.
         let large = len > IN_PLACE_BYTES_MAX || inner.is_large(&path);
         let guard = inner.locks.lock(&[&path]).await;
-        let change = move || {
+        visit_unless(large, &self.inner, move || {
             let _guard = guard;
             inner.put_whole(&path, io, data, &origin, &check)
-        };
-        match large {
-            true => hop(change).await,
-            false => visit(&self.inner, change).await,
-        }
+        })
+        .await
     }
 
     /// Makes an empty resource for a LOCK of an unmapped URL. An existing one is [`VolumeError::Exists`].
