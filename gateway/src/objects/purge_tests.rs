@@ -1,8 +1,6 @@
 //! Which pools are asked to remove a version that is gone, and what waits when too many are.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,9 +9,10 @@ use tiering::{FileId, ObjectId, Tier};
 
 use super::cache::ObjectCache;
 use super::error::CacheError;
-use super::options::{Backing, CacheOptions, IoContext};
+use super::options::{CacheOptions, IoContext};
 use super::pools::{ObjectInfo, Pools};
 use super::test_pools::MemoryPools;
+use super::tests::Nothing;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 
@@ -57,21 +56,6 @@ async fn the_data_pool_is_left_alone_only_if_no_flush_ever_began() {
     }
 }
 
-/// A namespace whose placeholders vanish when asked.
-struct Placeholders;
-
-impl Backing for Placeholders {
-    fn open_dirty(&self, _: FileId) -> io::Result<Arc<File>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-    fn open_clean(&self, _: FileId) -> io::Result<Option<Arc<File>>> {
-        Ok(None)
-    }
-    fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>> {
-        files.iter().map(|_| Ok(())).collect()
-    }
-}
-
 /// A cache over pools in memory, with so many versions waiting for their removal.
 fn waiting(versions: u64) -> Arc<ObjectCache> {
     let pools: Arc<dyn Pools> = Arc::new(MemoryPools::default());
@@ -97,7 +81,7 @@ async fn an_upload_waits_when_65536_versions_are_to_be_removed_and_goes_on_when_
     assert!((&mut first).now_or_never().is_none());
     assert!((&mut second).now_or_never().is_none());
 
-    cache.attach_backing(Arc::new(Placeholders));
+    cache.attach_backing(Arc::new(Nothing));
     cache.purge(FileId(65_537), Some(3));
     // One of 65 537 goes: one turn.
     assert_eq!(cache.purge_next().await, 65_536);

@@ -33,6 +33,20 @@ impl Policy for AllIn {
     fn tick(&mut self, _: Nanos, _: &CacheView, _: &mut Vec<Action>) {}
 }
 
+/// A namespace without files; placeholders vanish when asked.
+pub(super) struct Nothing;
+impl Backing for Nothing {
+    fn open_dirty(&self, _: FileId) -> io::Result<Arc<File>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+    fn open_clean(&self, _: FileId) -> io::Result<Option<Arc<File>>> {
+        Ok(None)
+    }
+    fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>> {
+        files.iter().map(|_| Ok(())).collect()
+    }
+}
+
 struct OneFile(Arc<File>);
 impl Backing for OneFile {
     fn open_dirty(&self, _: FileId) -> io::Result<Arc<File>> {
@@ -338,18 +352,6 @@ async fn scrub_names_damage_and_keeps_the_only_copy() {
 
 #[tokio::test]
 async fn scrub_removes_orphans_only_with_repair() {
-    struct Nothing;
-    impl Backing for Nothing {
-        fn open_dirty(&self, _: FileId) -> io::Result<Arc<File>> {
-            Err(io::ErrorKind::NotFound.into())
-        }
-        fn open_clean(&self, _: FileId) -> io::Result<Option<Arc<File>>> {
-            Ok(None)
-        }
-        fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>> {
-            files.iter().map(|_| Ok(())).collect()
-        }
-    }
     let rig = Rig::new();
     rig.put(FileId(1), &rig.tree(), &pattern(128)).await;
     let found = rig.cache.scrub(Arc::new(Nothing), false).await.unwrap();

@@ -22,8 +22,12 @@ pub(super) struct Busy {
 
 impl Busy {
     fn pass(&mut self, now: Nanos) {
+        // One decision asks more than once.
+        if now <= self.at {
+            return;
+        }
         let span = now.since(self.at).as_secs_f64();
-        self.at = self.at.max(now);
+        self.at = now;
         self.queued_s = (self.queued_s - span).max(0.0);
         self.refuted &= self.queued_s > 0.0;
         self.recent_s *= halvings(span / HALF_LIFE_S);

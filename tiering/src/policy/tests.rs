@@ -28,9 +28,12 @@ fn id(file: u64) -> ObjectId {
 
 impl Model {
     fn new(name: &str, objects: u64) -> Self {
-        let policy = build(&PolicyConfig::from_name(name).unwrap());
+        Self::with(&PolicyConfig::from_name(name).unwrap(), objects)
+    }
+
+    fn with(config: &PolicyConfig, objects: u64) -> Self {
         Self {
-            policy,
+            policy: build(config),
             cache: BTreeMap::new(),
             now: Nanos(0),
             capacity: objects * u64::from(LEN),
@@ -281,8 +284,7 @@ fn a_device_that_never_has_a_pause_is_not_waited_for() {
         margin: 0.0,
         ..Default::default()
     };
-    let mut m = Model::new("none", 10);
-    m.policy = build(&PolicyConfig::CostBenefit(config));
+    let mut m = Model::with(&PolicyConfig::CostBenefit(config), 10);
     // Reads of 11.5 ms, one every 11 ms, each of something else: more than the device can do.
     let mut others = 100..;
     let mut busy = |m: &mut Model, reads| {
@@ -307,8 +309,7 @@ fn on_a_busy_disk_a_promotion_must_promise_more() {
             busy_weight,
             ..Default::default()
         };
-        let mut m = Model::new("none", 10);
-        m.policy = build(&PolicyConfig::CostBenefit(config));
+        let mut m = Model::with(&PolicyConfig::CostBenefit(config), 10);
         // Reads of 11.5 ms, one every 12 ms, each of something else: the disk is busy, and nothing waits.
         for file in 100..10_100 {
             m.now = m.now.plus(Nanos::from_millis(12));
@@ -432,8 +433,7 @@ fn cost_benefit_can_leave_the_last_room_to_small_objects() {
         write_share: 0.65,
         ..Default::default()
     };
-    let mut m = Model::new("none", 10);
-    m.policy = build(&PolicyConfig::CostBenefit(config));
+    let mut m = Model::with(&PolicyConfig::CostBenefit(config), 10);
     let mut view = m.view();
     let mut placed = |used_bytes, len| {
         view.used_bytes = used_bytes;
