@@ -24,18 +24,13 @@ took() { # COMMAND...: runs it; TOOK is how long that took, seconds
     TOOK=$(awk -v us=$((${EPOCHREALTIME/./} - start)) 'BEGIN { printf "%.1f", us / 1e6 }')
 }
 
-for run in "HDD only, policy = none:slow:none" "tiered, $CACHE_MIB MiB cache:slow:cost-benefit" "SSD only:fast:none"; do
-    IFS=: read -r name disk policy <<< "$run"
-    [[ "$name" = *"$WHICH"* ]] || continue
-    root="$WORK/fastroot"
-    [ "$disk" = slow ] && root="$WORK/slow/root"
-    cache="$WORK/cache"
-    # "none" is the whole system without a fast device: no cache tier, no intent log on one.
-    [ "$policy" = none ] && cache=none
-    slow_start run "$root" "$cache" --policy "$policy" --cache-capacity "${CACHE_MIB}MiB"
-    echo "== $MB MB of images, $name, the slow disk has $FILESYSTEM"
+mapfile -t RUNS < <(slow_runs "$CACHE_MIB")
+for run in "${RUNS[@]}"; do
+    [[ "${run%%:*}" = *"$WHICH"* ]] || continue
+    slow_run "$run" "$CACHE_MIB"
+    echo "== $MB MB of images, $RUN_NAME, the slow disk has $FILESYSTEM"
     dav_mount "$WORK/mnt" "delay_upload 0" "cache_size 4096" "table_size 8192"
-    slow_writes > "$WORK/before"
+    read -r operations bytes < <(slow_writes)
     took es_start "$WORK/mnt/data"
     echo "node started in $TOOK s"
     es_index
@@ -47,15 +42,12 @@ for run in "HDD only, policy = none:slow:none" "tiered, $CACHE_MIB MiB cache:slo
     took umount "$WORK/mnt"
     echo "all uploaded $TOOK s later"
     if es_lost; then echo "FAILED: uploads in lost+found"; exit 1; fi
-    read -r operations bytes < "$WORK/before"
-    read -r operations_after bytes_after < <(slow_writes)
-    echo "written to the slow disk: $(((bytes_after - bytes) / 1000000)) MB in $((operations_after - operations)) operations"
+    slow_written "$operations" "$bytes"
     curl -sf "$ADMIN/.tierdav/metrics" | awk '
         $1 == "tierdav_received_bytes_total" { received = $2 }
         $1 == "tierdav_unchanged_upload_bytes_total" { same = $2 }
         $1 == "tierdav_spared_bytes_total" { spared = $2 }
         END { printf "uploaded: %.2f GB, of it %.1f %% what was there already, %.1f %% deleted before it was flushed\n",
             received / 1e9, 100 * same / received, 100 * spared / received }'
-    slow_stop
-    rm -rf "$root" "$cache"
+    slow_run_end
 done

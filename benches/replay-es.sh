@@ -16,29 +16,22 @@ cargo build --release --quiet --manifest-path "$REPO/Cargo.toml" --package gatew
 BIN="${CARGO_TARGET_DIR:-$REPO/target}/release" TIERDAV="$BIN/tierdav"
 TRACE=${TRACE:-$REPO/fixtures/es/local_256.csv.xz} CACHE_MIB=${CACHE_MIB:-143}
 slow_disk "$WORK/slow" "$FILESYSTEM"
+mapfile -t RUNS < <(slow_runs "$CACHE_MIB")
 
 for round in $(seq "$ROUNDS"); do
-    for run in "HDD only, policy = none:slow:none" "tiered, $CACHE_MIB MiB cache:slow:cost-benefit" "SSD only:fast:none"; do
-        IFS=: read -r name disk policy <<< "$run"
-        [[ "$name" = *"$WHICH"* ]] || continue
-        root="$WORK/fastroot"
-        [ "$disk" = slow ] && root="$WORK/slow/root"
-        cache="$WORK/cache"
-        # "none" is the whole system without a fast device: no cache tier, no intent log on one.
-        [ "$policy" = none ] && cache=none
-        slow_start run "$root" "$cache" --policy "$policy" --cache-capacity "${CACHE_MIB}MiB"
-        echo "== round $round: $name, the slow disk has $FILESYSTEM"
-        ready="sync -f '$root'; cat '/sys/block/${SLOW_BELOW#/dev/}/stat' > '$WORK/before'"
-        [ "$cache" = none ] || ready="'$TIERDAV' drain --admin '$ADMIN' && $ready"
+    for run in "${RUNS[@]}"; do
+        [[ "${run%%:*}" = *"$WHICH"* ]] || continue
+        slow_run "$run" "$CACHE_MIB"
+        echo "== round $round: $RUN_NAME, the slow disk has $FILESYSTEM"
+        ready="sync -f '$RUN_ROOT'; cat '/sys/block/${SLOW_BELOW#/dev/}/stat' > '$WORK/before'"
+        [ "$RUN_CACHE" = none ] || ready="'$TIERDAV' drain --admin '$ADMIN' && $ready"
         "$BIN/trace-replay" replay "$TRACE" --target "$URL" --prefix /es -q \
             --after-set-up "$ready" --report "$WORK/report.json" \
             | grep -E '^(operation|GET|PUT|DELETE|MOVE|replay|read back)'
         read -r operations bytes < <(slow_writes "$WORK/before")
-        read -r operations_after bytes_after < <(slow_writes)
-        echo "written to the slow disk: $(((bytes_after - bytes) / 1000000)) MB in $((operations_after - operations)) operations"
+        slow_written "$operations" "$bytes"
         "$TIERDAV" status --admin "$ADMIN" | grep -E '^(clean|dirty|hit|promoted|flushed|evicted|spared)' || true
-        [ "$policy" = none ] || spared_share "$BIN/trace-replay" "$TRACE" "$WORK/report.json"
-        slow_stop
-        rm -rf "$root" "$cache"
+        [ "$RUN_POLICY" = none ] || spared_share "$BIN/trace-replay" "$TRACE" "$WORK/report.json"
+        slow_run_end
     done
 done

@@ -131,6 +131,35 @@ slow_stop() {
     wait "$SLOW_PID" 2>/dev/null || true
 }
 
+# slow_runs MIB: the three ways that a load is measured: name, disk and policy; MIB of cache for the tiered one.
+slow_runs() {
+    printf '%s\n' "HDD only, policy = none:slow:none" "tiered, $1 MiB cache:slow:cost-benefit" "SSD only:fast:none"
+}
+
+# slow_run RUN MIB: starts the gateway of one of them; sets RUN_NAME, RUN_ROOT, RUN_CACHE and RUN_POLICY.
+slow_run() {
+    local disk
+    IFS=: read -r RUN_NAME disk RUN_POLICY <<< "$1"
+    RUN_ROOT="$WORK/fastroot" RUN_CACHE="$WORK/cache"
+    [ "$disk" != slow ] || RUN_ROOT="$WORK/slow/root"
+    # "none" is the whole system without a fast device: no cache tier, no intent log on one.
+    [ "$RUN_POLICY" != none ] || RUN_CACHE=none
+    slow_start run "$RUN_ROOT" "$RUN_CACHE" --policy "$RUN_POLICY" --cache-capacity "${2}MiB"
+}
+
+# slow_run_end: stops it and removes what it kept.
+slow_run_end() {
+    slow_stop
+    rm -rf "$RUN_ROOT" "$WORK/cache"
+}
+
+# slow_written OPERATIONS BYTES: what was written to the slow disk from these counts (slow_writes) on.
+slow_written() {
+    local operations bytes
+    read -r operations bytes < <(slow_writes)
+    echo "written to the slow disk: $(((bytes - $2) / 1000000)) MB in $((operations - $1)) operations"
+}
+
 # spared_share TRACE-REPLAY TRACE REPORT.json: what the cache kept from the disk in a replay, beside what the most patient
 # cache could: what is gone by the end of the trace.
 spared_share() {
