@@ -36,6 +36,9 @@ use stall::Stalling;
 
 /// Longest request path, bytes; longer is 414.
 const PATH_MAX: usize = 16 << 10;
+/// Most that is read from a connection at a time: a body in few large pieces costs less than in many. A connection may keep a
+/// buffer of this size.
+const READ_BYTES_MAX: usize = 128 << 10;
 /// Bytes that hyper may buffer per connection beyond the headers' limit.
 const WRITE_BUFFER_MAX: usize = 512 << 10;
 /// Headers in a request; more is 431.
@@ -54,6 +57,13 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest wait for a peer to take what was written.
     pub stall_timeout: Duration,
+}
+
+impl Limits {
+    /// Longest head that is read.
+    fn head_max(&self) -> usize {
+        self.max_header_bytes.max(8192)
+    }
 }
 
 /// The WebDAV front: everything that a connection needs.
@@ -218,7 +228,7 @@ impl Front {
             // `Activity::idle` bounds that: hyper's clock would not see the requests that are answered before it.
             .header_read_timeout(None)
             .max_headers(HEADERS_MAX)
-            .max_buf_size(self.limits.max_header_bytes.max(8192))
+            .max_buf_size(self.limits.head_max().max(READ_BYTES_MAX))
             .half_close(false);
         builder
             .http2()
@@ -237,8 +247,7 @@ impl Front {
             by_certificate: by_certificate.clone(),
             io_client,
         };
-        let head_max = self.limits.max_header_bytes.max(8192);
-        let stream = Lane::new(stream, visitor, activity.clone(), head_max);
+        let stream = Lane::new(stream, visitor, activity.clone(), self.limits.head_max());
         let seen = activity.clone();
         let service = service_fn(move |request| {
             let (front, user) = (Arc::clone(&front), by_certificate.clone());
@@ -325,6 +334,12 @@ impl Front {
         if path_len(request.uri()) > PATH_MAX {
             return Err(refusal(StatusCode::URI_TOO_LONG, "the path is too long"));
         }
+        if head_len(request) > self.limits.head_max() {
+            return Err(refusal(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the request's headers are too long",
+            ));
+        }
         if request.method() == Method::CONNECT {
             return Err(refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -378,6 +393,13 @@ impl Quick for Visitor {
 
 fn path_len(uri: &Uri) -> usize {
     uri.path_and_query().map_or(0, |p| p.as_str().len())
+}
+
+/// Bytes of the request line and the headers, as far as they vary.
+fn head_len(request: &Request<Incoming>) -> usize {
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    path_len(request.uri()) + fields.sum::<usize>()
 }
 
 /// A short text reply.
