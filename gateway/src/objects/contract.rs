@@ -184,6 +184,21 @@ async fn pools_suite(pools: &dyn Pools) {
         listed.sort_unstable();
         assert_eq!(listed, [id(0), id(1)]);
         assert!(pools.remove(tier, id(1)).await.unwrap());
+        // New objects: the pools find the same checksum, of what is copied as of what is lent to them.
+        for len in [0, 1, 7_000, 50_000, 300_000] {
+            let long = Bytes::from(bytes.repeat(len / bytes.len() + 1)).slice(..len);
+            let parts = vec![long.slice(..len / 3), long.slice(len / 3..)];
+            let expected = ObjectInfo {
+                len: len as u32,
+                crc: crc32c::crc32c(&long),
+                ..info
+            };
+            let written = pools.write_new(tier, id(3), parts, info.object_bytes, false);
+            assert_eq!(written.await.unwrap(), expected);
+            let read = pools.read(tier, id(3), 0, 1 << 20).await.unwrap();
+            assert_eq!(read, (long, expected));
+        }
+        assert!(pools.remove(tier, id(3)).await.unwrap());
     }
     // A dropped future does not stop what was begun.
     drop(pools.write(Tier::Cache, id(2), vec![bytes.clone()], info, true));

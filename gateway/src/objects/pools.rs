@@ -30,6 +30,9 @@ pub struct ObjectInfo {
 }
 
 impl ObjectInfo {
+    /// Where the checksum is in the attribute's value.
+    pub const CRC_AT: usize = 8;
+
     /// The attribute's value.
     pub fn encode(&self) -> [u8; INFO_BYTES] {
         let mut out = [0; INFO_BYTES];
@@ -164,6 +167,27 @@ pub trait Pools: Send + Sync + 'static {
         info: ObjectInfo,
         clean: bool,
     ) -> Pending<()>;
+
+    /// Writes a new object whole, and returns its information: the checksum that the cluster's client takes of what it sends
+    /// is the object's as well, so that the bytes are gone through once.
+    fn write_new(
+        &self,
+        tier: Tier,
+        id: ObjectId,
+        parts: Vec<Bytes>,
+        object_bytes: u32,
+        clean: bool,
+    ) -> Pending<ObjectInfo> {
+        let info = ObjectInfo {
+            len: parts.iter().map(|part| part.len() as u32).sum(),
+            crc: parts
+                .iter()
+                .fold(0, |crc, part| crc32c::crc32c_append(crc, part)),
+            object_bytes,
+        };
+        let written = self.write(tier, id, parts, info, clean);
+        Box::pin(async move { written.await.map(|()| info) })
+    }
 
     /// Copies an object with its information, without the bytes passing through here. The mark of a clean object is
     /// copied as well.

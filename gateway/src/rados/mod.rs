@@ -213,6 +213,34 @@ impl Pools for RadosPools {
         )
     }
 
+    fn write_new(
+        &self,
+        tier: Tier,
+        id: ObjectId,
+        parts: Vec<Bytes>,
+        object_bytes: u32,
+        clean: bool,
+    ) -> Pending<ObjectInfo> {
+        let mark = clean.then_some(CLEAN);
+        let mut info = ObjectInfo {
+            len: parts.iter().map(|part| part.len() as u32).sum(),
+            crc: 0,
+            object_bytes,
+        };
+        let written = self.begin(
+            tier,
+            |io| {
+                let value = info.encode();
+                let summed =
+                    io.write_summed(&name(id), parts, (INFO, &value, ObjectInfo::CRC_AT), mark);
+                info.crc = summed.1;
+                summed.0
+            },
+            |_| Ok(()),
+        );
+        Box::pin(async move { written.await.map(|()| info) })
+    }
+
     fn copy(&self, from: (Tier, ObjectId), to: (Tier, ObjectId)) -> Pending<()> {
         match self.live.load().context(from.0) {
             Ok(source) => self.begin(

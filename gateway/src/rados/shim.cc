@@ -183,10 +183,12 @@ int tierdav_read(rados_ioctx_t io, const char *oid, uint64_t offset, size_t len,
 }
 
 // With an `owner` the parts are lent: `give_back(owner)` is called once, whatever becomes of the operation, when nothing refers
-// to them any more. Without, they are copied before this returns.
+// to them any more. Without, they are copied before this returns. With a `sum` that becomes the crc32c of the bytes, which is put
+// into the attribute's value from byte `sum_at` on, too: taken from the list of buffers, which remembers it, so that the messenger
+// need not go through the bytes once more for its own.
 int tierdav_write(rados_ioctx_t io, const char *oid, const tierdav_part *parts, size_t count,
-                  const char *attr, const char *value, size_t value_len, const char *mark,
-                  void *owner, tierdav_give_back give_back, tierdav_done done, void *arg) {
+                  const char *attr, const char *value, size_t value_len, size_t sum_at,
+                  uint32_t *sum, const char *mark, void *owner, tierdav_give_back give_back, tierdav_done done, void *arg) {
     Loan *loan = nullptr;
     int result = run(io, done, arg, [&](IoCtx &ctx, librados::AioCompletion *c, tierdav_reply &reply) {
         ceph::bufferlist data;
@@ -214,8 +216,15 @@ int tierdav_write(rados_ioctx_t io, const char *oid, const tierdav_part *parts, 
                 data.push_back(std::move(whole));
             }
         }
+        std::string filled(value, value_len);
+        if (sum != nullptr) {
+            *sum = ~data.crc32c(~0u);
+            for (size_t i = 0; i < sizeof(*sum); i++) {
+                filled.at(sum_at + i) = static_cast<char>(*sum >> (8 * i));
+            }
+        }
         ceph::bufferlist info;
-        info.append(value, value_len);
+        info.append(filled);
         ObjectWriteOperation op;
         op.write_full(data);
         op.setxattr(attr, info);

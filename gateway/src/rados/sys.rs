@@ -66,6 +66,8 @@ unsafe extern "C" {
         attr: *const c_char,
         value: *const c_char,
         value_len: usize,
+        sum_at: usize,
+        sum: *mut u32,
         mark: *const c_char,
         owner: *mut c_void,
         give_back: GiveBack,
@@ -514,6 +516,31 @@ impl Context {
         value: &[u8],
         mark: Option<&CStr>,
     ) -> Wait {
+        self.write_parts(oid, parts, (attr, value), None, mark).0
+    }
+
+    /// [`Context::write`] with the crc32c of the parts put into the attribute's value, little endian, from its byte `attr.2` on.
+    /// Returns that as well.
+    pub fn write_summed(
+        &self,
+        oid: &CStr,
+        parts: Vec<Bytes>,
+        attr: (&CStr, &[u8], usize),
+        mark: Option<&CStr>,
+    ) -> (Wait, u32) {
+        let sum_at = Some(attr.2).filter(|at| at + size_of::<u32>() <= attr.1.len());
+        self.write_parts(oid, parts, (attr.0, attr.1), sum_at, mark)
+    }
+
+    fn write_parts(
+        &self,
+        oid: &CStr,
+        parts: Vec<Bytes>,
+        (attr, value): (&CStr, &[u8]),
+        sum_at: Option<usize>,
+        mark: Option<&CStr>,
+    ) -> (Wait, u32) {
+        let mut sum = 0u32;
         let raw: Vec<RawPart> = parts
             .iter()
             .map(|p| RawPart {
@@ -529,7 +556,7 @@ impl Context {
             (ptr::null_mut(), Some(parts))
         };
         // SAFETY: rule 2: with an owner the bytes live until `give_back`, without they are copied before the call returns, as
-        // is `value`, and `copied` lives until then.
+        // is `value`, and `copied` lives until then. `sum` is written before the call returns, if at all.
         let wait = self.begin(RadosOp::Write, written, None, |io, done, arg| unsafe {
             tierdav_write(
                 io,
@@ -539,6 +566,8 @@ impl Context {
                 attr.as_ptr(),
                 value.as_ptr().cast(),
                 value.len(),
+                sum_at.unwrap_or(0),
+                sum_at.map_or(ptr::null_mut(), |_| &raw mut sum),
                 mark.map_or(ptr::null(), CStr::as_ptr),
                 owner,
                 give_back,
@@ -547,7 +576,7 @@ impl Context {
             )
         });
         drop(copied);
-        wait
+        (wait, sum)
     }
 
     /// Begins to copy `from_oid` of the context `from` to `oid` here, from OSD to OSD, attributes included.

@@ -63,11 +63,7 @@ struct Flight {
 /// One object of the new version.
 enum Slot {
     /// In memory, not yet written.
-    Gathering {
-        parts: Vec<Bytes>,
-        len: u32,
-        crc: u32,
-    },
+    Gathering { parts: Vec<Bytes>, len: u32 },
     /// The same bytes as this object of the old version.
     Same { old: ObjectId, len: u32 },
     /// On its way; the outcome is in `flights`.
@@ -160,7 +156,6 @@ impl PooledStaging {
             None if within == 0 => Slot::Gathering {
                 parts: Vec::new(),
                 len: 0,
-                crc: 0,
             },
             Some(gathering @ Slot::Gathering { len, .. }) if len == within => gathering,
             // Anything that is not an append: the object is taken into memory, changed, and written anew.
@@ -174,19 +169,12 @@ impl PooledStaging {
                 return Ok(());
             }
         };
-        let Slot::Gathering {
-            mut parts,
-            len,
-            crc,
-        } = slot
-        else {
+        let Slot::Gathering { mut parts, len } = slot else {
             return Ok(());
         };
-        let crc = crc32c::crc32c_append(crc, &part);
         let len = len + part.len() as u32;
         parts.push(part);
-        self.slots
-            .insert(index, Slot::Gathering { parts, len, crc });
+        self.slots.insert(index, Slot::Gathering { parts, len });
         if len == object_bytes {
             self.launch(index).await?;
         }
@@ -281,15 +269,12 @@ impl PooledStaging {
     /// Writes a version of at most one object that is all in memory. The write has begun when this returns; nothing drives it but
     /// [`PooledStaging::finish`], which is to follow at once. Never blocks.
     pub fn begin_whole(&mut self, data: Vec<Bytes>, permit: Option<OwnedSemaphorePermit>) {
-        let (len, crc) = data.iter().fold((0, 0), |(len, crc), part| {
-            let crc = crc32c::crc32c_append(crc, part);
-            (len + part.len() as u32, crc)
-        });
+        let len = data.iter().map(|part| part.len() as u32).sum();
         if len == 0 {
             return;
         }
         let id = ObjectId::new(self.shared.file, 0);
-        let write = Arc::clone(&self.shared).write(id, data, self.shared.info(len, crc), permit);
+        let write = Arc::clone(&self.shared).write(id, data, len, permit);
         self.takes_off(0, u64::from(len), write.map(Ok).boxed());
     }
 
@@ -313,11 +298,10 @@ impl PooledStaging {
         let id = ObjectId::new(self.shared.file, index);
         let shared = Arc::clone(&self.shared);
         let (task, bytes) = match self.slots.remove(&index) {
-            Some(Slot::Gathering { parts, len, crc }) => {
+            Some(Slot::Gathering { parts, len }) => {
                 self.make_room(u64::from(len)).await?;
                 let permit = shared.cache.flight(len).await;
-                let info = shared.info(len, crc);
-                let task = shared.write(id, parts, info, permit);
+                let task = shared.write(id, parts, len, permit);
                 (tokio::spawn(task), u64::from(len))
             }
             Some(Slot::Same { old, len }) => {
@@ -460,39 +444,31 @@ impl Drop for PooledStaging {
 fn gathering(whole: Bytes) -> Slot {
     Slot::Gathering {
         len: whole.len() as u32,
-        crc: crc32c::crc32c(&whole),
         parts: vec![whole],
     }
 }
 
 impl Shared {
-    fn info(&self, len: u32, crc: u32) -> ObjectInfo {
-        ObjectInfo {
-            len,
-            crc,
-            object_bytes: self.cache.opts.object_bytes,
-        }
-    }
-
-    /// Writes an object where the policy wants it; what the cache pool does not take goes to the data pool. The first writes
+    /// Writes an object of `len` bytes where the policy wants it; what the cache pool does not take goes to the data pool. The first writes
     /// have begun when this returns.
     fn write(
         self: Arc<Self>,
         id: ObjectId,
         parts: Vec<Bytes>,
-        info: ObjectInfo,
+        len: u32,
         permit: Option<OwnedSemaphorePermit>,
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let started = self.cache.recorder.now();
         let through = self.cache.opts.write_policy == WritePolicy::Through;
-        let wanted = self.cache.place(id, info.len) == Tier::Cache;
+        let wanted = self.cache.place(id, len) == Tier::Cache;
+        let object_bytes = self.cache.opts.object_bytes;
         let to_cache = wanted.then(|| {
             self.pools
-                .write(Tier::Cache, id, parts.clone(), info, through)
+                .write_new(Tier::Cache, id, parts.clone(), object_bytes, through)
         });
         let to_data = (through || !wanted).then(|| {
             self.pools
-                .write(Tier::Backing, id, parts.clone(), info, false)
+                .write_new(Tier::Backing, id, parts.clone(), object_bytes, false)
         });
         async move {
             let _foreground = self.cache.foreground();
@@ -505,33 +481,38 @@ impl Shared {
                 None => None,
                 Some(wait) => Some(wait.await),
             };
-            let cached = matches!(in_cache, Some(Ok(())));
-            if let Some(Err(error)) = in_cache {
-                self.cache.release(u64::from(info.len));
-                self.cache.note_cache_error(id, &error);
+            let cached = matches!(in_cache, Some(Ok(_)));
+            if let Some(Err(error)) = &in_cache {
+                self.cache.release(u64::from(len));
+                self.cache.note_cache_error(id, error);
                 if !matches!(error, PoolError::Full) {
                     self.cache.leave_cache_alone();
                 }
                 if in_data.is_none() {
                     in_data = Some(
                         self.pools
-                            .write(Tier::Backing, id, parts, info, false)
+                            .write_new(Tier::Backing, id, parts, object_bytes, false)
                             .await,
                     );
                 }
             }
-            if let Some(Err(e)) = in_data {
-                if cached {
-                    self.cache.release(u64::from(info.len));
+            let alone = in_data.is_none();
+            let info = match (in_data, in_cache) {
+                (Some(Err(e)), _) => {
+                    if cached {
+                        self.cache.release(u64::from(len));
+                    }
+                    return Err(CacheError::pool("write", id, e));
                 }
-                return Err(CacheError::pool("write", id, e));
-            }
+                (Some(Ok(info)), _) | (None, Some(Ok(info))) => info,
+                (None, _) => return Err(CacheError::NoBacking),
+            };
             Ok(Written {
-                len: info.len,
+                len,
                 crc: info.crc,
                 cached,
-                in_data: in_data.is_some(),
-                alone: in_data.is_none(),
+                in_data: !alone,
+                alone,
                 io_ns: self.cache.recorder.now().since(started).0,
             })
         }
@@ -600,8 +581,7 @@ impl Shared {
     async fn carry(self: Arc<Self>, old: ObjectId, id: ObjectId, len: u32) -> Outcome {
         let permit = self.cache.flight(len).await;
         let (bytes, _) = self.cache.read_pooled(old, len, 0, len).await?;
-        let info = self.info(len, crc32c::crc32c(&bytes));
-        self.write(id, vec![bytes], info, permit).await
+        self.write(id, vec![bytes], len, permit).await
     }
 
     /// An object that was copied, to one of the pools.
