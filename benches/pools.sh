@@ -8,18 +8,25 @@
 # also ends the version before; beside `PUT, overwriting` stands what rados takes to write as many objects and to remove them.
 # GETs begin when no removal waits any more.
 #
+# All of it runs in a network namespace of its own, with the congestion control that Debian comes with: a machine that is set to
+# BBR paces even what never leaves it, and who sends and receives everything twice is paced twice.
+#
 # The root is a new ext4 with a journal, on a loop device: what /tmp is on may have none, and then every placeholder takes two
 # syncs of its own. Needs root and Debian's Ceph (deploy/dev/ceph.sh). benches/load.rs is the load: wrk makes a string of each
 # request, which takes more of the processor than the gateway does when bodies have 4 MiB. Starts a cluster of its own unless
 # TIERDAV_CEPH_DIR names one.
 set -euo pipefail
+if [ -z "${TIERDAV_CEPH_DIR:-}" ] && [ -z "${BENCH_NAMESPACE:-}" ]; then
+    BENCH_NAMESPACE=1 exec unshare --net "$0" "$@"
+fi
+[ -z "${BENCH_NAMESPACE:-}" ] || { ip link set lo up; sysctl -qw net.ipv4.tcp_congestion_control=cubic; }
 ROUNDS=5 SECONDS_EACH=5 SIZES="4194304 65536 4096"
 while [ $# -gt 0 ]; do
     case "$1" in
         --rounds) ROUNDS=${2:?}; shift 2 ;;
         --seconds) SECONDS_EACH=${2:?}; shift 2 ;;
         --sizes) SIZES=${2:?}; shift 2 ;;
-        *) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2 ;;
+        *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
 done
 . "$(dirname "$0")/../deploy/dev/lib.sh"
