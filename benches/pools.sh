@@ -3,6 +3,10 @@
 # alternating rounds. Prints medians and their ratio.
 #
 #   benches/pools.sh [--rounds N] [--seconds N] [--sizes "4194304 65536 4096"]     default 5 rounds of 5 seconds
+#   benches/pools.sh --apart ...             the cluster has the first core to itself, who asks it all others
+#
+# Without --apart cluster, gateway and load share all cores: what the gateway takes of the processor, the cluster lacks. With it
+# they are apart as on machines of their own, `rados bench` as well as gateway and load.
 #
 # Like is compared with like. `rados bench write` makes new objects, and so does the row `PUT, new names`. A PUT over a name
 # also ends the version before; beside `PUT, overwriting` stands what rados takes to write as many objects and to remove them.
@@ -20,19 +24,25 @@ if [ -z "${TIERDAV_CEPH_DIR:-}" ] && [ -z "${BENCH_NAMESPACE:-}" ]; then
     BENCH_NAMESPACE=1 exec unshare --net "$0" "$@"
 fi
 [ -z "${BENCH_NAMESPACE:-}" ] || { ip link set lo up; sysctl -qw net.ipv4.tcp_congestion_control=cubic; }
-ROUNDS=5 SECONDS_EACH=5 SIZES="4194304 65536 4096"
+ROUNDS=5 SECONDS_EACH=5 SIZES="4194304 65536 4096" APART=""
 while [ $# -gt 0 ]; do
     case "$1" in
+        --apart) APART=1; shift ;;
         --rounds) ROUNDS=${2:?}; shift 2 ;;
         --seconds) SECONDS_EACH=${2:?}; shift 2 ;;
         --sizes) SIZES=${2:?}; shift 2 ;;
-        *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
+        *) sed -n '2,22s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
 done
 . "$(dirname "$0")/../deploy/dev/lib.sh"
 CEPH=$REPO/deploy/dev/ceph.sh
 own_cluster
 root_disk 8G
+# Who is started by this script from here on is one who asks.
+if [ -n "$APART" ]; then
+    for pid in "$TIERDAV_CEPH_DIR"/*.pid; do taskset -acp 0 "$(cat "$pid")" > /dev/null; done
+    taskset -cp "1-$(($(nproc --all) - 1))" $$ > /dev/null
+fi
 [ -n "${TIERDAV:-}" ] || cargo build --quiet --release --manifest-path "$REPO/Cargo.toml" --package gateway --features rados --bin tierdav
 rustc -O --edition 2024 -o "$WORK/load" "$REPO/benches/load.rs"
 TIERDAV=${TIERDAV:-${CARGO_TARGET_DIR:-$REPO/target}/release/tierdav}
