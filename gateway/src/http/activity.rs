@@ -13,6 +13,8 @@ struct State {
     finished: usize,
     /// HTTP/2 from now on.
     frames: bool,
+    /// The peer has yet to take what was written.
+    blocked: bool,
     idle_since: Instant,
 }
 
@@ -31,6 +33,7 @@ impl Activity {
             requests: 0,
             finished: 0,
             frames: false,
+            blocked: false,
             idle_since: Instant::now(),
         })))
     }
@@ -44,6 +47,13 @@ impl Activity {
     /// A request was answered at once.
     pub fn touch(&self) {
         self.0.lock().idle_since = Instant::now();
+    }
+
+    /// A reply is finished here before the last of it has left: the peer takes no more of it for the moment, or does again.
+    pub fn blocked(&self, blocked: bool) {
+        let mut state = self.0.lock();
+        state.blocked = blocked;
+        state.idle_since = Instant::now();
     }
 
     /// How many requests have had their replies, down to the end of the body; those of [`Activity::touch`] do not count.
@@ -62,12 +72,12 @@ impl Activity {
         state.requests == 0 && !state.frames
     }
 
-    /// Waits until there was no request for `limit`.
+    /// Waits until there was no request, and nothing to be written, for `limit`.
     pub async fn idle(&self, limit: Duration) {
         loop {
             let until = {
                 let state = self.0.lock();
-                let since = if state.requests == 0 {
+                let since = if state.requests == 0 && !state.blocked {
                     state.idle_since
                 } else {
                     Instant::now()

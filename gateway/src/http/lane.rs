@@ -107,6 +107,8 @@ pub struct Lane<S, Q> {
     written: usize,
     content: Bytes,
     answering: bool,
+    /// The last write waits for the client.
+    blocked: bool,
 }
 
 impl<S, Q> Lane<S, Q> {
@@ -125,7 +127,17 @@ impl<S, Q> Lane<S, Q> {
             written: 0,
             content: Bytes::new(),
             answering: false,
+            blocked: false,
         }
+    }
+
+    /// Notes whether a write waits.
+    fn wrote<T>(&mut self, poll: Poll<T>) -> Poll<T> {
+        if poll.is_pending() != self.blocked {
+            self.blocked = poll.is_pending();
+            self.activity.blocked(self.blocked);
+        }
+        poll
     }
 }
 
@@ -139,19 +151,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             let head = self.out.get(self.written..).unwrap_or_default();
             let parts = [io::IoSlice::new(head), io::IoSlice::new(&self.content)];
             let stream = Pin::new(&mut self.stream);
-            let n = match head {
-                [] => ready!(stream.poll_write(cx, &self.content))?,
-                _ => ready!(stream.poll_write_vectored(cx, &parts))?,
+            let of_head = head.len();
+            let polled = match head {
+                [] => stream.poll_write(cx, &self.content),
+                _ => stream.poll_write_vectored(cx, &parts),
             };
+            let n = ready!(self.wrote(polled))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            let of_head = n.min(head.len());
+            let of_head = n.min(of_head);
             self.written += of_head;
             self.content.advance(n - of_head);
         }
         // A buffering stream (TLS) must not keep it.
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.wrote(flushed))?;
         self.answering = false;
         Poll::Ready(Ok(()))
     }
@@ -336,11 +351,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> AsyncWrite for Lane<S,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.wrote(flushed))?;
         if !self.quiet && self.activity.finished() == self.passed {
             self.quiet = true;
         }
@@ -358,7 +375,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> AsyncWrite for Lane<S,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {

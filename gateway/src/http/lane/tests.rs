@@ -41,7 +41,12 @@ impl Quick for Answers {
 }
 
 async fn serve(stream: tokio::io::DuplexStream) {
+    serve_unless_idle(stream, Duration::from_secs(3600)).await;
+}
+
+async fn serve_unless_idle(stream: tokio::io::DuplexStream, limit: Duration) {
     let activity = Activity::new();
+    let seen = activity.clone();
     let lane = Lane::new(stream, Answers, activity.clone(), 8192);
     let service = service_fn(move |request: Request<Incoming>| {
         let busy = activity.begin();
@@ -68,9 +73,30 @@ async fn serve(stream: tokio::io::DuplexStream) {
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().half_close(false);
-    let _ = builder
-        .serve_connection_with_upgrades(TokioIo::new(lane), service)
-        .await;
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(lane), service);
+    tokio::select! {
+        _ = connection => {}
+        () = seen.idle(limit) => {}
+    }
+}
+
+/// Hyper has a whole reply in its buffer long before a slow client has it.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_its_time_over_a_reply_is_not_idle() {
+    for path in ["/h", "/q"] {
+        let path = format!("{path}{}", "x".repeat(300));
+        let (ours, mut theirs) = tokio::io::duplex(512);
+        let server = tokio::spawn(serve_unless_idle(ours, Duration::from_secs(30)));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        theirs.write_all(request.as_bytes()).await.unwrap();
+        theirs.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        let mut replies = Vec::new();
+        theirs.read_to_end(&mut replies).await.unwrap();
+        let replies = String::from_utf8(replies).unwrap();
+        assert_eq!(replies.matches(&path).count(), 2, "{replies}");
+        server.await.unwrap();
+    }
 }
 
 #[derive(Debug, Clone)]
