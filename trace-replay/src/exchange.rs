@@ -44,6 +44,8 @@ pub struct Shared {
 struct Learned {
     tokens: HashMap<(u32, u32), String>,
     etags: HashMap<u32, String>,
+    /// Contents (indices) whose upload failed, and how.
+    not_uploaded: HashMap<u32, String>,
 }
 
 impl Learned {
@@ -82,6 +84,16 @@ pub enum Failure {
     Content(String),
 }
 
+impl Failure {
+    fn message_mut(&mut self) -> &mut String {
+        match self {
+            Failure::Broken(message) | Failure::Status(message) | Failure::Content(message) => {
+                message
+            }
+        }
+    }
+}
+
 impl Shared {
     /// Nothing learned yet.
     pub fn new(plan: Arc<Plan>, target: Target, seed: u64, verify: Verify) -> Shared {
@@ -117,8 +129,24 @@ impl Shared {
         self.plan.paths.get(path as usize).map_or("", |p| p)
     }
 
-    /// Sends the request, again after 503 and once after a kept-alive connection was closed under it.
+    /// Sends the request, again after 503 and once after a kept-alive connection was closed under it. A failure that follows from
+    /// that of an earlier upload says so.
     pub async fn exchange(&self, connection: &mut Connection, request: &Request) -> Done {
+        let mut done = self.attempts(connection, request).await;
+        if let (Some(failure), Some(content)) = (&mut done.failure, request.content) {
+            let mut learned = self.learned();
+            let message = failure.message_mut();
+            if let Some(why) = learned.not_uploaded.get(&content) {
+                message.push_str("; its upload had failed: ");
+                message.push_str(why);
+            } else if matches!(request.kind, Kind::Put | Kind::PutRange) {
+                learned.not_uploaded.insert(content, message.clone());
+            }
+        }
+        done
+    }
+
+    async fn attempts(&self, connection: &mut Connection, request: &Request) -> Done {
         let mut done = Done::default();
         if request.kind == Kind::Unlock
             && !self

@@ -242,6 +242,26 @@ async fn a_server_error_fails_the_run() {
 }
 
 #[tokio::test]
+async fn a_read_of_what_could_not_be_uploaded_names_the_upload() {
+    let rows: String = (0..3)
+        .map(|i| {
+            format!(
+                "{i},c,a,create,f{i},,,,ok\n{i},c,a,write,f{i},,0,9,ok\n{i},c,a,close,f{i},,,,ok\n"
+            )
+        })
+        .collect();
+    let report = replay_rows(&rows, Fault::InternalError).await;
+    assert_eq!(report.read_back.failures(), 1);
+    assert_eq!(
+        report.read_back.examples(),
+        [
+            "GET /f2: status 404, expected Success as recorded; its upload had failed: \
+          PUT /f2: status 500, expected Success as recorded"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_busy_server_is_asked_again_and_that_is_counted() {
     let report = replay_rows(ROWS, Fault::Busy).await;
     assert!(report.is_clean(), "{}", report.text());

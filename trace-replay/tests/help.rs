@@ -151,6 +151,19 @@ fn every_command_has_a_manual_page() {
     }
 }
 
+/// What a report, as JSON or as text, says of failures.
+fn failures(out: &Output) -> String {
+    let text = String::from_utf8_lossy(&out.stdout);
+    let Ok(report) = serde_json::from_str::<serde_json::Value>(&text) else {
+        return text.into_owned();
+    };
+    let phases = ["set_up", "warm_up", "replay", "read_back"].iter();
+    phases
+        .flat_map(|phase| report[phase]["examples"].as_array().into_iter().flatten())
+        .map(|example| format!("{example}\n"))
+        .collect()
+}
+
 /// Those at recorded speed are ended after a second of their own.
 #[test]
 fn the_examples_of_replay_run() {
@@ -176,8 +189,10 @@ fn the_examples_of_replay_run() {
         let out = tool(&args);
         assert!(
             out.status.success(),
-            "{line}: {}",
-            String::from_utf8_lossy(&out.stderr)
+            "{line}: {}\nfailures:\n{}\nthe gateway:\n{}",
+            String::from_utf8_lossy(&out.stderr),
+            failures(&out),
+            gateway.log()
         );
         ran += 1;
     }

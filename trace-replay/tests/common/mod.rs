@@ -10,6 +10,9 @@ use std::process::{Child, Command, Stdio};
 /// Set for the process that serves: the settings file.
 const CONFIG: &str = "TRACE_REPLAY_TEST_GATEWAY";
 
+/// Its log, beside the settings file.
+const LOG: &str = "gateway.log";
+
 /// A running gateway. Dropping it kills it.
 pub struct Gateway {
     pub dir: tempfile::TempDir,
@@ -59,6 +62,11 @@ impl Gateway {
         }
     }
 
+    /// Warnings and errors of its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join(LOG)).unwrap_or_default()
+    }
+
     /// Without the last slash.
     pub fn base(&self) -> &str {
         self.url.trim_end_matches('/')
@@ -77,6 +85,12 @@ pub fn serve() {
     let Some(file) = std::env::var_os(CONFIG) else {
         return;
     };
+    let log = std::fs::File::create(Path::new(&file).with_file_name(LOG)).unwrap();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_ansi(false)
+        .with_writer(std::sync::Mutex::new(log))
+        .init();
     let mut raw = Raw::default();
     raw.read_file(Path::new(&file));
     let config = Config::check(&raw).unwrap();
