@@ -1,11 +1,12 @@
 //! One `syncfs` for all who wait for one: a disk pays for a sync, not for what it covers.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
 
-/// Shares syncs of a whole file system between those who flush into it.
+/// Shares syncs of a whole file system between those who write into it.
 pub struct FileSystemSync {
     /// Always the same one: it tells of every write error since the sync before (Linux 5.8, syncfs(2)).
     handle: File,
@@ -24,8 +25,9 @@ struct State {
 }
 
 /// What is written from now on, by one who will sync it.
-pub struct Writes<'a> {
-    to: &'a FileSystemSync,
+#[derive(Clone)]
+pub struct Writes {
+    to: Arc<FileSystemSync>,
     /// Those that it cannot concern.
     failures: u64,
 }
@@ -40,16 +42,22 @@ impl FileSystemSync {
         }
     }
 
+    /// Syncs so far.
+    #[cfg(test)]
+    pub fn begun(&self) -> u64 {
+        self.state.lock().begun
+    }
+
     /// To be called before the first write that a sync is to cover.
-    pub fn begin(&self) -> Writes<'_> {
+    pub fn begin(self: &Arc<Self>) -> Writes {
         Writes {
-            to: self,
+            to: Arc::clone(self),
             failures: self.state.lock().failures,
         }
     }
 }
 
-impl Writes<'_> {
+impl Writes {
     /// Returns when a `syncfs` that began after this call has ended. Blocks. Fails if that one, or any since the writes began,
     /// failed: the kernel tells of an error once, to whoever syncs next.
     pub fn sync(&self) -> Result<(), Errno> {
@@ -57,7 +65,7 @@ impl Writes<'_> {
     }
 
     fn sync_by(&self, syncfs: impl Fn(&File) -> Result<(), Errno>) -> Result<(), Errno> {
-        let all = self.to;
+        let all = &*self.to;
         let mut state = all.state.lock();
         let wanted = state.begun + 1;
         while state.ended < wanted {
@@ -93,8 +101,8 @@ mod tests {
 
     use super::*;
 
-    fn new() -> FileSystemSync {
-        FileSystemSync::new(tempfile::tempfile().unwrap())
+    fn new() -> Arc<FileSystemSync> {
+        Arc::new(FileSystemSync::new(tempfile::tempfile().unwrap()))
     }
 
     #[test]

@@ -22,24 +22,23 @@ const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 
 /// Files that are written and not yet synced.
 #[derive(Default)]
-struct Batch<'a> {
+struct Batch {
     /// Where all of it can be synced at once.
-    together: Option<Writes<'a>>,
+    together: Option<Writes>,
     stores: Vec<(FileId, TreeStore)>,
     /// With the place of its file in `stores`.
     written: Vec<(Action, Stored, usize)>,
     bytes: u64,
 }
 
-impl Batch<'_> {
+impl Batch {
     /// What became of the bytes of each file.
     fn sync(&self, cache: &ObjectCache) -> Vec<Result<(), String>> {
         if self.written.is_empty() {
             return Vec::new();
         }
         if let Some(together) = &self.together {
-            let synced = cache.tree_faults.before_sync();
-            let synced = synced.and_then(|()| Ok(together.sync()?));
+            let synced = cache.sync_together(together);
             return vec![synced.map_err(|e| e.to_string()); self.stores.len()];
         }
         let synced = self.stores.iter().map(|(_, store)| store.sync());
@@ -182,17 +181,28 @@ impl ObjectCache {
         report
     }
 
-    fn batch(&self) -> Batch<'_> {
-        let together = self.backing.get().and_then(|b| b.file_system_sync());
+    fn batch(&self) -> Batch {
         Batch {
-            together: together.map(FileSystemSync::begin),
+            together: self.begin_together(),
             ..Batch::default()
         }
     }
 
+    /// To be called before the first write to the tree that [`ObjectCache::sync_together`] is to cover, if there is such a sync.
+    pub(super) fn begin_together(&self) -> Option<Writes> {
+        let together = self.backing.get().and_then(|b| b.file_system_sync());
+        together.map(FileSystemSync::begin)
+    }
+
+    /// Makes what was written to the tree since durable, together with what others wrote. Blocks.
+    pub(super) fn sync_together(&self, writes: &Writes) -> io::Result<()> {
+        self.tree_faults.before_sync()?;
+        Ok(writes.sync()?)
+    }
+
     /// Makes what was written durable, then clean. The policy is told when the files are settled: it may want what was flushed
     /// to leave, and until then it must stay.
-    fn end_batch(&self, batch: &Batch<'_>, at: Nanos) -> StepReport {
+    fn end_batch(&self, batch: &Batch, at: Nanos) -> StepReport {
         let synced = batch.sync(self);
         let mut done = Vec::with_capacity(batch.written.len());
         for (action, object, place) in &batch.written {

@@ -12,7 +12,7 @@ use tiering::{FileId, ObjectId};
 
 use super::file_system_sync::FileSystemSync;
 use super::io::Faults;
-use super::options::{Backing, CacheOptions, IoContext};
+use super::options::{Backing, CacheOptions, IoContext, WritePolicy};
 use super::tests::AllIn;
 use super::{FlushReport, ObjectCache};
 use crate::metrics::Metrics;
@@ -23,7 +23,7 @@ const EIO: i32 = 5;
 
 struct Many {
     _dir: tempfile::TempDir,
-    together: FileSystemSync,
+    together: Arc<FileSystemSync>,
     trees: BTreeMap<FileId, Arc<File>>,
     settled: Mutex<BTreeSet<FileId>>,
 }
@@ -39,7 +39,7 @@ impl Backing for Many {
         self.settled.lock().extend(files);
         files.iter().map(|_| Ok(())).collect()
     }
-    fn file_system_sync(&self) -> Option<&FileSystemSync> {
+    fn file_system_sync(&self) -> Option<&Arc<FileSystemSync>> {
         Some(&self.together)
     }
 }
@@ -50,11 +50,16 @@ fn content(file: FileId) -> Vec<u8> {
 
 /// A cache with [`FILES`] dirty files of one object each, and the faults of the tree.
 async fn dirty() -> (Arc<ObjectCache>, Arc<Many>, Faults) {
+    dirty_with(WritePolicy::Back).await
+}
+
+async fn dirty_with(write_policy: WritePolicy) -> (Arc<ObjectCache>, Arc<Many>, Faults) {
     let dir = tempfile::tempdir().unwrap();
     let opts = CacheOptions {
         cache_dir: Some(dir.path().join("cache")),
         object_bytes: 64,
         capacity_bytes: 1000,
+        write_policy,
         ..CacheOptions::uncached()
     };
     let faults = Faults::default();
@@ -76,7 +81,7 @@ async fn dirty() -> (Arc<ObjectCache>, Arc<Many>, Faults) {
         trees.insert(file, tree);
     }
     let many = Arc::new(Many {
-        together: FileSystemSync::new(File::open(dir.path()).unwrap()),
+        together: Arc::new(FileSystemSync::new(File::open(dir.path()).unwrap())),
         _dir: dir,
         trees,
         settled: Mutex::default(),
@@ -126,5 +131,36 @@ async fn a_damaged_one_does_not_keep_the_others() {
     assert!(!many.settled.lock().contains(&bad));
     for file in many.trees.keys().filter(|file| **file != bad) {
         assert!(many.settled.lock().contains(file) && whole(&many, *file));
+    }
+}
+
+/// Writes a version past the cache; its sync is the last step.
+async fn put_past(cache: &Arc<ObjectCache>, many: &Many) -> Result<(), super::CacheError> {
+    cache.set_write_around(true);
+    let tree = Arc::new(tempfile::tempfile_in(many._dir.path()).unwrap());
+    let mut staging = cache.stage(FileId(FILES + 1), tree, IoContext::default());
+    staging.write(Bytes::from(vec![1; 500])).await.unwrap();
+    let staged = staging.finish().await?;
+    assert!(staged.tree_written && staged.dirty.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upload_past_the_cache_to_a_slower_disk_takes_part_in_the_sync_of_all() {
+    let (cache, many, faults) = dirty().await;
+    put_past(&cache, &many).await.unwrap();
+    assert_eq!(many.together.begun(), 1);
+    faults.fail_syncs(EIO);
+    assert!(put_past(&cache, &many).await.is_err());
+}
+
+#[tokio::test]
+async fn an_upload_to_the_disk_of_the_cache_or_of_others_is_synced_alone() {
+    for write_policy in [WritePolicy::Around, WritePolicy::Through] {
+        let (cache, many, faults) = dirty_with(write_policy).await;
+        put_past(&cache, &many).await.unwrap();
+        assert_eq!(many.together.begun(), 0);
+        faults.fail_syncs(EIO);
+        assert!(put_past(&cache, &many).await.is_err());
     }
 }

@@ -103,7 +103,7 @@ pub trait Backing: Send + Sync + 'static {
     /// Must be idempotent; a version that is gone meanwhile is `Ok`.
     fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>>;
     /// Syncs all tree files at once, where they share a file system and `syncfs` is as strong there as a sync of each.
-    fn file_system_sync(&self) -> Option<&FileSystemSync> {
+    fn file_system_sync(&self) -> Option<&Arc<FileSystemSync>> {
         None
     }
     /// A version's objects are gone from the pools: removes its placeholder, where there are such. Must be idempotent.

@@ -57,7 +57,7 @@ impl Backing for Volume {
         apply::settle(&self.inner.tree, files)
     }
 
-    fn file_system_sync(&self) -> Option<&FileSystemSync> {
+    fn file_system_sync(&self) -> Option<&Arc<FileSystemSync>> {
         self.inner.tree.file_system_sync.as_ref()
     }
 }

@@ -57,7 +57,7 @@ pub(crate) struct Tree {
     /// Syncing a directory makes the inodes that its entries name durable, too ([`journal::covers_inodes`]).
     pub journals_inodes: bool,
     /// Where `syncfs` is as strong as a sync of each file ([`journal::syncs_whole`]).
-    pub file_system_sync: Option<FileSystemSync>,
+    pub file_system_sync: Option<Arc<FileSystemSync>>,
     /// What the kernel has in memory of it needs no question to anybody else: not so for file systems of a network.
     in_memory: bool,
     /// Files read a moment ago.
@@ -117,9 +117,9 @@ impl Tree {
         let kind = rustix::fs::fstatfs(&root)?.f_type as u32;
         let journals_inodes = journal::covers_inodes(&root, kind)?;
         let file_system_sync = match journal::syncs_whole(kind, journals_inodes) {
-            true => Some(FileSystemSync::new(
+            true => Some(Arc::new(FileSystemSync::new(
                 rustix::fs::openat(&dirty, ".", DIR, Mode::empty())?.into(),
-            )),
+            ))),
             false => None,
         };
         Ok(Tree {

@@ -14,6 +14,7 @@ use tiering::{FileId, Nanos, ObjectId, Tier};
 
 use super::super::cache::{Doubled, ObjectCache, blocking, entry_of};
 use super::super::error::CacheError;
+use super::super::file_system_sync::Writes;
 use super::super::io::{copy_range, read_full_at, sync_data, write_all_at};
 use super::super::options::{Durability, IoContext, WritePolicy};
 use super::super::reader::ContentReader;
@@ -64,16 +65,27 @@ struct Work {
     slots: BTreeMap<u32, Slot>,
     origin: Option<Origin>,
     started: Nanos,
+    /// How the tree file is synced, if not alone.
+    together: Option<Writes>,
 }
 
-/// An open file to sync, and whether it is in the cache tier.
-type ToSync = (Arc<File>, bool);
+/// What is to be synced.
+#[derive(Clone)]
+enum ToSync {
+    /// An object's file in the cache tier.
+    Cached(Arc<File>),
+    /// The tree file alone.
+    Tree(Arc<File>),
+    /// The tree file, with what others wrote to its file system.
+    Together(Writes),
+}
 
 impl LocalStaging {
     pub fn new(cache: Arc<ObjectCache>, file: FileId, tree: Arc<File>, io: IoContext) -> Self {
         LocalStaging {
             work: Some(Box::new(Work {
                 started: cache.recorder.now(),
+                together: cache.begin_upload_together(),
                 cache: cache.clone(),
                 file,
                 tree,
@@ -182,7 +194,7 @@ impl LocalStaging {
                 work.complete(len, sync_tree)
             })
             .await?;
-        let sync_names = files.iter().any(|(_, in_cache)| *in_cache);
+        let sync_names = has_cached(&files);
         for batch in files.chunks(SYNCS_AT_ONCE) {
             futures_util::future::try_join_all(batch.iter().cloned().map(|file| {
                 let cache = self.cache.clone();
@@ -215,19 +227,24 @@ impl LocalStaging {
         for file in &files {
             sync_content(&self.cache, file)?;
         }
-        if files.iter().any(|(_, in_cache)| *in_cache) {
+        if has_cached(&files) {
             sync_names_of(&self.cache, staged.file)?;
         }
         Ok(staged)
     }
 }
 
-fn sync_content(cache: &ObjectCache, (file, in_cache): &ToSync) -> Result<(), CacheError> {
-    let faults = match &cache.dir {
-        Some(dir) if *in_cache => dir.faults(),
-        _ => &cache.tree_faults,
+fn has_cached(files: &[ToSync]) -> bool {
+    files.iter().any(|file| matches!(file, ToSync::Cached(_)))
+}
+
+fn sync_content(cache: &ObjectCache, what: &ToSync) -> Result<(), CacheError> {
+    let synced = match (what, &cache.dir) {
+        (ToSync::Cached(file), Some(dir)) => sync_data(file, dir.faults()),
+        (ToSync::Cached(file) | ToSync::Tree(file), _) => sync_data(file, &cache.tree_faults),
+        (ToSync::Together(writes), _) => cache.sync_together(writes),
     };
-    sync_data(file, faults).map_err(|e| CacheError::backing("sync new content", e))
+    synced.map_err(|e| CacheError::backing("sync new content", e))
 }
 
 fn sync_names_of(cache: &ObjectCache, file: FileId) -> Result<(), CacheError> {
@@ -511,7 +528,7 @@ impl Work {
                         if object.mark == Mark::Dirty {
                             let inline = data.filter(|_| commit && object.len <= INLINE_BYTES_MAX);
                             if commit && inline.is_none() {
-                                syncs.push((copy.file.clone(), true));
+                                syncs.push(ToSync::Cached(copy.file.clone()));
                             }
                             staged.dirty.push(StagedObject {
                                 id,
@@ -556,7 +573,10 @@ impl Work {
             self.tree.set_len(len).map_err(|e| self.tree_error(e))?;
         }
         if commit && sync_tree && staged.tree_written {
-            syncs.push((self.tree.clone(), false));
+            syncs.push(match self.together.take() {
+                Some(writes) => ToSync::Together(writes),
+                None => ToSync::Tree(self.tree.clone()),
+            });
         }
         Ok((staged, syncs))
     }
@@ -668,6 +688,17 @@ impl ObjectCache {
         let short = id.index == 0 && len <= INLINE_BYTES_MAX;
         let in_log = self.opts.durability == Durability::Commit && short;
         self.opts.write_policy == WritePolicy::Around && !in_log
+    }
+
+    /// An upload past the cache shares its sync with flushes and other uploads, where the tree is on a slower disk than the cache:
+    /// there a sync costs as much as megabytes. On the cache's own file system each has its own, and so it has where others write
+    /// beside the gateway, for whose bytes it would wait.
+    fn begin_upload_together(&self) -> Option<Writes> {
+        let slower = self.dir.is_some() && self.opts.write_policy == WritePolicy::Back;
+        match slower && self.opts.durability == Durability::Commit {
+            true => self.begin_together(),
+            false => None,
+        }
     }
 
     pub(in crate::objects) fn reserve_now(&self, bytes: u32) -> bool {
