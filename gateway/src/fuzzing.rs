@@ -310,7 +310,7 @@ mod tests {
         let accepted = |s: &Vec<u8>| Element::parse(s).is_ok();
         assert_eq!(xml_seeds().iter().filter(|s| accepted(s)).count(), 3);
         let segment = intent_log_seeds().remove(0);
-        assert_eq!(record::parse_segment(segment.into()).len(), 3);
+        assert_eq!(record::parse_segment(segment.into()).len(), 4);
         let segment = live_trace_seeds().remove(0);
         let rows = tiering::trace::read_live(&segment[..]).unwrap();
         assert_eq!(rows.filter(Result::is_ok).count(), 3);

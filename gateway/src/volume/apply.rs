@@ -250,16 +250,37 @@ pub(crate) fn dress(
 
 /// Ends the dirty time of files: content complete and synced, so the plain file speaks for itself. Answers for each, in order.
 pub(crate) fn settle(tree: &Tree, ids: &[FileId]) -> Vec<io::Result<()>> {
-    let together = tree.file_system_sync.as_ref().map(FileSystemSync::begin);
+    if let Some(together) = tree.file_system_sync.as_ref().map(FileSystemSync::begin) {
+        return settle_by(tree, ids, |_| Ok(together.sync()?));
+    }
+    let each = |id: &FileId| {
+        settle_unsynced(tree, *id, true)?;
+        unlink_dirty(tree, *id)
+    };
+    ids.iter().map(each).collect()
+}
+
+/// [`settle`] where `keep` makes it durable, for all those that it is given, that they are settled. Until then each keeps its dirty
+/// name, and what is known by that.
+pub(crate) fn settle_by(
+    tree: &Tree,
+    ids: &[FileId],
+    keep: impl FnOnce(&[FileId]) -> io::Result<()>,
+) -> Vec<io::Result<()>> {
     let mut settled: Vec<io::Result<()>> = ids
         .iter()
-        .map(|id| settle_unsynced(tree, *id, together.is_none()))
+        .map(|id| settle_unsynced(tree, *id, false))
         .collect();
-    if let Some(together) = together
-        && settled.iter().any(Result::is_ok)
-        && let Err(e) = together.sync()
+    let whole: Vec<FileId> = ids
+        .iter()
+        .zip(&settled)
+        .filter_map(|(id, settled)| settled.is_ok().then_some(*id))
+        .collect();
+    if !whole.is_empty()
+        && let Err(e) = keep(&whole)
     {
-        settled = ids.iter().map(|_| Err(e.into())).collect();
+        let failed = |_| Err(io::Error::new(e.kind(), e.to_string()));
+        settled = ids.iter().map(failed).collect();
     }
     ids.iter()
         .zip(settled)

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use tiering::FileId;
 
+use super::log::Log;
+use super::log::record::Record;
 use super::tree::{self, Entry};
-use super::{ResourcePath, Volume, apply};
+use super::{Inner, ResourcePath, Volume, apply, start};
 use crate::objects::{Backing, FileSystemSync};
 
 impl Volume {
@@ -18,6 +20,15 @@ impl Volume {
             Entry::Found(found) if found.meta.file_id == file => Some((path, found.meta.len)),
             Entry::Found(_) | Entry::Absent | Entry::Other => None,
         }
+    }
+}
+
+impl Inner {
+    /// Makes durable by the log, without waiting for the tree, that these versions are settled there.
+    pub(super) fn note_settled(&self, log: &Log, ids: &[FileId]) -> io::Result<()> {
+        let (number, logged) = log.append(&Record::Settled { ids: ids.to_vec() });
+        log.applied(number, |state| start::store_applied(&self.tree, state))?;
+        logged.or_else(|_| Ok(rustix::fs::syncfs(self.tree.root())?))
     }
 }
 
@@ -54,7 +65,14 @@ impl Backing for Volume {
     }
 
     fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>> {
-        apply::settle(&self.inner.tree, files)
+        let inner = &self.inner;
+        match &inner.log {
+            // In a journal the dirty name goes after the rest: it is there, or the file is settled. Elsewhere only a sync says so.
+            Some(log) if inner.tree.journals_inodes => {
+                apply::settle_by(&inner.tree, files, |whole| inner.note_settled(log, whole))
+            }
+            _ => apply::settle(&inner.tree, files),
+        }
     }
 
     fn file_system_sync(&self) -> Option<&Arc<FileSystemSync>> {

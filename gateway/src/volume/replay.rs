@@ -68,6 +68,7 @@ pub(super) fn run(
     }
     applied.advance(applied.highest());
     store_applied(tree, &applied.encode())?;
+    replay.settle(records)?;
     for (number, record) in records {
         if let (
             Record::Put {
@@ -129,7 +130,7 @@ impl Replay<'_> {
                 }
                 Ok(())
             }
-            Record::Abort { .. } => Ok(()),
+            Record::Abort { .. } | Record::Settled { .. } => Ok(()),
         }
     }
 
@@ -272,6 +273,19 @@ impl Replay<'_> {
                 Ok(())
             })
         })
+    }
+
+    /// Settles again what was settled and may have left the cache since. What was settled was in the tree, with its PUT, before.
+    fn settle(&self, records: &[(u64, Record)]) -> io::Result<()> {
+        let settled = records.iter().filter_map(|(_, record)| match record {
+            Record::Settled { ids } => Some(ids),
+            _ => None,
+        });
+        let ids: Vec<FileId> = settled.flatten().copied().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        apply::settle(self.tree, &ids).into_iter().collect()
     }
 
     /// Gives a still dirty version the small objects whose files were not synced.

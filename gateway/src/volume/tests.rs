@@ -651,6 +651,53 @@ async fn the_log_rebuilds_all_that_was_acknowledged_over_a_tree_of_any_age() {
     }
 }
 
+/// A power cut after a flush: the bytes are in the tree and have left the cache, and that it is so is only in the log.
+#[tokio::test]
+async fn what_was_flushed_and_evicted_is_whole_over_a_tree_that_does_not_know_of_it() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let large: Vec<u8> = (0..5 << 20).map(|i| (i / 7 % 251) as u8).collect();
+    let contents = [("/small", b"small".to_vec()), ("/large", large)];
+    let mut ids = Vec::new();
+    for (path, content) in &contents {
+        put(&v, path, content).await.unwrap();
+        ids.push(v.stat(&p(path)).await.unwrap().file_id);
+    }
+    put(&v, "/deleted", b"deleted").await.unwrap();
+    ids.push(v.stat(&p("/deleted")).await.unwrap().file_id);
+    let want = [
+        v.stat(&p("/small")).await.unwrap(),
+        v.stat(&p("/large")).await.unwrap(),
+    ];
+    let tree = f.dir.path().join("tree");
+    copy_tree(&f.root(), &tree);
+    for (id, (_, content)) in ids.iter().zip(&contents) {
+        std::fs::write(tree.join(format!(".tierdav/dirty/{id}")), content).unwrap();
+    }
+    v.inner.cache.attach_backing(v.clone());
+    v.inner.cache.flush_all().await.unwrap();
+    v.inner
+        .note_settled(v.inner.log.as_ref().unwrap(), &ids)
+        .unwrap();
+    v.inner.cache.evict_all_clean().await.unwrap();
+    v.remove(&p("/deleted"), unchecked()).await.unwrap();
+    crash(v).await;
+    std::fs::remove_dir_all(f.root()).unwrap();
+    std::fs::rename(&tree, f.root()).unwrap();
+    for _ in 0..2 {
+        let v = f.open().await;
+        for ((path, content), want) in contents.iter().zip(&want) {
+            assert_eq!(get(&v, path).await.unwrap(), *content);
+            let found = v.stat(&p(path)).await.unwrap();
+            assert_eq!((&found.etag, found.modified), (&want.etag, want.modified));
+        }
+        assert!(v.stat(&p("/deleted")).await.is_err());
+        assert!(v.inner.cache.dirty_files().is_empty());
+        assert!(start::dirty_ids(&v.inner.tree).unwrap().is_empty());
+        crash(v).await;
+    }
+}
+
 fn checkpoint_now(v: &Volume) {
     start::checkpoint(&v.inner).unwrap();
 }

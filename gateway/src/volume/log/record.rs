@@ -95,6 +95,12 @@ pub enum Record {
         /// No longer a resource that only a LOCK made.
         unlock_null: bool,
     },
+    /// All bytes of these versions are in their files, on stable storage: nothing of them is only in the cache any more. Unlike the
+    /// others it follows what it tells of, and is replayed in any case.
+    Settled {
+        /// Which.
+        ids: Vec<FileId>,
+    },
     /// Record `number` failed when it was applied and must not be replayed.
     Abort {
         /// The failed record.
@@ -237,6 +243,11 @@ impl Record {
                 w.0.push(7);
                 w.u64(*number);
             }
+            Record::Settled { ids } => {
+                w.0.push(8);
+                w.u32(ids.len() as u32);
+                ids.iter().for_each(|id| w.u64(id.0));
+            }
         }
         w.0
     }
@@ -298,6 +309,13 @@ impl Record {
                 }
             }
             7 => Record::Abort { number: r.u64()? },
+            8 => {
+                let count = r.u32()?;
+                let ids = (0..count).map(|_| r.u64().map(FileId));
+                Record::Settled {
+                    ids: ids.collect::<Option<_>>()?,
+                }
+            }
             _ => return None,
         };
         r.0.is_empty().then_some(record)
@@ -386,6 +404,9 @@ pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
             replaced: Some(FileId(9)),
         },
         Record::Abort { number: 3 },
+        Record::Settled {
+            ids: vec![FileId(7), FileId(8)],
+        },
     ];
     let mut segment = segment_header(1).to_vec();
     for (record, number) in records.iter().zip(1..) {
@@ -478,6 +499,7 @@ mod tests {
                     unlock_null
                 }),
             any::<u64>().prop_map(|number| Record::Abort { number }),
+            proptest::collection::vec(id(), 0..5).prop_map(|ids| Record::Settled { ids }),
         ]
     }
 
