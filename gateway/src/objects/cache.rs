@@ -30,6 +30,11 @@ use super::tuning::Tuning;
 use crate::metrics::{Gauge, Metrics, ObjectOp};
 use crate::recorder::Recorder;
 
+/// Objects up to this size are small.
+const SMALL_BYTES_MAX: u32 = 64 << 10;
+/// Part of the capacity that only small new objects get.
+const SMALL_SHARE: u64 = 32;
+
 /// The objects of all versions, over the cache tier and the backing tier. See the module's documentation.
 pub struct ObjectCache {
     pub(super) opts: CacheOptions,
@@ -698,6 +703,20 @@ impl ObjectCache {
         }
     }
 
+    /// Whether a new object of `len` bytes fits. Large ones leave a little room: past the cache a large one pays the disk for its
+    /// bytes, a small one almost only for its positioning and its sync.
+    pub(super) fn fits(&self, core: &Core, len: u32) -> bool {
+        let kept = match len > SMALL_BYTES_MAX {
+            true => {
+                // Room is made from the high watermark on: large ones must be able to get there.
+                let over_high = self.opts.capacity_bytes - self.view(core).high_bytes();
+                (self.opts.capacity_bytes / SMALL_SHARE).min(over_high / 2)
+            }
+            false => 0,
+        };
+        core.used_bytes() + u64::from(len) + kept <= self.opts.capacity_bytes
+    }
+
     /// Reserves room for an object that is about to be written.
     pub(super) fn reserve(&self, core: &mut Core, bytes: u32) -> bool {
         if core.used_bytes() + u64::from(bytes) > self.opts.capacity_bytes {
@@ -715,7 +734,7 @@ impl ObjectCache {
         let mut core = self.core.lock();
         let view = self.view(&core);
         let wanted = core.policy.place_write(self.recorder.now(), id, len, &view);
-        if wanted == Tier::Cache && self.reserve(&mut core, len) {
+        if wanted == Tier::Cache && self.fits(&core, len) && self.reserve(&mut core, len) {
             Tier::Cache
         } else {
             if wanted == Tier::Cache {

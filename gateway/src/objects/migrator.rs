@@ -572,11 +572,10 @@ impl ObjectCache {
     /// Enters a cold object as promoting, if there is room for it.
     pub(super) fn begin_promotion(&self, id: ObjectId, len: u32) -> Result<(), String> {
         let mut core = self.core.lock();
-        let used = core.used_bytes();
         if len == 0 || !core.may_move(id, ActionKind::Promote) {
             return Err("not cold".into());
         }
-        if used + u64::from(len) > self.opts.capacity_bytes {
+        if !self.fits(&core, len) {
             return Err("the cache is full".into());
         }
         core.residency.insert(

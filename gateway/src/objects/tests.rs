@@ -456,3 +456,87 @@ async fn what_goes_before_it_was_flushed_is_spared_once_and_what_lives_on_is_not
     rig.cache.forget(file, 100);
     assert_eq!(spared(&rig), 270);
 }
+
+#[tokio::test]
+async fn a_change_of_a_small_object_that_only_the_tree_has_goes_to_the_cache_while_there_is_room() {
+    let rig = Rig::new();
+    let (old, tree, data) = (FileId(9), rig.tree(), pattern(100));
+    rig.cache.set_write_around(true);
+    rig.put(old, &tree, &data).await;
+    let change = async |new: u64, cut: Option<u64>| {
+        let reader = rig
+            .cache
+            .reader(old, 100, tree.clone(), IoContext::default());
+        let new_tree = rig.tree();
+        let staging =
+            rig.cache
+                .stage_from(&reader, FileId(new), new_tree.clone(), IoContext::default());
+        let mut staging = staging.await.unwrap();
+        if let Some(len) = cut {
+            staging.truncate(len).await.unwrap();
+        }
+        staging
+            .write_at(70, Bytes::from_static(b"0123456789"))
+            .await
+            .unwrap();
+        (staging.finish().await.unwrap(), new_tree)
+    };
+    let mut want = data.clone();
+    want[70..80].copy_from_slice(b"0123456789");
+    // Draining: everything stays in the tree.
+    let (staged, new_tree) = change(10, None).await;
+    assert!(staged.dirty.is_empty());
+    staged.publish();
+    let found = rig.get(FileId(10), &new_tree, 100).await.unwrap();
+    assert_eq!(found, want);
+    // The second of two objects is changed, and only that one moves.
+    rig.cache.set_write_around(false);
+    let (staged, new_tree) = change(11, None).await;
+    let dirty: Vec<u32> = staged.dirty.iter().map(|o| o.id.index).collect();
+    assert_eq!(dirty, [1]);
+    staged.publish();
+    let found = rig.get(FileId(11), &new_tree, 100).await.unwrap();
+    assert_eq!(found, want);
+    // What was cut away does not come back.
+    let (staged, new_tree) = change(12, Some(66)).await;
+    assert_eq!((staged.dirty.len(), staged.len), (1, 80));
+    staged.publish();
+    want.truncate(80);
+    want[66..70].fill(0);
+    let found = rig.get(FileId(12), &new_tree, 80).await.unwrap();
+    assert_eq!(found, want);
+}
+
+#[test]
+fn the_last_room_is_for_small_objects() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |high_watermark| {
+        let opts = CacheOptions {
+            cache_dir: Some(dir.path().join("cache")),
+            capacity_bytes: 32 << 20,
+            tuning: Tuning {
+                high_watermark,
+                ..Tuning::default()
+            },
+            ..CacheOptions::uncached()
+        };
+        let metrics = Arc::new(Metrics::new());
+        ObjectCache::open(opts, Recorder::disabled(), metrics).unwrap()
+    };
+    let fits = |cache: &ObjectCache, used, len| {
+        let mut core = cache.core.lock();
+        core.staged_bytes = used;
+        cache.fits(&core, len)
+    };
+    let (small, large) = (64 << 10, (64 << 10) + 1);
+    // A 32nd of 32 MiB is kept.
+    let cache = open(0.9);
+    assert!(fits(&cache, (31 << 20) - u64::from(large), large));
+    assert!(!fits(&cache, (31 << 20) - u64::from(large) + 1, large));
+    assert!(fits(&cache, (32 << 20) - u64::from(small), small));
+    assert!(!fits(&cache, (32 << 20) - u64::from(small) + 1, small));
+    // Large ones must be able to fill the cache over the watermark from which on room is made.
+    let cache = open(1.0);
+    assert!(fits(&cache, (32 << 20) - u64::from(large), large));
+    assert!(!fits(&cache, (32 << 20) - u64::from(large) + 1, large));
+}

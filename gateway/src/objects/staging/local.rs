@@ -42,6 +42,8 @@ struct Slot {
     in_tree: bool,
     copy: Option<CacheCopy>,
     io_ns: u64,
+    /// The tree has it as the old version had it, in so many bytes.
+    unchanged: Option<u32>,
 }
 
 /// An object's file in the cache tier, under a temporary name.
@@ -302,7 +304,7 @@ impl Work {
         let started = self.cache.recorder.now();
         let id = self.id(index);
         let mut slot = match self.slots.remove(&index) {
-            Some(slot) => slot,
+            Some(slot) => self.lift(id, slot, within + data.len() as u32)?,
             None => self.place(id, hint),
         };
         if let Some(copy) = &mut slot.copy {
@@ -349,6 +351,36 @@ impl Work {
         }
         slot.in_tree |= slot.copy.is_none();
         slot
+    }
+
+    /// A small object that only the tree has, and that is about to be changed up to `end`, goes to the cache if the policy wants a
+    /// new one there: it is a sync of the tree less.
+    fn lift(&self, id: ObjectId, mut slot: Slot, end: u32) -> Result<Slot, CacheError> {
+        let Some(len) = slot.unchanged.take() else {
+            return Ok(slot);
+        };
+        let end = end.max(len);
+        if end > INLINE_BYTES_MAX || self.cache.opts.write_policy != WritePolicy::Back {
+            return Ok(slot);
+        }
+        let mut lifted = self.place(id, end);
+        let Some(copy) = &mut lifted.copy else {
+            return Ok(slot);
+        };
+        let mut bytes = vec![0; len as usize];
+        let at = self.base(id.index);
+        let read = read_full_at(&self.tree, &mut bytes, at, &self.cache.tree_faults)
+            .map_err(|e| self.tree_error(e));
+        if read.as_ref().is_ok_and(|n| *n == bytes.len()) {
+            match write_copy(&self.cache, copy, 0, &bytes) {
+                Ok(()) => return Ok(lifted),
+                Err(error) => self.cache.note_cache_error(id, &error),
+            }
+        }
+        if let Some(copy) = lifted.copy.take() {
+            discard(&self.cache, copy);
+        }
+        read.map(|_| slot)
     }
 
     /// The cache tier failed: what it has of the object goes to the tree.
@@ -453,6 +485,7 @@ impl Work {
                 _ => self.tree_error(e),
             })?;
             slot.in_tree = true;
+            slot.unchanged = Some(len);
         }
         self.slots.insert(old.index, slot);
         Ok(())
@@ -481,6 +514,7 @@ impl Work {
             return Ok(());
         };
         let mut done = Ok(());
+        slot.unchanged = slot.unchanged.map(|len| len.min(keep));
         if let Some(copy) = &mut slot.copy
             && copy.len > keep
         {
