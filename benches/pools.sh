@@ -10,7 +10,8 @@
 #
 # Like is compared with like. `rados bench write` makes new objects, and so does the row `PUT, new names`. A PUT over a name
 # also ends the version before; beside `PUT, overwriting` stands what rados takes to write as many objects and to remove them.
-# GETs begin when no removal waits any more.
+# GETs begin when no removal waits any more. There are more small files than the gateway keeps in memory, except in the row
+# `GET, in memory`.
 #
 # All of it runs in a network namespace of its own, with the congestion control that Debian comes with: a machine that is set to
 # BBR paces even what never leaves it, and who sends and receives everything twice is paced twice.
@@ -31,7 +32,7 @@ while [ $# -gt 0 ]; do
         --rounds) ROUNDS=${2:?}; shift 2 ;;
         --seconds) SECONDS_EACH=${2:?}; shift 2 ;;
         --sizes) SIZES=${2:?}; shift 2 ;;
-        *) sed -n '2,22s/^# \{0,1\}//p' "$0"; exit 2 ;;
+        *) sed -n '2,24s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
 done
 . "$(dirname "$0")/../deploy/dev/lib.sh"
@@ -55,7 +56,8 @@ url, admin, ceph, work = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[6]
 rounds, seconds, sizes = int(sys.argv[4]), int(sys.argv[5]), [int(s) for s in sys.argv[7].split()]
 host = url.removeprefix("http://").rstrip("/")
 AT_ONCE = 16
-NAMES = {4 << 20: 64, 64 << 10: 512, 4 << 10: 2048}
+NAMES = {4 << 20: 64, 64 << 10: 512, 4 << 10: 4096}
+IN_MEMORY = {4 << 10: 512}
 LABELS = {4 << 20: "4 MiB", 64 << 10: "64 KiB", 4 << 10: "4 KiB"}
 
 def rados(*args):
@@ -88,6 +90,11 @@ def dav(method, path):
     reply.read()
     assert 200 <= reply.status < 300, (method, path, reply.status)
 
+def exists(path):
+    connection = http.client.HTTPConnection(host)
+    connection.request("HEAD", path)
+    return connection.getresponse().status == 200
+
 def removed():
     """Waits until no removal is queued: the queue is this directory."""
     while any(os.scandir(f"{work}/root/.tierdav/tmp")):
@@ -95,7 +102,7 @@ def removed():
 
 rows = []
 for size in sizes:
-    got = {k: [] for k in ("rados write", "rados write and remove", "rados read", "PUT, new names", "PUT, overwriting", "GET")}
+    got = {k: [] for k in ("rados write", "rados write and remove", "rados read", "PUT, new names", "PUT, overwriting", "GET", "GET, in memory")}
     for n in range(rounds):
         write, objects = bench("write", size)
         got["rados write"].append(write)
@@ -107,8 +114,16 @@ for size in sizes:
         removed()
         got["PUT, overwriting"].append(ours("PUT", size, NAMES[size], str(size)))
         removed()
+        while not exists(f"/{size}-{NAMES[size] - 1}"):
+            ours("PUT", size, NAMES[size], str(size))
+        removed()
         got["GET"].append(ours("GET", size, NAMES[size], str(size)))
-    for mine, theirs in (("PUT, new names", "rados write"), ("PUT, overwriting", "rados write and remove"), ("GET", "rados read")):
+        if size in IN_MEMORY:
+            got["GET, in memory"].append(ours("GET", size, IN_MEMORY[size], str(size)))
+    pairs = [("PUT, new names", "rados write"), ("PUT, overwriting", "rados write and remove"), ("GET", "rados read")]
+    if size in IN_MEMORY:
+        pairs.append(("GET, in memory", "rados read"))
+    for mine, theirs in pairs:
         a, b = statistics.median(got[mine]), statistics.median(got[theirs])
         ratios = [x / y for x, y in zip(got[mine], got[theirs])]
         rows.append((f"{LABELS[size]} {mine}", a, theirs, b, statistics.median(ratios), min(ratios), max(ratios)))

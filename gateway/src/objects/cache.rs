@@ -709,7 +709,8 @@ impl ObjectCache {
         let kept = match len > SMALL_BYTES_MAX {
             true => {
                 // Room is made from the high watermark on: large ones must be able to get there.
-                let over_high = self.opts.capacity_bytes - self.view(core).high_bytes();
+                let high = self.view(core).high_bytes();
+                let over_high = self.opts.capacity_bytes.saturating_sub(high);
                 (self.opts.capacity_bytes / SMALL_SHARE).min(over_high / 2)
             }
             false => 0,

@@ -537,8 +537,9 @@ impl ObjectCache {
             return (len == 0).then_some(Tier::Backing);
         }
         let tier = match self.lookup_or_lost(ObjectId::new(file, 0)).ok()? {
-            Some((_, false)) => return None,
-            Some((_, true)) => Tier::Cache,
+            // What came from a pool was checked when it came.
+            Some((_, false)) if self.pools.is_none() => return None,
+            Some(_) => Tier::Cache,
             None => Tier::Backing,
         };
         let latency_ns = self.recorder.now().0.saturating_sub(started.0);

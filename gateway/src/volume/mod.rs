@@ -26,6 +26,7 @@ mod cleaner;
 mod copy;
 mod dirty_set;
 pub mod error;
+mod hot_objects;
 pub mod identity;
 mod journal;
 #[cfg(test)]
@@ -129,6 +130,7 @@ pub(crate) struct Inner {
     swift: swift::Swift,
     cleaner: cleaner::Cleaner,
     recent: Mutex<LruCache<FileId, ResourcePath>>,
+    hot: hot_objects::HotObjects,
     state_dir: PathBuf,
     skipped_names: AtomicU64,
     ready: AtomicBool,
@@ -186,7 +188,7 @@ impl Volume {
     }
 
     /// Keeps the whole content of a version that was just read, with the `head` of a reply about it, for [`Volume::hot`]; nothing
-    /// if the file is not kept open, has changed, or is large.
+    /// if the file is neither kept open nor in pools, has changed, or is large.
     pub fn keep_hot(
         &self,
         path: &ResourcePath,
@@ -194,15 +196,22 @@ impl Volume {
         head: impl FnOnce() -> Bytes,
         content: &Bytes,
     ) {
-        if content.len() <= open_files::HOT_BYTES_MAX
-            && content.len() as u64 == meta.len
-            && let Some(opened) = self.inner.tree.open_files.get(path)
+        if content.len() > open_files::HOT_BYTES_MAX || content.len() as u64 != meta.len {
+            return;
+        }
+        if let Some(opened) = self.inner.tree.open_files.get(path)
             && opened.found.meta == *meta
         {
             opened.hot.get_or_init(|| open_files::Hot {
                 head: head(),
                 content: content.clone(),
             });
+        } else if self.inner.cache.pools().is_some() && content.len() <= hot_objects::BYTES_MAX {
+            // Of its own, so that no reply of the cluster is held by it.
+            let content = Bytes::copy_from_slice(content);
+            let head = head();
+            let hot = open_files::Hot { head, content };
+            self.inner.hot.put(path, meta, hot);
         }
     }
 
@@ -227,14 +236,29 @@ impl Volume {
 
     /// What was kept of the file at `path`, if the name still means that very version, unchanged. Waits for nothing.
     pub fn hot(&self, path: &ResourcePath) -> Option<HotFile> {
+        let (file, hot) = self.hot_open(path).or_else(|| self.hot_pooled(path))?;
+        let open_files::Hot { head, content } = hot;
+        Some(HotFile {
+            file,
+            head,
+            content,
+        })
+    }
+
+    fn hot_open(&self, path: &ResourcePath) -> Option<(FileId, open_files::Hot)> {
         let opened = self.inner.tree.open_files.get(path)?;
         let hot = opened.hot.get()?;
         let still = self.inner.tree.is_still(path, &opened);
-        still.then(|| HotFile {
-            file: opened.found.meta.file_id,
-            head: hot.head.clone(),
-            content: hot.content.clone(),
-        })
+        still.then(|| (opened.found.meta.file_id, hot.clone()))
+    }
+
+    fn hot_pooled(&self, path: &ResourcePath) -> Option<(FileId, open_files::Hot)> {
+        if !self.inner.hot.has(path) {
+            return None;
+        }
+        let found = self.inner.tree.find_now(path).filter(|f| f.pooled())?;
+        let hot = self.inner.hot.get(path, &found.meta)?;
+        Some((found.meta.file_id, hot))
     }
 
     /// Tells policy and trace that a client read all of a file of [`Volume::hot`]. Returns the tier it is in; `None`, and nothing

@@ -72,3 +72,69 @@ async fn a_refused_put_writes_no_object_and_one_refused_at_its_commit_leaves_the
     assert_eq!(get(&v, "/f").await.unwrap(), b"old");
     assert_eq!(v.stat(&p("/f")).await.unwrap().file_id, seen);
 }
+
+/// Small files of pools are answered from memory: always the version that the name means at that moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_memory_of_pools_is_never_an_old_version() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    let read = async |path: &str| {
+        let (meta, reader) = v.open_read(&p(path), IoContext::default()).await.unwrap();
+        let (content, _) = reader.read(0, 100).await.unwrap();
+        v.keep_hot(&p(path), &meta, || Bytes::from(path.to_string()), &content);
+        content
+    };
+    let hot = |path: &str| v.hot(&p(path));
+    let kept = |path: &str| {
+        let hot = hot(path).unwrap();
+        (hot.content, hot.head)
+    };
+    let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"two"));
+    put(&v, b"one", unchecked()).await.unwrap();
+    assert!(hot("/f").is_none());
+    assert_eq!(read("/f").await, one);
+    assert_eq!(kept("/f"), (one.clone(), Bytes::from_static(b"/f")));
+    // Replaced, by something of the same length: nothing is kept of it before it is read.
+    put(&v, b"two", unchecked()).await.unwrap();
+    assert!(hot("/f").is_none());
+    assert_eq!(read("/f").await, two);
+    assert_eq!(kept("/f").0, two);
+    // What a reply says of it depends on its name.
+    v.rename(&p("/f"), &p("/g"), true, unchecked())
+        .await
+        .unwrap();
+    assert!(hot("/f").is_none() && hot("/g").is_none());
+    assert_eq!(read("/g").await, two);
+    assert_eq!(kept("/g"), (two, Bytes::from_static(b"/g")));
+    v.remove(&p("/g"), unchecked()).await.unwrap();
+    assert!(hot("/g").is_none());
+    // Readers and a writer at once: whoever asks after an answer was given gets that version or a later one.
+    let latest = Arc::new(AtomicU64::new(0));
+    let writes = async {
+        for n in 1..=300u64 {
+            let data = vec![Bytes::from(format!("{n:05}"))];
+            v.put_whole(&p("/r"), IoContext::default(), data, unchecked())
+                .await
+                .unwrap();
+            latest.store(n, Ordering::SeqCst);
+        }
+    };
+    let reads = async {
+        while latest.load(Ordering::SeqCst) < 300 {
+            let least = latest.load(Ordering::SeqCst);
+            if least == 0 {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let content = match hot("/r") {
+                Some(hot) => hot.content,
+                None => read("/r").await,
+            };
+            let number: u64 = std::str::from_utf8(&content).unwrap().parse().unwrap();
+            assert!(number >= least, "{number} after {least}");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(writes, reads);
+}

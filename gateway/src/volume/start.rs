@@ -137,6 +137,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         sync: sync::SharedSync::default(),
         cleaner,
         recent: Mutex::new(LruCache::new(RECENT_FILES_MAX)),
+        hot: super::hot_objects::HotObjects::default(),
         state_dir,
         skipped_names: AtomicU64::new(0),
         ready: AtomicBool::new(true),

@@ -1,0 +1,141 @@
+//! Small files of pools, in memory: a version's content never changes, so what was read once needs no other look than at its name.
+//!
+//! Files outside of pools are kept with the open file ([`open_files`](super::open_files)); in pools there is none to keep, and what
+//! is spared is not a system call but a question to the cluster.
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::open_files::Hot;
+use super::path::ResourcePath;
+use super::types::Meta;
+
+/// Longest content that is kept: with more, the transfer costs more than the question.
+pub(crate) const BYTES_MAX: usize = 16 << 10;
+/// Bytes of all that is kept.
+const ALL_BYTES_MAX: usize = 16 << 20;
+/// What one costs beside its bytes, about: names, table, allocations.
+const OVERHEAD_BYTES: usize = 512;
+
+struct Kept {
+    meta: Meta,
+    hot: Hot,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.hot.head.len() + self.hot.content.len() + OVERHEAD_BYTES
+    }
+}
+
+struct Inner {
+    by_path: LruCache<ResourcePath, Kept>,
+    bytes: usize,
+}
+
+/// The files, those asked for least lately going first.
+pub(crate) struct HotObjects(Mutex<Inner>);
+
+impl Default for HotObjects {
+    fn default() -> HotObjects {
+        HotObjects(Mutex::new(Inner {
+            by_path: LruCache::unbounded(),
+            bytes: 0,
+        }))
+    }
+}
+
+impl HotObjects {
+    /// Whether something is kept under a name, whatever it means now.
+    pub fn has(&self, path: &ResourcePath) -> bool {
+        self.0.lock().by_path.contains(path)
+    }
+
+    /// What is kept of the file at `path`, if that still is what `now` says. Else it goes.
+    pub fn get(&self, path: &ResourcePath, now: &Meta) -> Option<Hot> {
+        let mut inner = self.0.lock();
+        let kept = inner.by_path.get(path)?;
+        let (was, is) = (&kept.meta, now);
+        if (was.file_id, was.len, was.modified) == (is.file_id, is.len, is.modified) {
+            return Some(kept.hot.clone());
+        }
+        inner.forget(path);
+        None
+    }
+
+    /// Keeps the whole content of a version.
+    pub fn put(&self, path: &ResourcePath, meta: &Meta, hot: Hot) {
+        let kept = Kept {
+            meta: meta.clone(),
+            hot,
+        };
+        let mut inner = self.0.lock();
+        inner.forget(path);
+        inner.bytes += kept.bytes();
+        inner.by_path.put(path.clone(), kept);
+        while inner.bytes > ALL_BYTES_MAX
+            && let Some((_, gone)) = inner.by_path.pop_lru()
+        {
+            inner.bytes -= gone.bytes();
+        }
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, path: &ResourcePath) {
+        if let Some(gone) = self.by_path.pop(path) {
+            self.bytes -= gone.bytes();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use bytes::Bytes;
+
+    use super::super::types::Kind;
+    use super::*;
+    use tiering::FileId;
+
+    #[test]
+    fn what_is_kept_is_bounded_and_counted_to_the_byte() {
+        let meta = |id: u64| {
+            let time = std::time::UNIX_EPOCH;
+            Meta {
+                kind: Kind::File,
+                len: BYTES_MAX as u64,
+                modified: time,
+                created: time,
+                etag: format!("\"{id}\""),
+                file_id: FileId(id),
+                executable: false,
+                lock_null: false,
+                bare: false,
+            }
+        };
+        let path = |n: u64| ResourcePath::parse(&format!("/{n}")).unwrap();
+        let all = HotObjects::default();
+        let hot = Hot {
+            head: Bytes::from_static(&[b'h'; 100]),
+            content: Bytes::from(vec![7; BYTES_MAX]),
+        };
+        let each = 100 + BYTES_MAX + OVERHEAD_BYTES;
+        let fit = (ALL_BYTES_MAX / each) as u64;
+        for n in 0..fit {
+            all.put(&path(n), &meta(n), hot.clone());
+        }
+        assert!(all.get(&path(0), &meta(0)).is_some());
+        // The one that was asked for stays, the next oldest goes.
+        all.put(&path(fit), &meta(fit), hot.clone());
+        assert!(all.has(&path(0)) && !all.has(&path(1)) && all.has(&path(2)));
+        // Another version under the name.
+        assert!(all.get(&path(2), &meta(1 << 40)).is_none());
+        assert!(!all.has(&path(2)));
+        all.put(&path(3), &meta(3), hot);
+        let inner = all.0.lock();
+        assert_eq!(inner.bytes, inner.by_path.len() * each);
+        assert_eq!(inner.by_path.len() as u64, fit - 1);
+    }
+}
