@@ -113,7 +113,6 @@ for size in sizes:
         dav("DELETE", f"/new-{size}-{n}/")
         removed()
         got["PUT, overwriting"].append(ours("PUT", size, NAMES[size], str(size)))
-        removed()
         while not exists(f"/{size}-{NAMES[size] - 1}"):
             ours("PUT", size, NAMES[size], str(size))
         removed()
