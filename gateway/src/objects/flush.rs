@@ -149,7 +149,11 @@ impl ObjectCache {
             let store = match tree {
                 Ok(tree) => TreeStore::new(tree, self.opts.object_bytes, self.tree_faults.clone()),
                 Err(error) => {
-                    tracing::warn!(%file, %error, "cannot open a file to flush");
+                    // A version that a client has just ended is nobody's trouble.
+                    match self.has_ended(run) {
+                        true => tracing::debug!(%file, %error, "a file went before it was flushed"),
+                        false => tracing::warn!(%file, %error, "cannot open a file to flush"),
+                    }
                     for action in run.actions() {
                         report += self.confirm(action, 0, Err(error.to_string()), at);
                     }
@@ -179,6 +183,13 @@ impl ObjectCache {
             self.unpin(run.file);
         }
         report
+    }
+
+    /// Whether none of a run's objects is needed any more.
+    fn has_ended(&self, run: &Run) -> bool {
+        let core = self.core.lock();
+        let gone = |action: Action| core.residency.get(action.id).is_none();
+        core.is_doomed(run.file) || run.actions().all(gone)
     }
 
     fn batch(&self) -> Batch {
