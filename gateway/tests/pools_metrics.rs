@@ -135,13 +135,17 @@ fn memory_that_a_load_used_is_given_back_after_it() {
             s.spawn(move || assert_eq!(gateway.put(&format!("/{i}"), body).status, 201));
         }
     });
-    let loaded = resident();
-    assert!(loaded > idle + 100, "{idle} MiB, then {loaded} MiB");
+    // What was allocated at once may have gone back before the load is over.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let peak = peak.unwrap() / 1024;
+    assert!(peak > idle + 60, "{idle} MiB, then {peak} MiB");
     eventually("most of it is given back", || {
-        resident() < idle + (loaded - idle) / 3
+        resident() < idle + (peak - idle) / 4
     });
     println!(
-        "{idle} MiB idle, {loaded} MiB after the load, {} MiB now",
+        "{idle} MiB idle, {peak} MiB at most, {} MiB now",
         resident()
     );
 }
