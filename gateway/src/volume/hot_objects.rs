@@ -3,8 +3,11 @@
 //! Files outside of pools are kept with the open file ([`open_files`](super::open_files)); in pools there is none to keep, and what
 //! is spared is not a system call but a question to the cluster.
 
+use std::time::SystemTime;
+
 use lru::LruCache;
 use parking_lot::Mutex;
+use tiering::FileId;
 
 use super::open_files::Hot;
 use super::path::ResourcePath;
@@ -18,8 +21,15 @@ const ALL_BYTES_MAX: usize = 16 << 20;
 const OVERHEAD_BYTES: usize = 512;
 
 struct Kept {
-    meta: Meta,
+    version: Version,
     hot: Hot,
+}
+
+/// What a file must still be for its content and the reply about it to hold.
+type Version = (FileId, u64, SystemTime);
+
+fn version(meta: &Meta) -> Version {
+    (meta.file_id, meta.len, meta.modified)
 }
 
 impl Kept {
@@ -55,8 +65,7 @@ impl HotObjects {
     pub fn get(&self, path: &ResourcePath, now: &Meta) -> Option<Hot> {
         let mut inner = self.0.lock();
         let kept = inner.by_path.get(path)?;
-        let (was, is) = (&kept.meta, now);
-        if (was.file_id, was.len, was.modified) == (is.file_id, is.len, is.modified) {
+        if kept.version == version(now) {
             return Some(kept.hot.clone());
         }
         inner.forget(path);
@@ -66,7 +75,7 @@ impl HotObjects {
     /// Keeps the whole content of a version.
     pub fn put(&self, path: &ResourcePath, meta: &Meta, hot: Hot) {
         let kept = Kept {
-            meta: meta.clone(),
+            version: version(meta),
             hot,
         };
         let mut inner = self.0.lock();
@@ -97,7 +106,6 @@ mod tests {
 
     use super::super::types::Kind;
     use super::*;
-    use tiering::FileId;
 
     #[test]
     fn what_is_kept_is_bounded_and_counted_to_the_byte() {

@@ -206,7 +206,10 @@ impl Volume {
                 head: head(),
                 content: content.clone(),
             });
-        } else if self.inner.cache.pools().is_some() && content.len() <= hot_objects::BYTES_MAX {
+        } else if self.inner.cache.pools().is_some()
+            && content.len() <= hot_objects::BYTES_MAX
+            && self.inner.hot.get(path, meta).is_none()
+        {
             // Of its own, so that no reply of the cluster is held by it.
             let content = Bytes::copy_from_slice(content);
             let head = head();
