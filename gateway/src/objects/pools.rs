@@ -33,6 +33,15 @@ impl ObjectInfo {
     /// Where the checksum is in the attribute's value.
     pub const CRC_AT: usize = 8;
 
+    /// Of an object of these bytes, before their checksum is taken.
+    pub fn unsummed(parts: &[Bytes], object_bytes: u32) -> ObjectInfo {
+        ObjectInfo {
+            len: parts.iter().map(|part| part.len() as u32).sum(),
+            crc: 0,
+            object_bytes,
+        }
+    }
+
     /// The attribute's value.
     pub fn encode(&self) -> [u8; INFO_BYTES] {
         let mut out = [0; INFO_BYTES];
@@ -178,13 +187,10 @@ pub trait Pools: Send + Sync + 'static {
         object_bytes: u32,
         clean: bool,
     ) -> Pending<ObjectInfo> {
-        let info = ObjectInfo {
-            len: parts.iter().map(|part| part.len() as u32).sum(),
-            crc: parts
-                .iter()
-                .fold(0, |crc, part| crc32c::crc32c_append(crc, part)),
-            object_bytes,
-        };
+        let mut info = ObjectInfo::unsummed(&parts, object_bytes);
+        for part in &parts {
+            info.crc = crc32c::crc32c_append(info.crc, part);
+        }
         let written = self.write(tier, id, parts, info, clean);
         Box::pin(async move { written.await.map(|()| info) })
     }

@@ -208,7 +208,10 @@ impl Pools for RadosPools {
         let mark = clean.then_some(CLEAN);
         self.begin(
             tier,
-            |io| io.write(&name(id), parts, INFO, &info.encode(), mark),
+            |io| {
+                io.write(&name(id), parts, (INFO, &info.encode()), None, mark)
+                    .0
+            },
             |_| Ok(()),
         )
     }
@@ -222,19 +225,14 @@ impl Pools for RadosPools {
         clean: bool,
     ) -> Pending<ObjectInfo> {
         let mark = clean.then_some(CLEAN);
-        let mut info = ObjectInfo {
-            len: parts.iter().map(|part| part.len() as u32).sum(),
-            crc: 0,
-            object_bytes,
-        };
+        let mut info = ObjectInfo::unsummed(&parts, object_bytes);
         let written = self.begin(
             tier,
             |io| {
-                let value = info.encode();
-                let summed =
-                    io.write_summed(&name(id), parts, (INFO, &value, ObjectInfo::CRC_AT), mark);
-                info.crc = summed.1;
-                summed.0
+                let attr = (INFO, &info.encode()[..]);
+                let (wait, crc) = io.write(&name(id), parts, attr, Some(ObjectInfo::CRC_AT), mark);
+                info.crc = crc;
+                wait
             },
             |_| Ok(()),
         );

@@ -101,7 +101,10 @@ impl Lock {
             ))),
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => {
                 let root_id = self.root_id.as_bytes();
-                wait(live.data.write(OWNER, Vec::new(), INFO, root_id, None))
+                let (written, _) = live
+                    .data
+                    .write(OWNER, Vec::new(), (INFO, root_id), None, None);
+                wait(written)
                     .map(|_| ())
                     .map_err(|e| self.failed("cannot be written", &e))
             }

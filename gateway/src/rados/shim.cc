@@ -188,7 +188,8 @@ int tierdav_read(rados_ioctx_t io, const char *oid, uint64_t offset, size_t len,
 // need not go through the bytes once more for its own.
 int tierdav_write(rados_ioctx_t io, const char *oid, const tierdav_part *parts, size_t count,
                   const char *attr, const char *value, size_t value_len, size_t sum_at,
-                  uint32_t *sum, const char *mark, void *owner, tierdav_give_back give_back, tierdav_done done, void *arg) {
+                  uint32_t *sum, const char *mark, void *owner, tierdav_give_back give_back,
+                  tierdav_done done, void *arg) {
     Loan *loan = nullptr;
     int result = run(io, done, arg, [&](IoCtx &ctx, librados::AioCompletion *c, tierdav_reply &reply) {
         ceph::bufferlist data;

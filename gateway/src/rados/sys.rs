@@ -507,32 +507,10 @@ impl Context {
         })
     }
 
-    /// Begins to replace an object by `parts`, with the attribute `attr`, and `mark` if there is one, in one operation.
+    /// Begins to replace an object by `parts`, with an attribute of this name and value, and `mark` if there is one, in one
+    /// operation. With `sum_at` the crc32c of the parts is put into the value, little endian, from that byte on; it is returned as
+    /// well then.
     pub fn write(
-        &self,
-        oid: &CStr,
-        parts: Vec<Bytes>,
-        attr: &CStr,
-        value: &[u8],
-        mark: Option<&CStr>,
-    ) -> Wait {
-        self.write_parts(oid, parts, (attr, value), None, mark).0
-    }
-
-    /// [`Context::write`] with the crc32c of the parts put into the attribute's value, little endian, from its byte `attr.2` on.
-    /// Returns that as well.
-    pub fn write_summed(
-        &self,
-        oid: &CStr,
-        parts: Vec<Bytes>,
-        attr: (&CStr, &[u8], usize),
-        mark: Option<&CStr>,
-    ) -> (Wait, u32) {
-        let sum_at = Some(attr.2).filter(|at| at + size_of::<u32>() <= attr.1.len());
-        self.write_parts(oid, parts, (attr.0, attr.1), sum_at, mark)
-    }
-
-    fn write_parts(
         &self,
         oid: &CStr,
         parts: Vec<Bytes>,
@@ -540,6 +518,7 @@ impl Context {
         sum_at: Option<usize>,
         mark: Option<&CStr>,
     ) -> (Wait, u32) {
+        let sum_at = sum_at.filter(|at| at + size_of::<u32>() <= value.len());
         let mut sum = 0u32;
         let raw: Vec<RawPart> = parts
             .iter()

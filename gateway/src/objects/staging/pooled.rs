@@ -449,8 +449,8 @@ fn gathering(whole: Bytes) -> Slot {
 }
 
 impl Shared {
-    /// Writes an object of `len` bytes where the policy wants it; what the cache pool does not take goes to the data pool. The first writes
-    /// have begun when this returns.
+    /// Writes an object of `len` bytes where the policy wants it; what the cache pool does not take goes to the data pool. The first
+    /// writes have begun when this returns.
     fn write(
         self: Arc<Self>,
         id: ObjectId,
