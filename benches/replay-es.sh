@@ -23,8 +23,8 @@ mapfile -t RUNS < <(slow_runs "$CACHE_MIB")
 # journal, no metadata. Reads are left out, the disk has operations of their own for them.
 least_disk_time() {
     local mib
-    mib=$(awk -v kib="$(cat "/sys/block/${SLOW_BELOW#/dev/}/queue/max_sectors_kb")" \
-        'BEGIN { operations = 120 * kib / 1024; bytes = 160e6 / 1048576; print operations < bytes ? operations : bytes }')
+    mib=$(awk -v kib="$(cat "/sys/block/${SLOW_BELOW#/dev/}/queue/max_sectors_kb")" -v iops="$SLOW_IOPS" -v mbps="$SLOW_MBPS" \
+        'BEGIN { operations = iops * kib / 1024; bytes = mbps * 1e6 / 1048576; print operations < bytes ? operations : bytes }')
     case "$TRACE" in *.xz) xz -dc "$TRACE" ;; *) cat "$TRACE" ;; esac | grep -v ',read,' > "$WORK/writes.csv"
     "$BIN/trace-replay" simulate "$WORK/writes.csv" --cache-size "${CACHE_MIB}MiB" --hdd "0,$mib" --policy none,cost-benefit \
         --json | python3 -c '

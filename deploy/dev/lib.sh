@@ -91,12 +91,15 @@ dav_mount() {
     MOUNTS+=("$dir")
 }
 
-# slow_disk DIR [FILESYSTEM]: mounts a disk there that does 120 operations and 160 MB per second (slow-disk.sh).
+# What the slow disk does in a second: operations, and MB.
+SLOW_IOPS=120 SLOW_MBPS=160
+
+# slow_disk DIR [FILESYSTEM]: mounts a disk there that does no more than that (slow-disk.sh).
 slow_disk() {
     local filesystem=${2:-ext4} force=-F
     [ "$filesystem" = ext4 ] || force=-f
     truncate -s 6G "$WORK/disk"
-    slow_on "$WORK/disk" 120 160
+    slow_on "$WORK/disk" "$SLOW_IOPS" "$SLOW_MBPS"
     "mkfs.$filesystem" -q "$force" "$SLOW_LOOP"
     mkdir -p "$1"
     mount "$SLOW_LOOP" "$1"
