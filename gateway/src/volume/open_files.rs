@@ -33,12 +33,12 @@ pub(crate) type FileKey = ((u32, u32), u64);
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stamp {
-    dev: (u32, u32),
-    ino: u64,
-    ctime_ns: i64,
-    mtime_ns: i64,
-    len: u64,
-    mode: u32,
+    pub dev: (u32, u32),
+    pub ino: u64,
+    pub ctime_ns: i64,
+    pub mtime_ns: i64,
+    pub len: u64,
+    pub mode: u32,
 }
 
 impl Stamp {
@@ -56,6 +56,11 @@ impl Stamp {
     /// Which file this is a state of.
     pub fn file(&self) -> FileKey {
         (self.dev, self.ino)
+    }
+
+    /// What an identity record says of a file that it describes: time, length, inode.
+    pub fn described(&self) -> (i64, u64, u64) {
+        (self.mtime_ns, self.len, self.ino)
     }
 
     /// Whether a change from `now_ns` on would give another stamp.
