@@ -18,6 +18,7 @@ pub mod body;
 mod get;
 mod guard;
 pub mod ifheader;
+mod listed;
 mod listing;
 mod lock;
 pub mod locks;
@@ -179,7 +180,7 @@ pub struct Dav {
     opts: DavOptions,
     locks: Arc<LockTable>,
     patching: put::PatchQueue,
-    /// Files whose properties were asked for lately.
+    /// Resources whose properties were asked for lately.
     asked: Mutex<LruCache<ResourcePath, ()>>,
 }
 
@@ -193,7 +194,7 @@ pub(crate) struct Call<'a> {
     pub io: IoContext,
 }
 
-/// Files that are remembered for having been asked about.
+/// Resources that are remembered for having been asked about.
 const ASKED_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 type Reply = Result<Response<Body>, Refusal>;

@@ -3,6 +3,7 @@
 //! The members are read before the reply's head is sent: a directory that cannot be read is an error, never a shorter
 //! list. Names that XML cannot carry (control characters) are whole in their `href`, which is percent-encoded.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
@@ -10,13 +11,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::body::{self, Body, Incoming};
 use super::guard::{self, Intent};
+use super::listed::{Keeping, multistatus};
 use super::lock::active_lock;
 use super::locks::LockTable;
 use super::quick::TOLD_BYTES_MAX;
@@ -184,6 +184,14 @@ impl Find {
         }
     }
 
+    fn wants_locks(&self) -> bool {
+        match self {
+            Find::Props(asked) => asked.contains(&Asked::Live(LockDiscovery)),
+            Find::All(_) => true,
+            Find::Names => false,
+        }
+    }
+
     fn wants_quota(&self) -> bool {
         let quota = |l: &Live| matches!(l, QuotaAvailable | QuotaUsed);
         match self {
@@ -197,6 +205,15 @@ impl Find {
 }
 
 impl Call<'_> {
+    /// Properties that are missing are not to be named (RFC 7240 section 2, and Microsoft's `Brief`).
+    fn minimal(&self) -> bool {
+        self.header("prefer")
+            .is_some_and(|p| p.contains("return=minimal"))
+            || self
+                .header("brief")
+                .is_some_and(|b| b.eq_ignore_ascii_case("t"))
+    }
+
     pub(super) async fn propfind(&self, body: &mut Incoming) -> Reply {
         let (asked, request) = body.xml_as_sent(self.dav.opts.max_xml_bytes).await?;
         let find = Find::parse(request.as_ref())?;
@@ -218,23 +235,25 @@ impl Call<'_> {
         }
         let volume = &self.dav.volume;
         let path = self.target.path.clone();
-        let members = match collection && depth != Depth::Zero {
-            true => volume.list(&path).await?,
-            false => Vec::new(),
+        let minimal = self.minimal();
+        let locked = find.wants_locks() && !self.dav.locks.is_empty();
+        let quota = find.wants_quota();
+        let plain = collection && depth == Depth::One && !guard.has_if() && !quota && !locked;
+        if plain && let Some(reply) = self.listed(&asked, minimal) {
+            return Ok(reply);
+        }
+        let (members, watched) = match depth {
+            Depth::One if plain && self.is_asked_again() => volume.list_watched(&path).await?,
+            Depth::One | Depth::Infinity if collection => (volume.list(&path).await?, None),
+            _ => (Vec::new(), None),
         };
         // A quota that cannot be told is unknown (404 propstat), not zero: davfs2 would show a full disk.
-        let quota = if collection && find.wants_quota() {
+        let quota = if collection && quota {
             volume.quota().await.ok()
         } else {
             None
         };
-        let prefer = self
-            .header("prefer")
-            .is_some_and(|p| p.contains("return=minimal"));
-        let minimal = prefer
-            || self
-                .header("brief")
-                .is_some_and(|b| b.eq_ignore_ascii_case("t"));
+        let keeping = watched.and_then(|w| self.keeping(w, &meta, asked.clone(), minimal));
         let mut answer = Answer {
             volume: Arc::clone(volume),
             locks: Arc::clone(&self.dav.locks),
@@ -250,35 +269,27 @@ impl Call<'_> {
             todo: Vec::new(),
             started: false,
             finished: false,
+            told_locks: Cell::new(false),
+            keeping,
         };
-        let first = Bytes::from(answer.piece().await.map_err(Refusal::from)?);
+        let first = answer.piece().await.map_err(Refusal::from)?;
         let whole = answer.finished;
-        let mut response = Response::new(if whole {
+        let told_locks = answer.told_locks.get();
+        let response = multistatus(if whole {
             body::full(first.clone())
         } else {
             answer.stream(first.clone())
         });
-        *response.status_mut() = StatusCode::MULTI_STATUS;
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/xml; charset=utf-8"),
-        );
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         // Locks end and are prolonged without a change of the file.
         if let Some(opened) = opened
             && whole
             && asked.len().max(first.len()) <= TOLD_BYTES_MAX
-            && !contains(&first, b"<D:activelock>")
+            && !told_locks
         {
             self.keep_told(&opened, asked, &response, &first);
         }
         Ok(response)
     }
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|w| w == part)
 }
 
 /// A multistatus in the making.
@@ -298,6 +309,10 @@ struct Answer {
     todo: Vec<ResourcePath>,
     started: bool,
     finished: bool,
+    /// A lock was told of.
+    told_locks: Cell<bool>,
+    /// What is told is kept.
+    keeping: Option<Keeping>,
 }
 
 impl Answer {
@@ -307,7 +322,7 @@ impl Answer {
                 return None;
             }
             match answer.piece().await {
-                Ok(piece) => Some((Ok(Frame::data(Bytes::from(piece))), (answer, false))),
+                Ok(piece) => Some((Ok(Frame::data(piece)), (answer, false))),
                 // The reply's head is out: breaking off is the only honest end.
                 Err(error) => Some((Err(io::Error::other(error)), (answer, true))),
             }
@@ -317,7 +332,20 @@ impl Answer {
     }
 
     /// The next piece of XML.
-    async fn piece(&mut self) -> Result<String, VolumeError> {
+    async fn piece(&mut self) -> Result<Bytes, VolumeError> {
+        let piece = Bytes::from(self.text().await?);
+        // Locks end and are prolonged without a change of any file.
+        self.keeping
+            .take_if(|k| !k.add(&piece) || self.told_locks.get());
+        if self.finished
+            && let Some(keeping) = self.keeping.take()
+        {
+            keeping.keep(&self.volume);
+        }
+        Ok(piece)
+    }
+
+    async fn text(&mut self) -> Result<String, VolumeError> {
         let mut out =
             String::with_capacity(PIECE_BYTES.min(1024 + 512 * self.members.len()) + 1024);
         if !self.started {
@@ -496,6 +524,7 @@ impl Answer {
                 if locks.is_empty() {
                     out.push_str("<D:lockdiscovery/>");
                 } else {
+                    self.told_locks.set(true);
                     out.push_str("<D:lockdiscovery>");
                     locks.iter().for_each(|l| active_lock(out, l, now, &self.root));
                     out.push_str("</D:lockdiscovery>");

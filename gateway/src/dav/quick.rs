@@ -220,14 +220,7 @@ impl Call<'_> {
             let name = name.as_str();
             PLAIN.contains(&name) || MEANINGLESS.contains(&name)
         });
-        let again = plain
-            && self
-                .dav
-                .asked
-                .lock()
-                .put(self.target.path.clone(), ())
-                .is_some();
-        again
+        (plain && self.is_asked_again())
             .then(|| self.dav.volume.open_to_tell(&self.target.path))
             .flatten()
     }

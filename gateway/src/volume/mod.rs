@@ -15,6 +15,7 @@
 //! | `copy` | COPY, built aside |
 //! | `log`, `start` | intent log; locks, markers and recovery at start |
 //! | `cleaner` | deletes behind the requests |
+//! | `listings` | replies about collections in which nothing has changed |
 //! | `swift` | whether a change may be made where the request is |
 
 mod apply;
@@ -31,6 +32,9 @@ pub mod identity;
 mod journal;
 #[cfg(test)]
 mod kept_open_tests;
+mod listings;
+#[cfg(test)]
+mod listings_tests;
 mod locks;
 pub mod log;
 #[cfg(test)]
@@ -73,6 +77,7 @@ use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFi
 
 pub use crate::objects::Durability;
 pub use error::VolumeError;
+pub(crate) use listings::{LISTING_BYTES_MAX, Listing, Watched};
 pub(crate) use open_files::Opened;
 pub use open_files::Told;
 pub use path::{PathError, ResourcePath};
@@ -131,6 +136,7 @@ pub(crate) struct Inner {
     cleaner: cleaner::Cleaner,
     recent: Mutex<LruCache<FileId, ResourcePath>>,
     hot: hot_objects::HotObjects,
+    listings: listings::Listings,
     state_dir: PathBuf,
     skipped_names: AtomicU64,
     ready: AtomicBool,
@@ -162,7 +168,26 @@ impl Volume {
     /// The resources in a collection, by name. Names that are not UTF-8 are left out and counted.
     pub async fn list(&self, path: &ResourcePath) -> Result<Vec<(String, Meta)>, VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
-        hop(move || inner.list(&path)).await
+        hop(move || Ok(inner.list(&path, false)?.0)).await
+    }
+
+    /// [`Volume::list`], and what [`Volume::keep_listing`] wants to keep what is said of it.
+    pub(crate) async fn list_watched(
+        &self,
+        path: &ResourcePath,
+    ) -> Result<(Vec<(String, Meta)>, Option<Watched>), VolumeError> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        hop(move || inner.list(&path, true)).await
+    }
+
+    /// Keeps what was said of a collection since it is watched, for [`Volume::listed`]; nothing if anything has changed since.
+    pub(crate) fn keep_listing(&self, watched: Watched, listing: Listing) {
+        self.inner.listings.keep(watched, listing);
+    }
+
+    /// What was last said of a collection and its members, if nothing has changed since. Waits for nothing.
+    pub(crate) fn listed(&self, path: &ResourcePath) -> Option<Arc<Listing>> {
+        self.inner.listings.get(&self.inner.tree, path)
     }
 
     /// Opens a file's current version; the reader keeps it whatever happens to the name.
@@ -353,9 +378,11 @@ impl Volume {
         .await
     }
 
-    /// Closes files that are kept open for no reader. Call it about once a second.
+    /// Closes files that are kept open for no reader, and forgets old listings. Call it about once a second.
     pub fn close_old(&self) {
-        self.inner.tree.open_files.close_old(Instant::now());
+        let now = Instant::now();
+        self.inner.tree.open_files.close_old(now);
+        self.inner.listings.forget_old(now);
     }
 
     /// Makes everything durable in the tree, empties the log, finishes deletions. Idempotent.
@@ -442,7 +469,13 @@ impl Inner {
         }
     }
 
-    fn list(&self, path: &ResourcePath) -> Result<Vec<(String, Meta)>, VolumeError> {
+    /// The members of a collection; which is watched since before they were read, if that is wanted and possible.
+    #[expect(clippy::type_complexity, reason = "two results of one visit")]
+    fn list(
+        &self,
+        path: &ResourcePath,
+        watch: bool,
+    ) -> Result<(Vec<(String, Meta)>, Option<Watched>), VolumeError> {
         let dir = match self.tree.dir(path) {
             Err(e) if tree::is_absent(&e) => {
                 return Err(match self.found(path) {
@@ -451,6 +484,10 @@ impl Inner {
                 });
             }
             other => other.at("list", path)?,
+        };
+        let mut watched = match watch {
+            true => self.listings.watch(&dir, path),
+            false => None,
         };
         let names = tree::names(&dir).at("list", path)?;
         let mut out = Vec::with_capacity(names.len());
@@ -463,11 +500,12 @@ impl Inner {
                 continue;
             }
             if let Entry::Found(found) = self.tree.look_in(&dir, &name, path).at("list", path)? {
+                watched.take_if(|w| !w.note(&name, &found));
                 out.push((name, found.meta));
             }
         }
         out.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Ok(out)
+        Ok((out, watched))
     }
 
     fn open_read(

@@ -126,9 +126,11 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     // Only on file systems of this machine; and what is to be durable waits for a disk anyway.
     let relaxed = options.durability == Durability::Relaxed;
     let swift = swift::Swift::new(relaxed && tree.in_memory() && options.cache.pools().is_none());
+    let listings = super::listings::Listings::new(tree.in_memory() && !tree.follows_links());
     Ok(Arc::new(Inner {
         tree,
         swift,
+        listings,
         cache: options.cache,
         log,
         durability: options.durability,
@@ -448,7 +450,7 @@ pub(super) fn spawn_background(inner: &Arc<Inner>) -> Result<(), VolumeError> {
                         continue;
                     };
                     // Gone since it was listed: nothing to count.
-                    let Ok(entries) = inner.list(&path) else {
+                    let Ok((entries, _)) = inner.list(&path, false) else {
                         continue;
                     };
                     for (name, meta) in entries {

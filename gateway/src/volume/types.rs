@@ -106,7 +106,7 @@ impl Found {
     }
 }
 
-fn time_of(ns: i64) -> SystemTime {
+pub(crate) fn time_of(ns: i64) -> SystemTime {
     let d = Duration::from_nanos(ns.unsigned_abs());
     let t = if ns >= 0 {
         UNIX_EPOCH.checked_add(d)

@@ -1,0 +1,325 @@
+//! Replies about collections that were listed a moment ago, told again while the kernel says that nothing in them has changed.
+//!
+//! A look at each member is most of what a listing costs. Instead, inotify(7) is asked to tell of the first change in the
+//! directory: a member that appears, goes, or changes its content, attributes or extended attributes. It is asked *before*
+//! the listing looks, and what it tells is in its queue before the call that made the change returns, whoever made it: so an
+//! empty queue means that the listing still holds. Two things it does not tell of are looked after here: changes *inside* a
+//! subcollection give that a new time, which is compared; and changes through another name of a file (a hard link), so that
+//! a collection with such a file is not kept. What is left are other programs that write through a memory map (mmap(2)), which
+//! changes a file's time without notice, or through a hard link that they made in these very seconds: therefore a listing is
+//! told again for [`KEPT_FOR`] at most.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::fs::AtFlags;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+
+use super::open_files::FileKey;
+use super::path::ResourcePath;
+use super::tree::{Stat, Tree, statx};
+use super::types::{Found, Kind, Meta, time_of};
+
+/// Longest time that a listing is told again.
+const KEPT_FOR: Duration = Duration::from_secs(120);
+/// Collections watched.
+const WATCHES_MAX: usize = 256;
+/// Bytes of a listing that is kept.
+pub const LISTING_BYTES_MAX: usize = 8 << 20;
+/// Bytes of all of them.
+const BYTES_MAX: usize = 16 << 20;
+/// Subcollections whose times are compared.
+const SUBCOLLECTIONS_MAX: usize = 64;
+
+/// A reply about a collection and its members, and to what request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The request's body.
+    pub asked: Bytes,
+    /// What the asker sees as `/`.
+    pub root: ResourcePath,
+    /// Properties that are missing were not to be named.
+    pub minimal: bool,
+    /// The reply's content.
+    pub pieces: Vec<Bytes>,
+}
+
+impl Listing {
+    fn len(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+}
+
+/// A collection that is watched since before its members were read.
+#[derive(Debug)]
+pub struct Watched {
+    watch: i32,
+    /// Numbers of watches may come again, these don't.
+    number: u64,
+    state: State,
+}
+
+/// What inotify does not tell of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    directory: FileKey,
+    /// The collection's time.
+    mtime_ns: i64,
+    /// Names and times of its subcollections.
+    subcollections: Vec<(String, i64)>,
+}
+
+/// The kept listings. Without inotify there are none.
+pub(crate) struct Listings(Option<Mutex<Inner>>);
+
+struct Inner {
+    inotify: OwnedFd,
+    /// By the kernel's number.
+    watches: LruCache<i32, Watch>,
+    by_path: HashMap<ResourcePath, i32>,
+    bytes: usize,
+    number: u64,
+}
+
+struct Watch {
+    path: ResourcePath,
+    number: u64,
+    kept: Option<Arc<Kept>>,
+}
+
+struct Kept {
+    listing: Arc<Listing>,
+    state: State,
+    since: Instant,
+}
+
+impl Listings {
+    /// `possible`: inotify hears of every change in this tree, as it does where the file system is this machine's own.
+    pub fn new(possible: bool) -> Listings {
+        let start = || match inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC) {
+            Ok(inotify) => Some(Mutex::new(Inner {
+                inotify,
+                watches: LruCache::unbounded(),
+                by_path: HashMap::new(),
+                bytes: 0,
+                number: 0,
+            })),
+            Err(error) => {
+                tracing::debug!(%error, "listings are made anew each time: no inotify");
+                None
+            }
+        };
+        Listings(possible.then(start).flatten())
+    }
+
+    /// Begins to watch a collection, before its members are read.
+    pub fn watch(&self, dir: &OwnedFd, path: &ResourcePath) -> Option<Watched> {
+        let mut inner = self.0.as_ref()?.lock();
+        inner.hear();
+        let at = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let tell = WatchFlags::MODIFY
+            | WatchFlags::ATTRIB
+            | WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::ONESHOT
+            | WatchFlags::ONLYDIR;
+        let watch = inotify::add_watch(&inner.inotify, at.as_str(), tell).ok()?;
+        let number = inner.register(watch, path);
+        drop(inner);
+        let stat = statx(dir, "", AtFlags::EMPTY_PATH).ok()?;
+        Some(Watched {
+            watch,
+            number,
+            state: State {
+                directory: (stat.dev, stat.ino),
+                mtime_ns: stat.mtime_ns,
+                subcollections: Vec::new(),
+            },
+        })
+    }
+
+    /// Keeps what was said of a watched collection, if nothing has changed since.
+    pub fn keep(&self, watched: Watched, listing: Listing) {
+        let Some(inner) = &self.0 else { return };
+        let len = listing.len();
+        if len > LISTING_BYTES_MAX {
+            return;
+        }
+        let mut inner = inner.lock();
+        inner.hear();
+        if let Some(watch) = inner.watches.get_mut(&watched.watch)
+            && watch.number == watched.number
+        {
+            let kept = Kept {
+                listing: Arc::new(listing),
+                state: watched.state,
+                since: Instant::now(),
+            };
+            let before = watch.kept.replace(Arc::new(kept));
+            inner.bytes += len;
+            inner.bytes -= before.map_or(0, |b| b.listing.len());
+        }
+        inner.shrink();
+    }
+
+    /// What was said of the collection at `path`, if all of it still holds. Waits for nothing.
+    pub fn get(&self, tree: &Tree, path: &ResourcePath) -> Option<Arc<Listing>> {
+        let mut inner = self.0.as_ref()?.lock();
+        inner.hear();
+        let watch = *inner.by_path.get(path)?;
+        let kept = inner.watches.get(&watch)?.kept.clone()?;
+        drop(inner);
+        let holds = kept.state.holds(tree, path);
+        holds.then(|| Arc::clone(&kept.listing))
+    }
+
+    /// Forgets what has been kept for long. Call it about once a second.
+    pub fn forget_old(&self, now: Instant) {
+        let Some(inner) = &self.0 else { return };
+        let mut inner = inner.lock();
+        inner.hear();
+        let is_old = |k: &Arc<Kept>| now.saturating_duration_since(k.since) > KEPT_FOR;
+        let old: Vec<i32> = inner
+            .watches
+            .iter()
+            .filter(|(_, w)| w.kept.as_ref().is_none_or(is_old))
+            .map(|(watch, _)| *watch)
+            .collect();
+        old.into_iter().for_each(|watch| inner.end(watch));
+    }
+}
+
+impl Watched {
+    /// Whether the collection itself still was what `said` says when its members were read.
+    pub fn is(&self, said: &Meta) -> bool {
+        said.modified == time_of(self.state.mtime_ns)
+    }
+
+    /// Notes a member; `false` if what is said of it may change without notice.
+    pub fn note(&mut self, name: &str, found: &Found) -> bool {
+        match found.meta.kind {
+            Kind::File => found.links == 1,
+            Kind::Collection => {
+                let of = &mut self.state.subcollections;
+                of.push((name.to_owned(), found.identity.mtime_ns));
+                of.len() <= SUBCOLLECTIONS_MAX
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether this still is what `path` names.
+    fn holds(&self, tree: &Tree, path: &ResourcePath) -> bool {
+        let look = |path: &str| statx(&tree.root(), path, AtFlags::SYMLINK_NOFOLLOW).ok();
+        let is =
+            |stat: Option<Stat>, wanted: &dyn Fn(&Stat) -> bool| stat.is_some_and(|s| wanted(&s));
+        let own = match path.is_root() {
+            true => look("."),
+            false => look(path.relative()),
+        };
+        is(own, &|s| {
+            (s.dev, s.ino) == self.directory && s.mtime_ns == self.mtime_ns
+        }) && self.subcollections.iter().all(|(name, mtime_ns)| {
+            let below = match path.is_root() {
+                true => look(name),
+                false => look(&format!("{}/{name}", path.relative())),
+            };
+            is(below, &|s| s.mtime_ns == *mtime_ns)
+        })
+    }
+}
+
+impl Inner {
+    /// Takes what the kernel has told.
+    fn hear(&mut self) {
+        let mut space = [MaybeUninit::uninit(); 4096];
+        let mut told = Vec::new();
+        let mut lost = false;
+        let mut reader = Reader::new(&self.inotify, &mut space);
+        loop {
+            match reader.next() {
+                Ok(event) => {
+                    lost |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
+                    told.push(event.wd());
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "inotify does not answer; listings are made anew");
+                    lost = true;
+                    break;
+                }
+            }
+        }
+        if lost {
+            told = self.watches.iter().map(|(watch, _)| *watch).collect();
+        }
+        // Told once, they are gone by themselves.
+        for watch in told {
+            if lost {
+                self.end(watch);
+            } else {
+                self.forget(watch);
+            }
+        }
+    }
+
+    /// Notes a watch of the kernel's for `path`; returns its number here.
+    fn register(&mut self, watch: i32, path: &ResourcePath) -> u64 {
+        if let Some(known) = self.watches.get(&watch)
+            && known.path == *path
+        {
+            return known.number;
+        }
+        // The directory was known under another name, or the name was another directory's.
+        self.forget(watch);
+        if let Some(other) = self.by_path.insert(path.clone(), watch) {
+            self.end(other);
+        }
+        self.number += 1;
+        let entry = Watch {
+            path: path.clone(),
+            number: self.number,
+            kept: None,
+        };
+        self.watches.put(watch, entry);
+        self.shrink();
+        self.number
+    }
+
+    fn forget(&mut self, watch: i32) {
+        let Some(gone) = self.watches.pop(&watch) else {
+            return;
+        };
+        self.bytes -= gone.kept.map_or(0, |k| k.listing.len());
+        if self.by_path.get(&gone.path) == Some(&watch) {
+            self.by_path.remove(&gone.path);
+        }
+    }
+
+    /// Forgets a watch, and lets the kernel do so.
+    fn end(&mut self, watch: i32) {
+        self.forget(watch);
+        // It may just have told, and be gone.
+        let _ = inotify::remove_watch(&self.inotify, watch);
+    }
+
+    fn shrink(&mut self) {
+        while (self.bytes > BYTES_MAX || self.watches.len() > WATCHES_MAX)
+            && let Some((&oldest, _)) = self.watches.peek_lru()
+        {
+            self.end(oldest);
+        }
+    }
+}
