@@ -178,6 +178,33 @@ fn a_huge_propfind_body_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn a_file_from_before_1970_has_the_earliest_date_that_can_be_told() {
+    let gateway = Gateway::start(&[]);
+    let file = std::fs::File::create(gateway.root().join("old")).unwrap();
+    let long_ago = std::time::UNIX_EPOCH - std::time::Duration::from_secs(1 << 28);
+    file.set_modified(long_ago).unwrap();
+    let first = "Thu, 01 Jan 1970 00:00:00 GMT";
+    for method in ["GET", "HEAD"] {
+        let reply = gateway.request(method, "/old", &[], b"");
+        assert_eq!((reply.status, reply.header("last-modified")), (200, first));
+    }
+    for depth in ["0", "1"] {
+        let path = if depth == "0" { "/old" } else { "/" };
+        let list = gateway.request("PROPFIND", path, &[("Depth", depth)], b"");
+        assert_eq!(list.status, 207);
+        assert!(
+            list.text().contains("<D:href>/old</D:href>"),
+            "{}",
+            list.text()
+        );
+        assert!(list.text().contains(first), "{}", list.text());
+    }
+    assert!(gateway.get("/").text().contains("01 Jan 1970 00:00:00"));
+    let since = [("If-Modified-Since", first)];
+    assert_eq!(gateway.request("GET", "/old", &since, b"").status, 304);
+}
+
+#[test]
 fn a_symbolic_link_out_of_the_root_does_not_exist() {
     let gateway = Gateway::start(&[]);
     std::os::unix::fs::symlink("/etc/passwd", gateway.root().join("leak")).unwrap();

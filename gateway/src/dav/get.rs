@@ -134,7 +134,7 @@ impl Call<'_> {
     fn range_applies(&self, meta: &Meta) -> bool {
         match self.header("if-range") {
             None => true,
-            Some(tag) if tag.ends_with('"') => tag == meta.etag,
+            Some(tag) if tag.ends_with('"') => *tag == *meta.etag,
             Some(_) => {
                 let date = guard::date(&self.parts.headers, header::IF_RANGE);
                 date == Some(whole_seconds(meta.modified))

@@ -90,6 +90,11 @@ pub fn key(path: &ResourcePath) -> String {
     }
 }
 
+/// What locks know a collection's member by.
+pub fn member_key(collection: &ResourcePath, name: &str) -> String {
+    format!("{}/{name}", key(collection))
+}
+
 /// The path of a lock table's key.
 pub fn path_of(key: &str) -> ResourcePath {
     ResourcePath::parse(key).unwrap_or_else(|_| ResourcePath::root())
@@ -200,7 +205,7 @@ impl Guard {
 
     /// Evaluates everything but locks against the target's current state.
     pub fn conditions(&self, meta: Option<&Meta>) -> Result<(), Refusal> {
-        let etag = meta.map(|m| m.etag.as_str());
+        let etag = meta.map(|m| &*m.etag);
         let now = now();
         let if_match = self.if_match.as_ref().map(|tags| tags.strong(etag));
         // What only a LOCK made does not exist yet for those who ask that nothing be overwritten: its owner's first PUT
@@ -357,7 +362,7 @@ fn not_modified(meta: Option<&Meta>) -> Refusal {
         if let Ok(etag) = HeaderValue::from_str(&meta.etag) {
             refusal = refusal.with_header(header::ETAG, etag);
         }
-        if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(meta.modified)) {
+        if let Ok(date) = HeaderValue::from_str(&super::dates::http_date(meta.modified)) {
             refusal = refusal.with_header(header::LAST_MODIFIED, date);
         }
     }

@@ -9,7 +9,7 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::body::{self, Body};
-use super::{bare, last_modified, uri};
+use super::{bare, dates, last_modified, uri};
 use crate::config::human_size;
 use crate::html::escape;
 use crate::volume::{Kind, Meta};
@@ -155,7 +155,7 @@ pub fn page(
 
 /// `19 Dec 1996 16:39:57`: the HTTP date without weekday and zone.
 fn date(meta: &Meta) -> String {
-    let date = httpdate::fmt_http_date(meta.modified);
+    let date = dates::http_date(meta.modified);
     date.get(5..25).unwrap_or(&date).to_string()
 }
 

@@ -15,6 +15,7 @@
 //! per property. None of this can be mended from outside without parsing its output again, so PROPFIND is ours as well.
 
 pub mod body;
+mod dates;
 mod get;
 mod guard;
 pub mod ifheader;
@@ -521,7 +522,7 @@ impl Call<'_> {
                     let meta = stat(&self.dav.volume, &t).await?;
                     Tagged {
                         key: Some(guard::key(&t.path)),
-                        etag: meta.map(|m| m.etag),
+                        etag: meta.map(|m| m.etag.to_string()),
                     }
                 }
             };
@@ -617,7 +618,7 @@ fn validators(response: &mut Response<Body>, meta: &Meta) {
 }
 
 fn last_modified(response: &mut Response<Body>, at: SystemTime) {
-    if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(at)) {
+    if let Ok(date) = HeaderValue::from_str(&dates::http_date(at)) {
         response.headers_mut().insert(header::LAST_MODIFIED, date);
     }
 }

@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -15,6 +14,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::body::{self, Body, Incoming};
+use super::dates::{self, Dates};
 use super::guard::{self, Intent};
 use super::listed::{Keeping, multistatus};
 use super::lock::active_lock;
@@ -263,12 +263,15 @@ impl Call<'_> {
             minimal,
             deep: collection && depth == Depth::Infinity,
             first: Some((path.clone(), meta)),
+            at_href: uri::href(&path, &self.root, true),
             at: path,
             members: members.into_iter(),
             ahead: Vec::new().into_iter(),
             todo: Vec::new(),
             started: false,
             finished: false,
+            modified: Dates::new(dates::http_date),
+            created: Dates::new(dates::rfc3339),
             told_locks: Cell::new(false),
             keeping,
         };
@@ -303,19 +306,48 @@ struct Answer {
     deep: bool,
     first: Option<(ResourcePath, Meta)>,
     at: ResourcePath,
+    at_href: String,
     members: std::vec::IntoIter<(String, Meta)>,
     /// The dead properties of the next members, when they are asked for.
     ahead: std::vec::IntoIter<Option<Vec<DeadProp>>>,
     todo: Vec<ResourcePath>,
     started: bool,
     finished: bool,
+    modified: Dates,
+    created: Dates,
     /// A lock was told of.
     told_locks: Cell<bool>,
     /// What is told is kept.
     keeping: Option<Keeping>,
 }
 
+/// A resource in the answer.
+#[derive(Clone, Copy)]
+enum Named<'a> {
+    /// By its whole path.
+    Path(&'a ResourcePath),
+    /// A member of the collection that the answer is at.
+    Member(&'a str),
+}
+
+impl<'a> Named<'a> {
+    fn name(self) -> &'a str {
+        match self {
+            Named::Path(path) => path.name(),
+            Named::Member(name) => name,
+        }
+    }
+}
+
 impl Answer {
+    /// What locks know it by.
+    fn key(&self, named: Named<'_>) -> String {
+        match named {
+            Named::Path(path) => guard::key(path),
+            Named::Member(name) => guard::member_key(&self.at, name),
+        }
+    }
+
     fn stream(self, first: Bytes) -> Body {
         let rest = stream::unfold((self, false), |(mut answer, broken)| async move {
             if answer.finished || broken {
@@ -366,7 +398,7 @@ impl Answer {
                     },
                 };
                 if let Some(dead) = dead {
-                    self.response(&mut out, &path, &meta, &dead);
+                    self.response(&mut out, Named::Path(&path), &meta, &dead);
                 }
                 continue;
             }
@@ -385,7 +417,6 @@ impl Answer {
                 self.ahead = self.volume.member_props(&self.at, names).await?.into_iter();
             }
             if let Some((name, meta)) = self.members.next() {
-                let path = self.at.join(&name)?;
                 let dead = match self.find.wants_dead() {
                     false => Vec::new(),
                     true if meta.bare => Vec::new(),
@@ -395,9 +426,9 @@ impl Answer {
                         None => continue,
                     },
                 };
-                self.response(&mut out, &path, &meta, &dead);
+                self.response(&mut out, Named::Member(&name), &meta, &dead);
                 if self.deep && meta.kind == Kind::Collection {
-                    self.todo.push(path);
+                    self.todo.push(self.at.join(&name)?);
                 }
                 continue;
             }
@@ -407,7 +438,10 @@ impl Answer {
                 break;
             };
             match self.volume.list(&next).await {
-                Ok(members) => (self.at, self.members) = (next, members.into_iter()),
+                Ok(members) => {
+                    self.at_href = uri::href(&next, &self.root, true);
+                    (self.at, self.members) = (next, members.into_iter());
+                }
                 // Deleted since it was listed.
                 Err(VolumeError::NotFound { .. }) => {}
                 Err(e) => return Err(e),
@@ -416,9 +450,17 @@ impl Answer {
         Ok(out)
     }
 
-    fn response(&self, out: &mut String, path: &ResourcePath, meta: &Meta, dead: &[DeadProp]) {
+    fn response(&self, out: &mut String, named: Named<'_>, meta: &Meta, dead: &[DeadProp]) {
         out.push_str("<D:response><D:href>");
-        out.push_str(&uri::href(path, &self.root, meta.kind == Kind::Collection));
+        let collection = meta.kind == Kind::Collection;
+        match named {
+            Named::Path(path) => out.push_str(&uri::href(path, &self.root, collection)),
+            Named::Member(name) => {
+                out.push_str(&self.at_href);
+                uri::push_name(out, name);
+                out.push_str(if collection { "/" } else { "" });
+            }
+        }
         out.push_str("</D:href><D:propstat><D:prop>");
         let before = out.len();
         let mut missing = String::new();
@@ -431,7 +473,7 @@ impl Answer {
                             push_dead(out, find(DAV, "displayname"));
                         }
                         Asked::Live(live) => {
-                            if !self.live(out, *live, path, meta) {
+                            if !self.live(out, *live, named, meta) {
                                 push_empty(&mut missing, live.namespace(), live.name());
                             }
                         }
@@ -445,7 +487,7 @@ impl Answer {
             Find::All(more) => {
                 for live in ALLPROP.iter().chain(more) {
                     if *live != DisplayName || find(DAV, "displayname").is_none() {
-                        self.live(out, *live, path, meta);
+                        self.live(out, *live, named, meta);
                     }
                 }
                 dead.iter().for_each(|d| push_dead(out, Some(d)));
@@ -456,7 +498,7 @@ impl Answer {
                     scratch.clear();
                     let quota =
                         matches!(live, QuotaAvailable | QuotaUsed) && meta.kind == Kind::Collection;
-                    if quota || self.live(&mut scratch, live, path, meta) {
+                    if quota || self.live(&mut scratch, live, named, meta) {
                         push_empty(out, live.namespace(), live.name());
                     }
                 }
@@ -484,7 +526,7 @@ impl Answer {
     }
 
     /// Writes one live property; false if the resource has none.
-    fn live(&self, out: &mut String, live: Live, path: &ResourcePath, meta: &Meta) -> bool {
+    fn live(&self, out: &mut String, live: Live, named: Named<'_>, meta: &Meta) -> bool {
         let file = meta.kind == Kind::File;
         match live {
             ResourceType if file => out.push_str("<D:resourcetype/>"),
@@ -493,23 +535,27 @@ impl Answer {
                 let _ = write!(out, "<D:getcontentlength>{}</D:getcontentlength>", meta.len);
             }
             ContentType if file => {
-                let _ = write!(out, "<D:getcontenttype>{}</D:getcontenttype>", mime::of(path.name()));
+                out.extend(["<D:getcontenttype>", mime::of(named.name()), "</D:getcontenttype>"]);
             }
             // A collection's page changes with every member: it has no strong tag.
             Etag if file => {
-                let _ = write!(out, "<D:getetag>{}</D:getetag>", meta.etag);
+                out.extend(["<D:getetag>", &meta.etag, "</D:getetag>"]);
             }
             LastModified => {
-                let date = httpdate::HttpDate::from(meta.modified);
-                let _ = write!(out, "<D:getlastmodified>{date}</D:getlastmodified>");
+                out.push_str("<D:getlastmodified>");
+                self.modified.push(out, meta.modified);
+                out.push_str("</D:getlastmodified>");
             }
             CreationDate => {
                 out.push_str("<D:creationdate>");
-                push_rfc3339(out, meta.created);
+                self.created.push(out, meta.created);
                 out.push_str("</D:creationdate>");
             }
             DisplayName => {
-                let name = if *path == self.root { "" } else { path.name() };
+                let name = match named {
+                    Named::Path(path) if *path == self.root => "",
+                    named => named.name(),
+                };
                 // Rather no name than a wrong one.
                 if name.is_empty() || !name.chars().all(xml::representable) {
                     return false;
@@ -520,7 +566,7 @@ impl Answer {
             }
             LockDiscovery => {
                 let now = guard::now();
-                let locks = if self.locks.is_empty() { Vec::new() } else { self.locks.discover(&guard::key(path), now) };
+                let locks = if self.locks.is_empty() { Vec::new() } else { self.locks.discover(&self.key(named), now) };
                 if locks.is_empty() {
                     out.push_str("<D:lockdiscovery/>");
                 } else {
@@ -542,7 +588,7 @@ impl Answer {
             }
             Executable if file => {
                 let value = if meta.executable { "T" } else { "F" };
-                let _ = write!(out, "<A:executable>{value}</A:executable>");
+                out.extend(["<A:executable>", value, "</A:executable>"]);
             }
             ContentLength | ContentType | Etag | Executable => return false,
         }
@@ -570,45 +616,10 @@ pub(super) fn push_empty(out: &mut String, namespace: &str, name: &str) {
     }
 }
 
-/// `1996-12-19T16:39:57Z`.
-fn push_rfc3339(out: &mut String, t: SystemTime) {
-    let s = t.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (days, rest) = (s / 86_400, s % 86_400);
-    // Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days, for days since 1970.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let mp = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (h, m, s) = (rest / 3600, rest / 60 % 60, rest % 60);
-    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}Z");
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn dates_are_right_around_leap_days_and_centuries() {
-        for (s, want) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (851_013_597, "1996-12-19T16:39:57Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            let mut out = String::new();
-            push_rfc3339(&mut out, UNIX_EPOCH + Duration::from_secs(s));
-            assert_eq!(out, want);
-        }
-    }
 
     #[test]
     fn requests_are_read_strictly() {

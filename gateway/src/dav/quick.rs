@@ -268,7 +268,7 @@ fn date(out: &mut Vec<u8>) {
     RENDERED.with_borrow_mut(|(of, text)| {
         if *of != second || text.is_empty() {
             *of = second;
-            *text = format!("date: {}\r\n\r\n", httpdate::fmt_http_date(now));
+            *text = format!("date: {}\r\n\r\n", super::dates::http_date(now));
         }
         out.extend_from_slice(text.as_bytes());
     });

@@ -157,7 +157,7 @@ impl Call<'_> {
             e => guard::refusal(e, &reason),
         })?;
         if moving {
-            let etag = (!collection).then_some(source.etag.as_str());
+            let etag = (!collection).then_some(&*source.etag);
             self.dav.locks.renamed(&from_key, &to_key, etag);
         } else if replaced {
             self.dav.locks.replaced(&to_key);

@@ -111,6 +111,11 @@ pub fn encode_name(name: &str) -> String {
     percent_encode(name.as_bytes(), HREF).to_string()
 }
 
+/// Appends one name, percent-encoded.
+pub fn push_name(out: &mut String, name: &str) {
+    out.extend(percent_encode(name.as_bytes(), HREF));
+}
+
 /// The href of a resource as the user whose root is `root` sees it.
 pub fn href(path: &ResourcePath, root: &ResourcePath, collection: bool) -> String {
     let all = path.relative();

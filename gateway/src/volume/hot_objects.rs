@@ -104,7 +104,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::super::types::Kind;
+    use super::super::types::{EntityTag, Kind};
     use super::*;
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
                 len: BYTES_MAX as u64,
                 modified: time,
                 created: time,
-                etag: format!("\"{id}\""),
+                etag: EntityTag::of(FileId(id)),
                 file_id: FileId(id),
                 executable: false,
                 lock_null: false,

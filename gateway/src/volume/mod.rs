@@ -83,7 +83,8 @@ pub use open_files::Told;
 pub use path::{PathError, ResourcePath};
 pub use transfer::Transfer;
 pub use types::{
-    Check, DeadProp, Kind, Meta, PropChange, Quota, Replaced, Symlinks, VolumeOptions, unchecked,
+    Check, DeadProp, EntityTag, Kind, Meta, PropChange, Quota, Replaced, Symlinks, VolumeOptions,
+    unchecked,
 };
 pub use upload::Upload;
 

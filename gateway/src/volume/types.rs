@@ -1,5 +1,6 @@
 //! The words of the namespace's interface.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -45,6 +46,42 @@ pub enum Kind {
     Collection,
 }
 
+/// A strong entity tag with its quotes (RFC 9110 section 8.8.3): a version's id in hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EntityTag([u8; 18]);
+
+impl EntityTag {
+    /// The tag of a version.
+    pub fn of(id: FileId) -> EntityTag {
+        let mut tag = [b'"'; 18];
+        let mut rest = id.0;
+        for digit in tag[1..17].iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(rest & 15) as usize];
+            rest >>= 4;
+        }
+        EntityTag(tag)
+    }
+}
+
+impl std::ops::Deref for EntityTag {
+    type Target = str;
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for EntityTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for EntityTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
 /// What a listing says about one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
@@ -57,7 +94,7 @@ pub struct Meta {
     /// Creation date; kept over overwrites.
     pub created: SystemTime,
     /// Strong entity tag with its quotes. Changes with every change of content, and only then.
-    pub etag: String,
+    pub etag: EntityTag,
     /// Names this version of the content (a collection: the collection).
     pub file_id: FileId,
     /// The owner's execute bit of a file.
@@ -75,7 +112,7 @@ impl Meta {
             len: if kind == Kind::File { identity.len } else { 0 },
             modified: time_of(identity.mtime_ns),
             created: time_of(identity.created_ns),
-            etag: format!("\"{:016x}\"", identity.file_id.0),
+            etag: EntityTag::of(identity.file_id),
             file_id: identity.file_id,
             executable,
             lock_null: identity.lock_null,
