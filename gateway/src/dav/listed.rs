@@ -4,6 +4,7 @@
 //! sees as `/`, `Prefer`, and locks.
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::Frame;
@@ -11,26 +12,32 @@ use http_body_util::{BodyExt, StreamBody};
 
 use super::Call;
 use super::body::{self, Body};
-use crate::volume::{LISTING_BYTES_MAX, Listing, Meta, Volume, Watched};
+use crate::volume::{Gathered, Listing, Meta, Piece, ResourcePath, Volume, Watched};
 
 /// A reply that is kept when it is complete.
 pub(super) struct Keeping {
     watched: Watched,
-    listing: Listing,
-    len: usize,
+    asked: Bytes,
+    root: ResourcePath,
+    minimal: bool,
+    gathered: Gathered,
 }
 
 impl Keeping {
     /// Notes the next piece of the reply; `false` if there is too much of it.
     pub fn add(&mut self, piece: &Bytes) -> bool {
-        self.len += piece.len();
-        self.listing.pieces.push(piece.clone());
-        self.len <= LISTING_BYTES_MAX
+        self.gathered.add(piece)
     }
 
     /// The reply is complete.
     pub fn keep(self, volume: &Volume) {
-        volume.keep_listing(self.watched, self.listing);
+        let listing = Listing {
+            asked: self.asked,
+            root: self.root,
+            minimal: self.minimal,
+            pieces: self.gathered.pieces(),
+        };
+        volume.keep_listing(self.watched, listing);
     }
 }
 
@@ -42,11 +49,11 @@ impl Call<'_> {
             return None;
         }
         Some(multistatus(match listing.pieces.as_slice() {
-            [whole] => body::full(whole.clone()),
+            [Piece::Plain(whole)] => body::full(whole.clone()),
             pieces => {
-                let piece = |p: &Bytes| Ok(Frame::data(p.clone()));
-                let pieces: Vec<_> = pieces.iter().map(piece).collect();
-                StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync()
+                let all = 0..pieces.len();
+                let said = move |n: usize| listing.pieces[n].said().map(Frame::data);
+                StreamBody::new(stream::iter(all.map(said))).boxed_unsync()
             }
         }))
     }
@@ -67,13 +74,10 @@ impl Call<'_> {
     ) -> Option<Keeping> {
         watched.is(said).then(|| Keeping {
             watched,
-            listing: Listing {
-                asked,
-                root: self.root.clone(),
-                minimal,
-                pieces: Vec::new(),
-            },
-            len: 0,
+            asked,
+            root: self.root.clone(),
+            minimal,
+            gathered: Gathered::default(),
         })
     }
 }

@@ -10,6 +10,7 @@
 //! told again for [`KEPT_FOR`] at most.
 
 use std::collections::HashMap;
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -31,8 +32,11 @@ use super::types::{Found, Kind, Meta, time_of};
 const KEPT_FOR: Duration = Duration::from_secs(120);
 /// Collections watched.
 const WATCHES_MAX: usize = 256;
-/// Bytes of a listing that is kept.
+/// Bytes of a listing that is kept, as they are kept.
 pub const LISTING_BYTES_MAX: usize = 8 << 20;
+/// How many of them are kept as they were said: what follows is compressed. A listing says the same of most members, so that
+/// zstd makes a twentieth of it, and 100 000 members have room.
+const PLAIN_BYTES_MAX: usize = 4 << 20;
 /// Bytes of all of them.
 const BYTES_MAX: usize = 16 << 20;
 /// Subcollections whose times are compared.
@@ -48,12 +52,72 @@ pub struct Listing {
     /// Properties that are missing were not to be named.
     pub minimal: bool,
     /// The reply's content.
-    pub pieces: Vec<Bytes>,
+    pub pieces: Vec<Piece>,
+}
+
+/// A piece of a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// As it was said.
+    Plain(Bytes),
+    /// Compressed by zstd, from so many bytes.
+    Packed(Vec<u8>, usize),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Plain(bytes) => bytes.len(),
+            Piece::Packed(bytes, _) => bytes.capacity(),
+        }
+    }
+
+    /// As it was said.
+    ///
+    /// # Errors
+    /// None but of damaged memory.
+    pub fn said(&self) -> io::Result<Bytes> {
+        match self {
+            Piece::Plain(bytes) => Ok(bytes.clone()),
+            Piece::Packed(bytes, len) => Ok(zstd::bulk::decompress(bytes, *len)?.into()),
+        }
+    }
+}
+
+/// Gathers the pieces of a reply.
+#[derive(Default)]
+pub struct Gathered {
+    pieces: Vec<Piece>,
+    len: usize,
+}
+
+impl Gathered {
+    /// Adds the next piece; `false` if they are too many to be kept.
+    pub fn add(&mut self, said: &Bytes) -> bool {
+        let piece = match self.len + said.len() <= PLAIN_BYTES_MAX {
+            true => Piece::Plain(said.clone()),
+            false => match zstd::bulk::compress(said, 1) {
+                Ok(mut packed) => {
+                    packed.shrink_to_fit();
+                    Piece::Packed(packed, said.len())
+                }
+                Err(_) => return false,
+            },
+        };
+        self.len += piece.len();
+        self.pieces.push(piece);
+        self.len <= LISTING_BYTES_MAX
+    }
+
+    /// All of them.
+    pub fn pieces(self) -> Vec<Piece> {
+        self.pieces
+    }
 }
 
 impl Listing {
     fn len(&self) -> usize {
-        self.pieces.iter().map(Bytes::len).sum()
+        self.pieces.iter().map(Piece::len).sum()
     }
 }
 

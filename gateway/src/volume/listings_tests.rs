@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::AtomicU64;
 
+use super::listings::{Gathered, LISTING_BYTES_MAX, Piece};
 use super::tests::{Fixture, p, put};
 use super::*;
 
@@ -13,7 +14,7 @@ fn listing(text: &str) -> Listing {
         asked: Bytes::from_static(b"asked"),
         root: ResourcePath::root(),
         minimal: false,
-        pieces: vec![Bytes::from(text.to_owned())],
+        pieces: vec![Piece::Plain(Bytes::from(text.to_owned()))],
     }
 }
 
@@ -37,7 +38,11 @@ fn words(members: &[(String, Meta)]) -> String {
 async fn list(v: &Volume, path: &str) -> (String, bool) {
     let path = p(path);
     if let Some(kept) = v.listed(&path) {
-        return (String::from_utf8(kept.pieces.concat()).unwrap(), true);
+        let said = kept.pieces.iter().map(|p| p.said().unwrap());
+        return (
+            String::from_utf8(said.collect::<Vec<_>>().concat()).unwrap(),
+            true,
+        );
     }
     let meta = v.stat(&path).await.unwrap();
     let (members, watched) = v.list_watched(&path).await.unwrap();
@@ -232,6 +237,41 @@ async fn properties_and_versions_of_members_are_changes() {
             assert!(v.listed(&p("/d")).is_none());
         }
     }
+}
+
+#[test]
+fn large_replies_are_kept_compressed_and_come_back_as_they_were() {
+    let said: Vec<Bytes> = (0..600u32)
+        .map(|n| {
+            let members = (0..100).map(|m| {
+                format!(
+                    "<D:href>/d/file-{n:06}-{m:06}</D:href>{}",
+                    "<D:x/>".repeat(100)
+                )
+            });
+            Bytes::from(members.collect::<String>())
+        })
+        .collect();
+    let mut gathered = Gathered::default();
+    assert!(said.iter().all(|piece| gathered.add(piece)));
+    let pieces = gathered.pieces();
+    assert!(pieces.iter().any(|p| matches!(p, Piece::Packed(..))));
+    let again: Vec<Bytes> = pieces.iter().map(|p| p.said().unwrap()).collect();
+    assert_eq!(again, said);
+    // What cannot be compressed is too much sooner.
+    let mut gathered = Gathered::default();
+    let mut x = 1u64;
+    let mut noise = || {
+        let mut next = || {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (x >> 56) as u8
+        };
+        Bytes::from((0..65_536).map(|_| next()).collect::<Vec<u8>>())
+    };
+    let added = std::iter::repeat_with(&mut noise)
+        .take_while(|p| gathered.add(p))
+        .count();
+    assert!((100..128).contains(&added), "{added}");
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFi
 
 pub use crate::objects::Durability;
 pub use error::VolumeError;
-pub(crate) use listings::{LISTING_BYTES_MAX, Listing, Watched};
+pub(crate) use listings::{Gathered, Listing, Piece, Watched};
 pub(crate) use open_files::Opened;
 pub use open_files::Told;
 pub use path::{PathError, ResourcePath};
