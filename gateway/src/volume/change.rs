@@ -239,7 +239,7 @@ impl Inner {
     pub(super) fn existing<'p>(
         &self,
         path: &'p ResourcePath,
-    ) -> Result<(OwnedFd, &'p str, Found), VolumeError> {
+    ) -> Result<(Arc<OwnedFd>, &'p str, Found), VolumeError> {
         let (dir, name) = self.tree.parent(path).at("open the parent of", path)?;
         match self.tree.look(&dir, name, path).at("stat", path)? {
             tree::Entry::Found(found) => Ok((dir, name, *found)),

@@ -700,7 +700,7 @@ impl Inner {
     }
 
     /// The open collection a new resource goes into, and its name there.
-    fn place<'p>(&self, path: &'p ResourcePath) -> Result<(OwnedFd, &'p str), VolumeError> {
+    fn place<'p>(&self, path: &'p ResourcePath) -> Result<(Arc<OwnedFd>, &'p str), VolumeError> {
         match self.tree.parent(path) {
             Err(e) if tree::is_absent(&e) => Err(VolumeError::Conflict { path: path.clone() }),
             other => other.at("open the parent of", path),

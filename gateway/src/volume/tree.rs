@@ -51,7 +51,7 @@ impl Entry {
 
 /// The open root.
 pub(crate) struct Tree {
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     symlinks: Symlinks,
     hidden_real: PathBuf,
     /// Syncing a directory makes the inodes that its entries name durable, too ([`journal::covers_inodes`]).
@@ -129,7 +129,7 @@ impl Tree {
             remembers: in_place,
             open_files: OpenFiles::default(),
             records: Records::default(),
-            root,
+            root: root.into(),
             symlinks,
             hidden_real,
             hidden,
@@ -221,10 +221,12 @@ impl Tree {
     }
 
     /// Opens the collection that holds `path`; the root itself is `.` in itself.
-    pub fn parent<'p>(&self, path: &'p ResourcePath) -> io::Result<(OwnedFd, &'p str)> {
+    pub fn parent<'p>(&self, path: &'p ResourcePath) -> io::Result<(Arc<OwnedFd>, &'p str)> {
+        let root = || Arc::clone(&self.root);
         match path.parent() {
-            Some(parent) => Ok((self.dir(&parent)?, path.name())),
-            None => Ok((self.dir(path)?, ".")),
+            Some(parent) if parent.is_root() => Ok((root(), path.name())),
+            Some(parent) => Ok((self.dir(&parent)?.into(), path.name())),
+            None => Ok((root(), ".")),
         }
     }
 
