@@ -510,14 +510,23 @@ impl Config {
             c.fault("low_watermark", "must not be above high_watermark");
         }
         let pools = match (data_pool?, cache_pool?) {
-            (Some(data_pool), cache_pool) => Some(PoolSettings {
-                conf: ceph_conf?,
-                user: ceph_user?,
-                cache_pool,
-                data_pool,
-                namespace: namespace?,
-                op_timeout: op_timeout?,
-            }),
+            (Some(data_pool), cache_pool) => {
+                // An object has one name in both pools: in one pool, the copy that is evicted would be the only one.
+                if cache_pool.as_ref() == Some(&data_pool) {
+                    c.fault(
+                        "cache_pool",
+                        "must be another pool than data_pool; leave it out to do without a cache",
+                    );
+                }
+                Some(PoolSettings {
+                    conf: ceph_conf?,
+                    user: ceph_user?,
+                    cache_pool,
+                    data_pool,
+                    namespace: namespace?,
+                    op_timeout: op_timeout?,
+                })
+            }
             (None, Some(_)) => {
                 c.fault(
                     "cache_pool",
@@ -836,6 +845,12 @@ mod tests {
         let mut raw = Raw::default();
         raw.set("shadow", eight.into(), Source::Flag("--shadow".into()));
         assert_eq!(Config::check(&raw).unwrap().shadow.len(), 8);
+    }
+
+    #[test]
+    fn the_cache_pool_is_not_the_data_pool() {
+        let text = faults(&[("data_pool", "p"), ("cache_pool", "p")]);
+        assert!(text.contains("another pool than data_pool"), "{text}");
     }
 
     #[test]

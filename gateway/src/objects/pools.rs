@@ -157,10 +157,15 @@ pub struct PoolSpace {
 /// The implementation guarantees that each call is one atomic operation, on stable storage when it succeeds, and that no
 /// call blocks the thread it is made on, except those that say so.
 pub trait Pools: Send + Sync + 'static {
-    /// Whether there is a cache pool.
-    fn has_cache(&self) -> bool;
+    /// The cache pool's name, if there is one.
+    fn cache_pool(&self) -> Option<&str>;
 
-    /// Where the pools are, for people and for the root's marker: cluster, pools, namespace.
+    /// Whether there is a cache pool.
+    fn has_cache(&self) -> bool {
+        self.cache_pool().is_some()
+    }
+
+    /// Where the content ends up, for people and for the root's marker: cluster, data pool, namespace.
     fn describe(&self) -> String;
 
     /// Bytes from `offset` and the object's information. Bytes past its end are missing from the result.

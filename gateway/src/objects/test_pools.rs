@@ -16,14 +16,32 @@ use super::pools::{AttachError, ObjectInfo, Pending, PoolError, PoolListing, Poo
 type Kept = (Bytes, ObjectInfo, bool);
 
 /// Both pools in memory.
-#[derive(Default)]
 pub struct MemoryPools {
-    pools: [Mutex<BTreeMap<ObjectId, Kept>>; 2],
+    pools: Arc<[Mutex<BTreeMap<ObjectId, Kept>>; 2]>,
+    cache_pool: Option<&'static str>,
     /// Writes so far.
     pub writes: AtomicU64,
 }
 
+impl Default for MemoryPools {
+    fn default() -> Self {
+        MemoryPools {
+            pools: Arc::default(),
+            cache_pool: Some("memory"),
+            writes: AtomicU64::new(0),
+        }
+    }
+}
+
 impl MemoryPools {
+    /// The same pools, by settings that name another cache pool, or none.
+    pub fn with_cache_pool(&self, cache_pool: Option<&'static str>) -> MemoryPools {
+        MemoryPools {
+            pools: Arc::clone(&self.pools),
+            cache_pool,
+            writes: AtomicU64::new(0),
+        }
+    }
     fn pool(&self, tier: Tier) -> &Mutex<BTreeMap<ObjectId, Kept>> {
         &self.pools[usize::from(tier == Tier::Backing)]
     }
@@ -38,8 +56,8 @@ fn now<T: Send + 'static>(result: Result<T, PoolError>) -> Pending<T> {
 }
 
 impl Pools for MemoryPools {
-    fn has_cache(&self) -> bool {
-        true
+    fn cache_pool(&self) -> Option<&str> {
+        self.cache_pool
     }
     fn describe(&self) -> String {
         "memory".into()
@@ -172,8 +190,8 @@ impl FaultyPools {
 }
 
 impl Pools for FaultyPools {
-    fn has_cache(&self) -> bool {
-        self.inner.has_cache()
+    fn cache_pool(&self) -> Option<&str> {
+        self.inner.cache_pool()
     }
     fn describe(&self) -> String {
         self.inner.describe()

@@ -170,8 +170,8 @@ fn info_of(reply: &sys::Reply) -> Result<ObjectInfo, PoolError> {
 }
 
 impl Pools for RadosPools {
-    fn has_cache(&self) -> bool {
-        self.options.cache_pool.is_some()
+    fn cache_pool(&self) -> Option<&str> {
+        self.options.cache_pool.as_deref()
     }
 
     fn describe(&self) -> String {

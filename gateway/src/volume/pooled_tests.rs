@@ -14,6 +14,13 @@ use crate::objects::{CacheOptions, IoContext, ObjectCache};
 use crate::recorder::Recorder;
 
 async fn open(root: &std::path::Path, pools: &Arc<MemoryPools>) -> Arc<Volume> {
+    try_open(root, pools).await.unwrap()
+}
+
+async fn try_open(
+    root: &std::path::Path,
+    pools: &Arc<MemoryPools>,
+) -> Result<Arc<Volume>, VolumeError> {
     let options = CacheOptions {
         pools: Some(Arc::clone(pools) as Arc<dyn crate::objects::pools::Pools>),
         capacity_bytes: 1 << 20,
@@ -29,7 +36,6 @@ async fn open(root: &std::path::Path, pools: &Arc<MemoryPools>) -> Arc<Volume> {
         quota_bytes: None,
     })
     .await
-    .unwrap()
 }
 
 async fn put(v: &Volume, data: &'static [u8], check: Check) -> Result<(Meta, bool), VolumeError> {
@@ -71,6 +77,35 @@ async fn a_refused_put_writes_no_object_and_one_refused_at_its_commit_leaves_the
     assert_eq!((asked.load(Ordering::Relaxed), writes()), (2, 2));
     assert_eq!(get(&v, "/f").await.unwrap(), b"old");
     assert_eq!(v.stat(&p("/f")).await.unwrap().file_id, seen);
+}
+
+/// What is in the cache pool alone is not there for settings that name another one, or none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_pool_with_data_of_its_own_stays_until_it_is_drained() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    put(&v, b"only here", unchecked()).await.unwrap();
+    v.shutdown().await.unwrap();
+    for other in [None, Some("another")] {
+        let others = Arc::new(pools.with_cache_pool(other));
+        let refused = try_open(root.path(), &others).await.err().unwrap();
+        assert!(
+            refused
+                .to_string()
+                .contains("data in the cache pool memory"),
+            "{refused}"
+        );
+    }
+    let v = open(root.path(), &pools).await;
+    assert_eq!(get(&v, "/f").await.unwrap(), b"only here");
+    v.remove(&p("/f"), unchecked()).await.unwrap();
+    v.shutdown().await.unwrap();
+    let none = Arc::new(pools.with_cache_pool(None));
+    let v = open(root.path(), &none).await;
+    put(&v, b"in the data pool", unchecked()).await.unwrap();
+    v.shutdown().await.unwrap();
+    open(root.path(), &pools).await.shutdown().await.unwrap();
 }
 
 /// Small files of pools are answered from memory: always the version that the name means at that moment.

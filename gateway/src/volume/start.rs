@@ -251,6 +251,9 @@ impl Markers {
     }
 }
 
+/// Name of the marker with the cache pool that holds what the data pool lacks; absent after a clean end.
+const CACHE_POOL: &str = "cache_pool";
+
 /// Takes the pools for this root: both sides remember each other.
 fn attach_pools(
     tree: &Tree,
@@ -285,12 +288,26 @@ fn attach_pools(
         }
         Some(_) | None => {}
     }
+    let cache_marker = tree.hidden_path().join(CACHE_POOL);
+    let attached = read_small(&cache_marker)?
+        .map(|t| field(&t, CACHE_POOL))
+        .transpose()?;
+    if let Some(there) = &attached
+        && pools.cache_pool() != Some(there)
+    {
+        return Err(fail(format!(
+            "root {root} has data in the cache pool {there}: set cache_pool to that, or drain it first and stop cleanly"
+        )));
+    }
     let name = rustix::system::uname();
     let description = format!("{root} on {}", name.nodename().to_string_lossy());
     let owner = std::sync::Arc::clone(pools).own(root_id, &description)?;
     if known.is_none() {
         let text = format!("tierdav 1\npools {here}\nobject_size {size}\n");
         write_small(&marker, &text)?;
+    }
+    if let (None, Some(here)) = (attached, pools.cache_pool()) {
+        write_small(&cache_marker, &format!("tierdav 1\n{CACHE_POOL} {here}\n"))?;
     }
     cache
         .load_pools()
@@ -509,11 +526,16 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
         )
         .map_err(|e| at(e.into()))?;
     }
+    let detach =
+        |marker: &str| match rustix::fs::unlinkat(&inner.tree.hidden, marker, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(at(e.into())),
+        };
     if dirty_ids(&inner.tree).map_err(at)?.is_empty() {
-        match rustix::fs::unlinkat(&inner.tree.hidden, "cache", AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(e) => return Err(at(e.into())),
-        }
+        detach("cache")?;
+    }
+    if inner.cache.pools().is_some() && inner.cache.dirty_files().is_empty() {
+        detach(CACHE_POOL)?;
     }
     if inner.durability == Durability::Commit {
         rustix::fs::syncfs(inner.tree.root()).map_err(|e| at(e.into()))?;
