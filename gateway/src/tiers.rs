@@ -85,6 +85,23 @@ fn register_volumes(metrics: &Metrics, config: &Config) {
     }
 }
 
+/// Refuses a cache that clients of the root would see, and could delete.
+fn refuse_visible(root: &Path, cache_dir: &Path) -> anyhow::Result<()> {
+    let whole = |key: &str, dir: &Path| {
+        dir.canonicalize()
+            .with_context(|| format!("{key} = {}: cannot be resolved", dir.display()))
+    };
+    let (root, cache) = (whole("root", root)?, whole("cache_dir", cache_dir)?);
+    anyhow::ensure!(
+        !cache.starts_with(&root) || cache.starts_with(root.join(".tierdav")),
+        "cache_dir = {}: is inside the root, {}, where clients would see it and could delete what is in it: \
+         choose a directory beside the root",
+        cache_dir.display(),
+        root.display()
+    );
+    Ok(())
+}
+
 /// Refuses a cache whose objects were cut at another size: their place in the files would be wrong.
 fn keep_object_size(dir: &Path, object_size: u32) -> anyhow::Result<()> {
     let file = dir.join("object_size");
@@ -182,6 +199,7 @@ impl Opening<'_> {
         make(&config.root, "root")?;
         if let Some(dir) = &config.cache_dir {
             make(dir, "cache_dir")?;
+            refuse_visible(&config.root, dir)?;
             keep_object_size(dir, config.object_size)?;
         }
         let recorder = if online && config.trace {
@@ -286,5 +304,32 @@ impl Tiers {
         let recorder = self.recorder.clone();
         tokio::task::spawn_blocking(move || recorder.finish()).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_cache_that_clients_would_see_is_refused_by_whatever_way_it_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let hidden = root.join(".tierdav/cache");
+        let beside = dir.path().join("root-cache");
+        let inside = root.join("cache");
+        for made in [&hidden, &beside, &inside] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&inside, &link).unwrap();
+        for seen in [&root, &inside, &link] {
+            let refused = refuse_visible(&root, seen).unwrap_err().to_string();
+            assert!(refused.contains("inside the root"), "{refused}");
+        }
+        for unseen in [&hidden, &beside] {
+            refuse_visible(&root, unseen).unwrap();
+        }
     }
 }
