@@ -95,6 +95,7 @@ impl Builder {
                     self.tree.remove(path);
                 }
             }
+            Op::FileMkdir if ok && self.is_collection(path) => self.skip(super::files::EARLY),
             Op::FileMkdir => {
                 let request = self.request(entry, Kind::Mkdir);
                 let id = request.path;

@@ -4,6 +4,7 @@ use super::tree::{FileNode, Node};
 use super::{Builder, Expect, Kind};
 use crate::content::{Content, Origin};
 use crate::trace::{Entry, Op, Outcome};
+use std::sync::Arc;
 
 impl Builder {
     pub(super) fn dav_request(&mut self, entry: &Entry) {
@@ -109,6 +110,9 @@ impl Builder {
                     }
                 }
             }
+            Kind::Mkcol if ok && self.is_collection(&entry.path) => {
+                self.skip(super::files::EARLY);
+            }
             Kind::Mkcol => {
                 self.send(request);
                 if ok {
@@ -124,12 +128,14 @@ impl Builder {
             }
             Kind::Copy => {
                 self.send(request);
-                if ok
-                    && let (Some(to), Some(node)) =
-                        (&entry.path2, self.tree.get(&entry.path).cloned())
-                {
-                    let id = self.path_id(to);
-                    self.tree.insert(to.clone(), id, node);
+                if ok && let Some(to) = &entry.path2 {
+                    let copied = self.tree.with_all_beneath(&entry.path);
+                    self.tree.remove(to);
+                    for (name, node) in copied {
+                        let name: Arc<str> = format!("{to}{}", &name[entry.path.len()..]).into();
+                        let id = self.path_id(&name);
+                        self.tree.insert(name, id, node);
+                    }
                 }
             }
             // OPTIONS, PROPFIND, PROPPATCH: they leave the model as it is.

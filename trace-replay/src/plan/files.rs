@@ -21,15 +21,19 @@ use crate::trace::{Entry, Op};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-/// Follows renames back: under which name something was first known.
+/// Why a recorded creation of a collection is not repeated.
+pub(super) const EARLY: &str =
+    "mkdir: exists from the start, for something in it whose making is not in the trace";
+
+/// Follows renames and copies back: under which name something was first known.
 #[derive(Default)]
 struct Names {
-    /// First name of what was renamed, by its new name.
+    /// First name of what was renamed or copied, by its new name.
     from: HashMap<Arc<str>, Arc<str>>,
 }
 
 impl Names {
-    /// The name that `path` had before it, or a collection above it, was renamed.
+    /// The name that `path` had before it, or a collection above it, was renamed or copied.
     fn first(&self, path: &str) -> Arc<str> {
         let ends = path.match_indices('/').map(|(at, _)| at);
         let deepest = ends
@@ -102,8 +106,16 @@ impl Builder {
                 // What is made here has no earlier name, even where a collection above it has one.
                 names.from.insert(new.clone(), new.clone());
             }
-            if let (FileRename | DavMove, Some(to)) = (entry.op, &entry.path2) {
+            if let (FileRename | DavMove | DavCopy, Some(to)) = (entry.op, &entry.path2) {
                 names.from.insert(to.clone(), first);
+            }
+        }
+        // A collection that is made later must exist already when something in it does: something that the trace, or what a
+        // filter has left of it, does not show the making of.
+        let paths: Vec<Arc<str>> = existed.keys().cloned().collect();
+        for path in &paths {
+            for (at, _) in path.match_indices('/') {
+                existed.entry(path[..at].into()).or_default().0 = true;
             }
         }
         existed.remove("");
@@ -131,6 +143,11 @@ impl Builder {
             };
             self.plan.existing.push(Existing { path: id, content });
         }
+    }
+
+    /// Whether the path is a collection already, as the plan has it.
+    pub(super) fn is_collection(&self, path: &str) -> bool {
+        matches!(self.tree.get(path), Some(Node::Dir))
     }
 
     pub(super) fn file_operation(&mut self, entry: &Entry) {
@@ -182,6 +199,7 @@ impl Builder {
                 }
                 self.tree.remove(path);
             }
+            Op::FileMkdir if ok && self.is_collection(path) => self.skip(EARLY),
             Op::FileMkdir => {
                 let request = self.request(entry, Kind::Mkcol);
                 let id = request.path;

@@ -144,3 +144,53 @@ fn without_lanes_only_the_paths_keep_their_order() {
     assert!(!follows(&free, 2, 1) && !follows(&free, 3, 2));
     assert!(follows(&free, 3, 1) && follows(&free, 4, 3) && follows(&free, 4, 2));
 }
+
+#[test]
+fn what_is_used_in_a_collection_that_is_made_later_exists_with_it_from_the_start() {
+    // A hard link, say: nothing shows the making of a/b/f.
+    let rows = "1,c,t,mkdir,a,,,,ok\n2,c,t,mkdir,a/b,,,,ok\n3,c,t,mkdir,a/c,,,,ok\n4,c,t,read,a/b/f,,0,9,ok\n5,c,t,rename,a,z,,,ok\n6,c,t,unlink,z/b/f,,,,ok\n";
+    let exists = |plan: &Plan| -> Vec<String> {
+        let path = |e: &Existing| plan.paths[e.path as usize].to_string();
+        plan.existing.iter().map(path).collect()
+    };
+    let plan = files(rows, Writes::Partial);
+    assert_eq!(exists(&plan), ["a", "a/b", "a/b/f"]);
+    assert_eq!(
+        kinds(&plan),
+        ["MKCOL a/c", "GET a/b/f", "MOVE a", "DELETE z/b/f"]
+    );
+    let settings = Settings {
+        shape: Shape::Calls,
+        ..Settings::default()
+    };
+    let text = format!("ts_us,client,thread,op,path,path2,offset,length,result\n{rows}");
+    let mut reader = CsvReader::new(text.as_bytes(), Path::new("t")).unwrap();
+    let plan = plan_with(&mut reader, &settings).unwrap();
+    assert_eq!(exists(&plan), ["a", "a/b", "a/b/f"]);
+    assert_eq!(plan.not_sent.values().sum::<u64>(), 2);
+}
+
+#[test]
+fn a_copied_collection_has_what_is_in_it() {
+    let text = "ts_us,client,method,op,path,path2,length,status\n\
+        1,c,MKCOL,mkdir,a,,,201\n2,c,PUT,write,a/f,,10,201\n3,c,COPY,copy,a,b,,201\n4,c,GET,read,b/f,,10,200\n\
+        5,c,COPY,copy,old,b,,204\n6,c,GET,read,b/g,,7,200\n";
+    let mut reader = CsvReader::new(text.as_bytes(), Path::new("t")).unwrap();
+    let plan = plan(&mut reader, Writes::Partial).unwrap();
+    let exists: Vec<_> = plan
+        .existing
+        .iter()
+        .map(|e| (&*plan.paths[e.path as usize], e.content.is_some()))
+        .collect();
+    assert_eq!(exists, [("old", false), ("old/g", true)]);
+    let request = |index: usize| &plan.requests[index];
+    assert_eq!(request(3).content, request(1).content);
+    assert_eq!(request(5).content, plan.existing[1].content);
+    assert_eq!(request(5).length, 7);
+    let remaining: Vec<_> = plan
+        .remaining
+        .iter()
+        .map(|r| &*plan.paths[r.0 as usize])
+        .collect();
+    assert_eq!(remaining, ["a/f", "b/g", "old/g"]);
+}

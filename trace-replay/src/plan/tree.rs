@@ -74,8 +74,8 @@ impl Tree {
         self.nodes.insert(path, (node, id));
     }
 
-    /// Removes the path and all beneath it.
-    pub(super) fn remove(&mut self, path: &str) -> Vec<(Arc<str>, Node)> {
+    /// The path and all beneath it.
+    fn names(&self, path: &str) -> Vec<Arc<str>> {
         let mut names: Vec<Arc<str>> = Vec::new();
         if self.nodes.contains_key(path) {
             names.push(path.into());
@@ -91,8 +91,21 @@ impl Tree {
                 .map(|(p, _)| p.clone()),
         );
         names
+    }
+
+    /// Removes the path and all beneath it.
+    pub(super) fn remove(&mut self, path: &str) -> Vec<(Arc<str>, Node)> {
+        self.names(path)
             .into_iter()
             .filter_map(|p| self.nodes.remove(&p).map(|(n, _)| (p, n)))
+            .collect()
+    }
+
+    /// The path and all beneath it, as they are.
+    pub(super) fn with_all_beneath(&self, path: &str) -> Vec<(Arc<str>, Node)> {
+        self.names(path)
+            .into_iter()
+            .filter_map(|p| self.get(&p).cloned().map(|n| (p, n)))
             .collect()
     }
 
