@@ -96,11 +96,20 @@ pub(crate) fn describe(entry: &Entry) -> String {
     format!("{} {} at {seconds:.6} s", entry.op.name(), entry.path)
 }
 
-/// Converts, and says what came of it. On failure nothing is left under the output's name.
+/// Converts, and says what came of it. On failure nothing is left under the output's name; it is one when there are entries
+/// or lines, and none of them is used.
 pub fn convert(args: &Args) -> anyhow::Result<Summary> {
     let output = Output::create(&args.output, args.to)?;
     let mut reader = read::open_as(&args.input, args.from)?;
     let summary = output.fill(&mut *reader)?;
+    if summary.written == 0 && (!summary.left_out.is_empty() || summary.unusable.lines > 0) {
+        bail!(
+            "{}: not written, since nothing of {} can be expressed there\n{}",
+            args.output.display(),
+            args.input.display(),
+            summary.text().trim_end()
+        );
+    }
     output.commit()?;
     Ok(summary)
 }

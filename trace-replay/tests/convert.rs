@@ -234,7 +234,8 @@ fn compressed_inputs_say_the_same_and_a_cut_one_is_an_error() {
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         let out = dir.path().join("out.csv");
         let error = convert(&Args::new(&path, &out)).unwrap_err();
-        assert!(format!("{error:#}").contains(name), "{error:#}");
+        let error = format!("{error:#}");
+        assert!(error.contains(&format!("{name}: line ")), "{error}");
         assert!(!out.exists());
     }
 }
@@ -320,8 +321,22 @@ fn what_cannot_be_expressed_is_counted_and_named() {
     assert!(summary.text().contains(
         "1 entries left out: operation without counterpart; first: rename c at 0.000002 s"
     ));
-    let summary = convert(&Args::new(&path, &dir.path().join("t.parquet"))).unwrap();
-    assert_eq!((summary.written, summary.left_out.len()), (0, 1));
+}
+
+#[test]
+fn what_can_be_expressed_in_no_part_is_an_error_and_an_empty_trace_is_none() {
+    let (dir, path) = sample("t.csv", b"ts_us,op,path,length\n0,read,a,5\n");
+    let out = dir.path().join("t.parquet");
+    let error = convert(&Args::new(&path, &out)).unwrap_err().to_string();
+    assert!(error.contains("not written, since nothing of"), "{error}");
+    assert!(
+        error.contains("1 entries left out: a file operation"),
+        "{error}"
+    );
+    assert!(!out.exists());
+    std::fs::write(&path, "ts_us,op,path\n").unwrap();
+    assert_eq!(convert(&Args::new(&path, &out)).unwrap().written, 0);
+    assert!(out.exists());
 }
 
 #[test]
@@ -329,6 +344,12 @@ fn failures_leave_nothing_under_the_name_and_say_what_to_do() {
     let (dir, path) = sample("t.bin", b"\0\xff\0\xff");
     let error = convert(&Args::new(&path, &dir.path().join("t.csv"))).unwrap_err();
     assert!(format!("{error:#}").contains("--from"), "{error:#}");
+    let error = convert(&Args::new(
+        &dir.path().join("no.csv"),
+        &dir.path().join("t.csv"),
+    ));
+    let error = format!("{:#}", error.unwrap_err());
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
     let error = convert(&Args::new(&path, &dir.path().join("t.what"))).unwrap_err();
     assert!(format!("{error:#}").contains("--to"), "{error:#}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -10,14 +10,45 @@
 
 use super::{ReadError, Reader, Unusable};
 use crate::trace::{Entry, Level, Op, Outcome, normal_path};
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
+
+/// A row takes no more, so that memory stays bounded whatever the file holds: a quote that is not closed makes one row of all
+/// that follows.
+const MAX_ROW_BYTES: u64 = 1 << 20;
+
+/// What is read at once.
+const BUFFER_BYTES: usize = 1 << 16;
+
+/// The input, until one row has taken too much of it.
+struct Bounded<R> {
+    input: R,
+    /// Bytes given since the last row ended.
+    given: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let given = self.given.get();
+        if given > MAX_ROW_BYTES + BUFFER_BYTES as u64 {
+            return Err(io::Error::other(
+                "a row of more than 1 MiB: is there a quote that is not closed?",
+            ));
+        }
+        let read = self.input.read(buffer)?;
+        self.given.set(given + read as u64);
+        Ok(read)
+    }
+}
 
 /// Reads a CSV trace from any byte stream.
 pub struct CsvReader<R> {
-    rows: csv::Reader<R>,
+    rows: csv::Reader<Bounded<R>>,
+    given: Rc<Cell<u64>>,
     row: csv::ByteRecord,
     columns: Columns,
     level: Level,
@@ -52,10 +83,14 @@ struct Bad {
 impl<R: Read> CsvReader<R> {
     /// Reads the header line.
     pub fn new(input: R, file: &Path) -> Result<CsvReader<R>, ReadError> {
+        let given = Rc::new(Cell::new(0));
         let mut rows = csv::ReaderBuilder::new()
             .flexible(true)
-            .buffer_capacity(1 << 16)
-            .from_reader(input);
+            .buffer_capacity(BUFFER_BYTES)
+            .from_reader(Bounded {
+                input,
+                given: Rc::clone(&given),
+            });
         let header = rows.byte_headers().map_err(|e| csv_error(file, e))?.clone();
         let find = |name: &str| header.iter().position(|h| h == name.as_bytes());
         let need = |name: &str| {
@@ -88,6 +123,7 @@ impl<R: Read> CsvReader<R> {
         };
         Ok(CsvReader {
             rows,
+            given,
             row: csv::ByteRecord::new(),
             columns,
             level,
@@ -119,7 +155,10 @@ impl<R: Read> CsvReader<R> {
             } else {
                 columns.method.unwrap_or(columns.op)
             },
-            reason: format!("unknown operation `{op_name}` {method}"),
+            reason: format!(
+                "unknown operation `{}`",
+                super::lines::short(if method.is_empty() { op_name } else { method })
+            ),
         })?;
         let status = match columns.status {
             Some(column) => number::<u16>(row, column)?,
@@ -131,6 +170,13 @@ impl<R: Read> CsvReader<R> {
             None if result.is_empty() || result == "ok" => Outcome::Ok,
             None => Outcome::Errno(intern(&mut self.names, result)),
         };
+        // A last line that was cut short; a root is written as `/` or as an empty field.
+        if row.len() <= columns.path {
+            return Err(Bad {
+                column: columns.path,
+                reason: "is missing: the row is too short".into(),
+            });
+        }
         let path = text(row, Some(columns.path))?;
         let path2 = text(row, columns.path2)?;
         if path2.is_empty()
@@ -188,6 +234,8 @@ impl<R: Read> Reader for CsvReader<R> {
     fn next_entry(&mut self) -> Option<Result<Entry, ReadError>> {
         while !self.failed {
             let mut row = std::mem::take(&mut self.row);
+            self.given.set(0);
+            let begins = self.rows.position().line();
             let more = self.rows.read_byte_record(&mut row);
             self.row = row;
             match more {
@@ -195,7 +243,7 @@ impl<R: Read> Reader for CsvReader<R> {
                 Ok(false) => return None,
                 Err(e) => {
                     self.failed = true;
-                    return Some(Err(csv_error(&self.file, e)));
+                    return Some(Err(row_error(&self.file, begins, &e)));
                 }
             }
             match self.parse() {
@@ -224,6 +272,18 @@ impl<R: Read> Reader for CsvReader<R> {
 
     fn unusable(&self) -> &Unusable {
         &self.unusable
+    }
+}
+
+/// What kept a row from being read that begins on line `line`.
+fn row_error(file: &Path, line: u64, error: &csv::Error) -> ReadError {
+    let why = match error.kind() {
+        csv::ErrorKind::Io(e) => e.to_string(),
+        _ => error.to_string(),
+    };
+    ReadError::Format {
+        path: file.to_path_buf(),
+        reason: format!("line {line}: {why}"),
     }
 }
 
@@ -262,7 +322,7 @@ fn number<T: std::str::FromStr>(row: &csv::ByteRecord, column: usize) -> Result<
     }
     text.parse().map(Some).map_err(|_| Bad {
         column,
-        reason: format!("`{text}` is not a number that fits"),
+        reason: format!("`{}` is not a number that fits", super::lines::short(text)),
     })
 }
 
@@ -321,6 +381,31 @@ mod tests {
             "t.csv:3: column 1 (ts_us): `x` is not a number that fits"
         );
         assert!(unusable.examples[1].starts_with("t.csv:4: column 2 (op): unknown operation"));
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_ends_the_trace_with_its_line() {
+        let mut text = b"ts_us,op,path\n1,read,a\n\"2,read,b\n".to_vec();
+        text.extend(b"3,read,c\n".repeat(400_000));
+        let (entries, _, error) = read(&text);
+        assert_eq!(entries.len(), 1);
+        let error = error.unwrap().to_string();
+        assert!(error.starts_with("t.csv: line 3: a row of more"), "{error}");
+        // A short one costs its own lines only, and the message does not repeat them all.
+        let text = format!("ts_us,op,path\n\"2,read,{}\n3,read,c\n", "b".repeat(5000));
+        let (entries, unusable, error) = read(text.as_bytes());
+        assert!(entries.is_empty() && error.is_none());
+        assert!(unusable.examples[0].len() < 200, "{unusable:?}");
+    }
+
+    #[test]
+    fn a_last_row_that_was_cut_before_its_path_is_no_access_to_the_root() {
+        let (entries, unusable, _) = read(b"ts_us,op,path,length\n1,read,,5\n2,read\n");
+        assert_eq!(entries.len(), 1);
+        assert_eq!(
+            unusable.examples,
+            ["t.csv:3: column 3 (path): is missing: the row is too short"]
+        );
     }
 
     #[test]

@@ -24,16 +24,21 @@ impl Bad {
     pub fn at(line: &str, field: &str, kind: &'static str) -> Bad {
         let start = (field.as_ptr() as usize).wrapping_sub(line.as_ptr() as usize);
         let column = if start <= line.len() { start + 1 } else { 1 };
-        let mut detail: String = field.chars().take(60).collect();
-        if detail.len() < field.len() {
-            detail.push('…');
-        }
         Bad {
             column,
             kind,
-            detail,
+            detail: short(field),
         }
     }
+}
+
+/// The begin of `text`, for messages.
+pub fn short(text: &str) -> String {
+    let mut begin: String = text.chars().take(60).collect();
+    if begin.len() < text.len() {
+        begin.push('…');
+    }
+    begin
 }
 
 /// A number in `field`, or the reason why not.
@@ -154,9 +159,9 @@ impl<F: LineFormat> Reader for LineReader<F> {
                 }
                 Err(source) => {
                     self.ended = true;
-                    return Some(Err(ReadError::Io {
+                    return Some(Err(ReadError::Format {
                         path: self.file.clone(),
-                        source,
+                        reason: format!("after line {}: {source}", self.line),
                     }));
                 }
             }
