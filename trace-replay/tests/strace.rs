@@ -105,6 +105,67 @@ fn names_are_resolved_and_what_is_unseen_is_counted() {
 }
 
 #[test]
+fn further_names_lead_back_to_the_file_and_keep_it_when_the_first_is_gone() {
+    let (seen, unusable) = lines(
+        r#"1 openat(AT_FDCWD</d>, "tmp", O_WRONLY|O_CREAT|O_EXCL, 0644) = 3</d/tmp> <0.000010>
+        1 write(3</d/tmp>, "x", 10) = 10 <0.000010>
+        1 link("tmp", "obj") = 0 <0.000010>
+        1 link("obj", "third") = 0 <0.000010>
+        1 link("tmp", "obj") = -1 EEXIST (File exists) <0.000010>
+        1 openat(AT_FDCWD</d>, "obj", O_WRONLY|O_APPEND) = 4</d/obj> <0.000010>
+        1 write(4</d/obj>, "x", 5) = 5 <0.000010>
+        1 unlink("third") = 0 <0.000010>
+        1 unlink("tmp") = 0 <0.000010>
+        1 openat(AT_FDCWD</d>, "obj", O_WRONLY|O_APPEND) = 5</d/obj> <0.000010>
+        1 write(5</d/obj>, "x", 1) = 1 <0.000010>
+        1 linkat(AT_FDCWD</d>, "obj", AT_FDCWD</d>, "backup", 0) = 0 <0.000010>
+        1 rename("new", "obj") = 0 <0.000010>
+        1 unlink("obj") = 0 <0.000010>
+        1 renameat2(AT_FDCWD</d>, "a", AT_FDCWD</d>, "b", RENAME_EXCHANGE) = 0 <0.000010>
+        1 symlink("s/real", "soft") = 0 <0.000010>
+        1 stat("soft", {st_mode=S_IFREG|0644, st_size=3, ...}) = 0 <0.000010>
+        1 rename("soft", "softer") = 0 <0.000010>
+        1 unlink("softer") = 0 <0.000010>"#,
+    );
+    let at = |op, path: &str, offset, length| (op, format!("d/{path}"), offset, length);
+    let expected = [
+        at(Op::FileCreate, "tmp", 0, 0),
+        at(Op::FileWrite, "tmp", 0, 10),
+        at(Op::FileOpen, "tmp", 0, 0),
+        at(Op::FileWrite, "tmp", 10, 5),
+        // The first of two names goes.
+        at(Op::FileRename, "tmp", 0, 0),
+        at(Op::FileOpen, "obj", 0, 0),
+        at(Op::FileWrite, "obj", 15, 1),
+        // Replaced, and kept by its backup.
+        at(Op::FileRename, "obj", 0, 0),
+        at(Op::FileRename, "new", 0, 0),
+        at(Op::FileUnlink, "obj", 0, 0),
+        at(Op::FileStat, "s/real", 0, 0),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(unusable.lines, 1, "{:?}", unusable.examples);
+    assert_eq!(unusable.reasons["exchange of two names"], 1);
+}
+
+#[test]
+fn a_renamed_directory_takes_what_is_known_of_its_files_along() {
+    let (seen, _) = lines(
+        r#"1 openat(AT_FDCWD</d>, "s/f", O_WRONLY|O_CREAT|O_EXCL, 0644) = 3</d/s/f> <0.000010>
+        1 write(3</d/s/f>, "x", 10) = 10 <0.000010>
+        1 link("s/f", "s/g") = 0 <0.000010>
+        1 rename("s", "t") = 0 <0.000010>
+        1 openat(AT_FDCWD</d>, "t/g", O_WRONLY|O_CREAT|O_APPEND, 0644) = 4</d/t/g> <0.000010>
+        1 write(4</d/t/g>, "x", 5) = 5 <0.000010>"#,
+    );
+    let last = |op, offset, length| (op, "d/t/f".to_string(), offset, length);
+    assert_eq!(
+        seen[3..],
+        [last(Op::FileOpen, 0, 0), last(Op::FileWrite, 10, 5)]
+    );
+}
+
+#[test]
 fn copies_inside_the_kernel_are_a_read_and_a_write() {
     let (seen, unusable) = lines(
         r#"1 openat(AT_FDCWD</d>, "a", O_RDONLY) = 3</d/a> <0.000010>

@@ -7,6 +7,7 @@
 
 mod args;
 mod copy;
+mod links;
 mod live;
 mod names;
 mod table;
@@ -14,6 +15,7 @@ mod table;
 use super::lines::{Bad, LineFormat};
 use crate::trace::{Entry, Level, Op, Outcome, normal_path};
 use args::{Call, Descriptor};
+use links::Links;
 pub use live::CALLS;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub struct Strace {
     first_us: Option<i64>,
     unfinished: HashMap<u32, (i64, String)>,
     tables: Tables,
+    links: Links,
     /// The second operation of the last call, where it had two.
     second: Option<Entry>,
 }
@@ -194,6 +197,9 @@ impl Strace {
                     [None, write] => (write, None),
                 }
             }
+            "rename" | "renameat" | "renameat2" => match self.rename(pid, text, &call)? {
+                [first, second] => (first, second),
+            },
             _ => (self.meaning(pid, text, &call)?, None),
         };
         let took = call.took.and_then(micros).unwrap_or(0).unsigned_abs();
@@ -227,7 +233,7 @@ impl Strace {
         Ok(match call.name {
             "open" | "openat" | "creat" | "openat2" => self.open(pid, text, call)?,
             "close" => {
-                let Some(file) = call.descriptor(text, 0)?.into_file() else {
+                let Some(file) = self.file(call.descriptor(text, 0)?) else {
                     return Ok(None);
                 };
                 let (fd, path) = file;
@@ -244,7 +250,7 @@ impl Strace {
                     return Ok(None);
                 }
                 let locks = call.name == "fcntl" && call.argument(text, 1)?.contains("LK");
-                match call.descriptor(text, 0)?.into_file() {
+                match self.file(call.descriptor(text, 0)?) {
                     Some((_, path)) if locks => Some(Meaning::of(Op::FileLock, &path)),
                     _ => None,
                 }
@@ -258,7 +264,7 @@ impl Strace {
             "read" | "write" | "readv" | "writev" | "pread64" | "pwrite64" | "preadv"
             | "pwritev" | "preadv2" | "pwritev2" => {
                 let descriptor = call.descriptor(text, 0)?;
-                let Some((fd, path)) = descriptor.into_file() else {
+                let Some((fd, path)) = self.file(descriptor) else {
                     return Ok(None);
                 };
                 let op = if call.name.contains("read") {
@@ -287,7 +293,7 @@ impl Strace {
                 Some(meaning)
             }
             "lseek" => {
-                if !failed && let Some((fd, _)) = call.descriptor(text, 0)?.into_file() {
+                if !failed && let Some((fd, _)) = self.file(call.descriptor(text, 0)?) {
                     let to = call.result_number(text)?.unsigned_abs();
                     self.tables.seek(pid, fd, to);
                 }
@@ -300,11 +306,11 @@ impl Strace {
                     Op::FileSync
                 };
                 let file = call.descriptor(text, 0)?;
-                file.into_file().map(|(_, path)| Meaning::of(op, &path))
+                self.file(file).map(|(_, path)| Meaning::of(op, &path))
             }
             "ftruncate" | "ftruncate64" | "truncate" | "truncate64" => {
                 let path = if call.name.starts_with('f') {
-                    match call.descriptor(text, 0)?.into_file() {
+                    match self.file(call.descriptor(text, 0)?) {
                         Some((_, path)) => path,
                         None => return Ok(None),
                     }
@@ -319,7 +325,7 @@ impl Strace {
                 Some(meaning)
             }
             "fallocate" => {
-                let Some((_, path)) = call.descriptor(text, 0)?.into_file() else {
+                let Some((_, path)) = self.file(call.descriptor(text, 0)?) else {
                     return Ok(None);
                 };
                 if call.argument(text, 1)? != "0" || failed {
@@ -347,17 +353,6 @@ impl Strace {
                 self.tables.resize(&path, end);
                 Some(meaning)
             }
-            "rename" | "renameat" | "renameat2" => {
-                let at = call.name != "rename";
-                let from = self.path(pid, text, call, at.then_some(0), usize::from(at))?;
-                let to = self.path(pid, text, call, at.then_some(2), if at { 3 } else { 1 })?;
-                if !failed {
-                    self.tables.rename(&from, &to);
-                }
-                let mut meaning = Meaning::of(Op::FileRename, &from);
-                meaning.path2 = Some(normal_path(&to));
-                Some(meaning)
-            }
             "unlink" | "rmdir" | "mkdir" | "unlinkat" | "mkdirat" | "stat" | "lstat" | "access"
             | "newfstatat" | "statx" | "faccessat" | "faccessat2" => {
                 let at = call.name.contains("at") && !matches!(call.name, "stat" | "lstat");
@@ -368,10 +363,12 @@ impl Strace {
                     "mkdir" | "mkdirat" => Op::FileMkdir,
                     _ => Op::FileStat,
                 };
-                let path = self.path(pid, text, call, at.then_some(0), usize::from(at))?;
-                if op == Op::FileUnlink && !failed {
-                    self.tables.forget(&path);
+                let (dirfd, index) = (at.then_some(0), usize::from(at));
+                if op == Op::FileUnlink {
+                    let name = self.name(pid, text, call, dirfd, index)?;
+                    return Ok(self.unlink(&name, failed));
                 }
+                let path = self.path(pid, text, call, dirfd, index)?;
                 Some(Meaning::of(op, &path))
             }
             "fstat" | "getdents" | "getdents64" | "fstatfs" => {
@@ -381,7 +378,7 @@ impl Strace {
                     _ => Op::FileList,
                 };
                 let file = call.descriptor(text, 0)?;
-                file.into_file().map(|(_, path)| Meaning::of(op, &path))
+                self.file(file).map(|(_, path)| Meaning::of(op, &path))
             }
             "chdir" if !failed => {
                 let to = self.path(pid, text, call, None, 0)?;
@@ -408,9 +405,13 @@ impl Strace {
                 }
                 None
             }
-            "link" | "linkat" | "symlink" | "symlinkat" | "io_uring_enter" | "io_submit"
-                if !failed =>
-            {
+            "link" | "linkat" | "symlink" | "symlinkat" => {
+                if !failed {
+                    self.link(pid, text, call)?;
+                }
+                None
+            }
+            "io_uring_enter" | "io_submit" if !failed => {
                 return Err(Bad::at(text, call.name, "call that is not followed"));
             }
             _ => None,

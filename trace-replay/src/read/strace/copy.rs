@@ -50,7 +50,7 @@ impl Strace {
         (fd, offset): (usize, Option<usize>),
         moved: u64,
     ) -> Result<Option<Meaning>, Bad> {
-        let Some((fd, path)) = call.descriptor(text, fd)?.into_file() else {
+        let Some((fd, path)) = self.file(call.descriptor(text, fd)?) else {
             return Ok(None);
         };
         let explicit = match offset {

@@ -3,9 +3,105 @@
 use super::super::lines::Bad;
 use super::args::{self, Call, Descriptor};
 use super::{Meaning, Strace, table};
-use crate::trace::Op;
+use crate::trace::{Op, normal_path};
 
 impl Strace {
+    /// Number of the descriptor, and the name that its file goes by; none for sockets, pipes and devices.
+    pub(super) fn file(&self, descriptor: Descriptor) -> Option<(i64, String)> {
+        let (fd, path) = descriptor.into_file()?;
+        Some((fd, self.links.file(path)))
+    }
+
+    /// `link` and `symlink`, which make further names: no operation of a trace.
+    pub(super) fn link(&mut self, pid: u32, text: &str, call: &Call) -> Result<(), Bad> {
+        let at = call.name.ends_with("at");
+        if call.name.starts_with("symlink") {
+            let target = args::quoted(call.argument(text, 0)?);
+            let name = self.name(pid, text, call, at.then_some(1), 1 + usize::from(at))?;
+            let target =
+                target.ok_or_else(|| Bad::at(text, text, "no whole path (strace -s 4096)"))?;
+            self.links.symlink(&target, &name);
+            return Ok(());
+        }
+        let from = self.name(pid, text, call, at.then_some(0), usize::from(at))?;
+        if from.starts_with("/proc/") {
+            // A file without a name gets one.
+            return Err(Bad::at(text, call.name, "call that is not followed"));
+        }
+        let to = self.name(pid, text, call, at.then_some(2), if at { 3 } else { 1 })?;
+        self.links.link(&from, &to);
+        Ok(())
+    }
+
+    /// What the end of a name means: nothing for a further name, and for the first of several a rename to the next.
+    pub(super) fn unlink(&mut self, name: &str, failed: bool) -> Option<Meaning> {
+        if failed {
+            return Some(Meaning::of(Op::FileUnlink, name));
+        }
+        if self.links.is_further(name) {
+            self.links.forget(name);
+            return None;
+        }
+        let meaning = self.give_up(name);
+        self.tables.forget(name);
+        Some(meaning.unwrap_or_else(|| Meaning::of(Op::FileUnlink, name)))
+    }
+
+    /// The rename that keeps a file which loses `name` and has another.
+    fn give_up(&mut self, name: &str) -> Option<Meaning> {
+        let next = self.links.next_name(name)?;
+        self.tables.rename(name, &next);
+        let mut meaning = Meaning::of(Op::FileRename, name);
+        meaning.path2 = Some(normal_path(&next));
+        Some(meaning)
+    }
+
+    /// What a rename means: two operations where another name keeps what is replaced.
+    pub(super) fn rename(
+        &mut self,
+        pid: u32,
+        text: &str,
+        call: &Call,
+    ) -> Result<[Option<Meaning>; 2], Bad> {
+        let at = call.name != "rename";
+        let from = self.name(pid, text, call, at.then_some(0), usize::from(at))?;
+        let to = self.name(pid, text, call, at.then_some(2), if at { 3 } else { 1 })?;
+        let mut meaning = Meaning::of(Op::FileRename, &from);
+        meaning.path2 = Some(normal_path(&to));
+        if call.error.is_some() {
+            return Ok([Some(meaning), None]);
+        }
+        if text.contains("RENAME_EXCHANGE") {
+            return Err(Bad::at(text, call.name, "exchange of two names"));
+        }
+        // The kernel leaves two names of one file as they are.
+        if self.links.file(from.clone()) == self.links.file(to.clone()) {
+            return Ok([None, None]);
+        }
+        if self.links.is_further(&from) {
+            let replaced = match self.links.is_further(&to) {
+                true => None,
+                false if self.tables.size(&to).is_some() => self.unlink(&to, false),
+                false => None,
+            };
+            self.links.move_further(&from, &to);
+            return Ok([replaced, None]);
+        }
+        let kept = match self.links.is_further(&to) {
+            true => {
+                self.links.forget(&to);
+                None
+            }
+            false => self.give_up(&to),
+        };
+        self.links.rename(&from, &to);
+        self.tables.rename(&from, &to);
+        Ok(match kept {
+            Some(kept) => [Some(kept), Some(meaning)],
+            None => [Some(meaning), None],
+        })
+    }
+
     pub(super) fn open(
         &mut self,
         pid: u32,
@@ -22,7 +118,7 @@ impl Strace {
             return Ok(Some(Meaning::of(Op::FileOpen, &named)));
         }
         let result = Descriptor::parse(call.result);
-        let Some((fd, path)) = result.and_then(Descriptor::into_file) else {
+        let Some((fd, path)) = result.and_then(|d| self.file(d)) else {
             return Ok(None);
         };
         let directory = flags.contains("O_DIRECTORY");
@@ -45,8 +141,21 @@ impl Strace {
         Ok(Some(Meaning::of(op, &path)))
     }
 
-    /// The absolute path at argument `index`, relative to the descriptor at `dirfd` or the working directory.
+    /// The name that what argument `index` leads to goes by.
     pub(super) fn path(
+        &self,
+        pid: u32,
+        text: &str,
+        call: &Call,
+        dirfd: Option<usize>,
+        index: usize,
+    ) -> Result<String, Bad> {
+        let name = self.name(pid, text, call, dirfd, index)?;
+        Ok(self.links.file(name))
+    }
+
+    /// The absolute path at argument `index`, relative to the descriptor at `dirfd` or the working directory.
+    pub(super) fn name(
         &self,
         pid: u32,
         text: &str,

@@ -161,8 +161,26 @@ impl Tables {
         self.sizes.remove(to);
         if let Some(size) = self.sizes.remove(from) {
             self.sizes.insert(to.to_string(), size);
+            return;
+        }
+        // A directory, perhaps.
+        let beneath: Vec<_> = self
+            .sizes
+            .keys()
+            .filter_map(|name| Some((name.clone(), moved(name, from, to)?)))
+            .collect();
+        for (old, new) in beneath {
+            if let Some(size) = self.sizes.remove(&old) {
+                self.sizes.insert(new, size);
+            }
         }
     }
+}
+
+/// The name that `name` has when `from` becomes `to`; none when it is not concerned.
+pub fn moved(name: &str, from: &str, to: &str) -> Option<String> {
+    let rest = name.strip_prefix(from)?;
+    (rest.is_empty() || rest.starts_with('/')).then(|| format!("{to}{rest}"))
 }
 
 /// `path` seen from the absolute directory `base`, without dots.
