@@ -3,9 +3,9 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use gateway::config::{Config, Raw};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Set for the process that serves: the settings file.
 const CONFIG: &str = "TRACE_REPLAY_TEST_GATEWAY";
@@ -21,6 +21,8 @@ pub struct Gateway {
     /// Where its metrics are.
     pub metrics: String,
     child: Child,
+    /// The test program in it says when it has run for a minute, and ends if nobody can hear that.
+    _stdout: BufReader<ChildStdout>,
 }
 
 impl Gateway {
@@ -46,8 +48,8 @@ impl Gateway {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut lines = lines.map_while(Result::ok);
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = stdout.by_ref().lines().map_while(Result::ok);
         let mut after = |word: &str| {
             let found = lines.find_map(|line| Some(line.split_once(word)?.1.to_string()));
             format!("http{}", found.expect("the gateway says where it serves"))
@@ -59,6 +61,7 @@ impl Gateway {
             url,
             metrics,
             child,
+            _stdout: stdout,
         }
     }
 
