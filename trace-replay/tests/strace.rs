@@ -124,6 +124,7 @@ fn further_names_lead_back_to_the_file_and_keep_it_when_the_first_is_gone() {
         1 renameat2(AT_FDCWD</d>, "a", AT_FDCWD</d>, "b", RENAME_EXCHANGE) = 0 <0.000010>
         1 symlink("s/real", "soft") = 0 <0.000010>
         1 stat("soft", {st_mode=S_IFREG|0644, st_size=3, ...}) = 0 <0.000010>
+        1 newfstatat(AT_FDCWD</d>, "soft", {st_mode=S_IFLNK|0777, st_size=6, ...}, AT_SYMLINK_NOFOLLOW) = 0 <0.000010>
         1 rename("soft", "softer") = 0 <0.000010>
         1 unlink("softer") = 0 <0.000010>"#,
     );

@@ -368,6 +368,13 @@ impl Strace {
                     let name = self.name(pid, text, call, dirfd, index)?;
                     return Ok(self.unlink(&name, failed));
                 }
+                let nofollow = call.name == "lstat" || text.contains("AT_SYMLINK_NOFOLLOW");
+                if nofollow && !failed {
+                    let name = self.name(pid, text, call, dirfd, index)?;
+                    if self.links.is_symbolic(&name) {
+                        return Ok(None);
+                    }
+                }
                 let path = self.path(pid, text, call, dirfd, index)?;
                 Some(Meaning::of(op, &path))
             }
