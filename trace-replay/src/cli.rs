@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use base64::Engine;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::client::Target;
@@ -28,6 +28,20 @@ pub fn factor(text: &str) -> Result<f64, String> {
     value
         .filter(|f| *f > 0.0 && *f <= 1e6)
         .ok_or_else(|| format!("`{text}` is no number above 0, up to a million"))
+}
+
+/// The directory of a target `dir:PATH`, which must be there: a name that is mistyped, or not mounted, would measure
+/// another disk. `option` names where it was given.
+///
+/// # Errors
+/// When it is none.
+pub fn directory(option: &str, dir: &str, prefix: &str) -> anyhow::Result<PathBuf> {
+    let path = Path::new(dir);
+    anyhow::ensure!(
+        path.is_dir(),
+        "{option} dir:{dir}: no such directory (only what --prefix names is made)"
+    );
+    Ok(path.join(prefix.trim_matches('/')))
 }
 
 /// Who asks: the same for every command that talks to a server.

@@ -11,7 +11,8 @@ use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
 use trace_replay::trace::Level;
 use trace_replay::{
-    calibrate, calls, capture, compare, convert, info, read, simulate, split, synth, tiers, tune,
+    calibrate, calls, capture, compare, convert, info, read, report, simulate, split, synth, tiers,
+    tune,
 };
 
 /// Describes and replays recorded I/O loads against a WebDAV server, and checks every byte.
@@ -318,8 +319,12 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             anyhow::bail!("--speed with a number goes with --mode timed only")
         }
     };
+    if let Some(to) = &args.report {
+        // Not after hours of replay.
+        report::make_way(to)?;
+    }
     let on = match args.target.split_once(':') {
-        Some(("dir", dir)) => On::Dir(PathBuf::from(dir).join(args.prefix.trim_matches('/'))),
+        Some(("dir", dir)) => On::Dir(cli::directory("--target", dir, &args.prefix)?),
         Some(("model", device)) => On::Model(
             simulate::device(device)
                 .map_err(|e| anyhow::anyhow!("--target {}: {e}", args.target))?,
@@ -397,14 +402,13 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         report.tiers = Some(tiers);
         anyhow::Ok(report)
     })?;
-    if let Some(to) = &args.report {
-        report.write(to)?;
-    }
+    let written = args.report.as_ref().map_or(Ok(()), |to| report.write(to));
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.json())?);
     } else {
         print!("{}", report.text());
     }
+    written?;
     Ok(if report.is_clean() {
         ExitCode::SUCCESS
     } else {
@@ -412,16 +416,23 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The first Ctrl-C ends the run with a report, the second at once.
+/// The first Ctrl-C (or SIGTERM) ends the run with a report, the second at once.
 fn interrupt() -> std::io::Result<tokio::sync::watch::Receiver<bool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
     let (send, receive) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
-        interrupts.recv().await;
+        tokio::select! {
+            _ = interrupts.recv() => {}
+            _ = terminations.recv() => {}
+        }
+        eprintln!("\ntrace-replay: waits for what is under way; Ctrl-C again ends at once");
         send.send_replace(true);
-        interrupts.recv().await;
-        std::process::exit(130);
+        tokio::select! {
+            _ = interrupts.recv() => std::process::exit(130),
+            _ = terminations.recv() => std::process::exit(143),
+        }
     });
     Ok(receive)
 }

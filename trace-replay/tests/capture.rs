@@ -101,7 +101,8 @@ fn a_command_and_its_children_are_recorded_and_its_status_is_passed_on() {
     // What was recorded replays on a directory, each byte checked.
     let status = tool()
         .args(["replay", "--quiet", "--target"])
-        .arg(format!("dir:{}", dir.path().join("again").display()))
+        .arg(format!("dir:{}", dir.path().display()))
+        .args(["--prefix", "again"])
         .arg(&trace)
         .status()
         .unwrap();

@@ -133,34 +133,41 @@ async fn a_command_runs_between_set_up_and_replay_and_its_failure_ends_the_run()
 }
 
 #[test]
-fn ctrl_c_ends_the_run_with_a_report() {
-    let dir = tempfile::tempdir().unwrap();
-    let trace = dir.path().join("t.csv");
-    std::fs::write(
-        &trace,
-        "ts_us,client,op,path,result\n0,c,mkdir,a,ok\n3600000000,c,mkdir,b,ok\n",
-    )
-    .unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
-        .args(["replay", "--speed", "1", "--json", "--quiet", "--target"])
-        .arg(format!("dir:{}", dir.path().display()))
-        .args(["--prefix", "run"])
-        .arg(&trace)
-        .stdout(Stdio::piped())
-        .spawn()
+fn ctrl_c_and_sigterm_end_the_run_with_a_report_where_it_was_to_go() {
+    for signal in ["-INT", "-TERM"] {
+        let dir = tempfile::tempdir().unwrap();
+        let trace = dir.path().join("t.csv");
+        std::fs::write(
+            &trace,
+            "ts_us,client,op,path,result\n0,c,mkdir,a,ok\n3600000000,c,mkdir,b,ok\n",
+        )
         .unwrap();
-    // The first call shows that the run, and with it the handler, is there.
-    while !dir.path().join("run/a").exists() {
-        std::thread::yield_now();
+        let report = dir.path().join("reports/of/today.json");
+        let child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+            .args(["replay", "--speed", "1", "--json", "--quiet", "--target"])
+            .arg(format!("dir:{}", dir.path().display()))
+            .args(["--prefix", "run", "--report"])
+            .args([&report, &trace])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The first call shows that the run, and with it the handler, is there.
+        while !dir.path().join("run/a").exists() {
+            std::thread::yield_now();
+        }
+        let kill = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("Ctrl-C again"), "{said}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["partial"]["because"], "interrupted");
+        assert_eq!(json["partial"]["not_started"], 1);
+        assert_eq!(json["replay"]["operations"]["mkdir"]["count"], 1);
+        assert!(report.exists());
     }
-    let kill = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(kill.unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["partial"]["because"], "interrupted");
-    assert_eq!(json["partial"]["not_started"], 1);
-    assert_eq!(json["replay"]["operations"]["mkdir"]["count"], 1);
 }

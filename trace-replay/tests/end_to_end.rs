@@ -283,6 +283,20 @@ async fn timed_mode_keeps_the_recorded_distances() {
 }
 
 #[tokio::test]
+async fn who_waits_for_another_starts_late_and_the_report_says_by_how_much() {
+    let text = "ts_us,client,op,path,result\n0,c,mkdir,a,ok\n0,c,mkdir,a/b,ok\n";
+    for (speed, late) in [(Speed::Timed(1.0), true), (Speed::Max, false)] {
+        let mut reader = CsvReader::new(text.as_bytes(), Path::new("t")).unwrap();
+        let plan = plan(&mut reader, Writes::Partial).unwrap();
+        let target = Target::parse(&serve(Fault::None).await, "").unwrap();
+        let report = run(plan, target, options(speed)).await;
+        let most = report.json()["replay"]["late_us"]["max"].as_u64().unwrap();
+        assert_eq!(most > 0, late, "{most}");
+        assert_eq!(report.text().contains("\nlate  "), late);
+    }
+}
+
+#[tokio::test]
 async fn the_recorded_elasticsearch_node_replays_clean() {
     let trace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/es/smoke.csv.xz");
     let plan = plan(&mut *open(&trace).unwrap(), Writes::Partial).unwrap();

@@ -63,10 +63,7 @@ fn every_way_moves_the_whole_load_checks_it_and_leaves_nothing() {
             both["device"]["bytes"].as_u64() > Some(0) && both["pod"]["bytes"].as_u64() > Some(0)
         );
     }
-    assert_eq!(
-        std::fs::read_dir(device.path().join("p")).unwrap().count(),
-        0
-    );
+    assert_eq!(std::fs::read_dir(device.path()).unwrap().count(), 0);
     let left = std::fs::read_dir(gateway.dir.path().join("root/p")).unwrap();
     assert_eq!(left.count(), 0);
 }
@@ -100,6 +97,12 @@ fn what_cannot_be_split_or_reached_is_named() {
         assert_eq!(code, Some(2), "{err}");
         assert!(err.contains(why), "{err}");
     }
+    let nowhere = format!("{device}/not-mounted");
+    let (code, _, err) = split(&[trace, "--device", &nowhere, "--pod", pod]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("no such directory"), "{err}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

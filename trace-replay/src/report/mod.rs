@@ -109,6 +109,21 @@ impl Series {
     }
 }
 
+/// Makes the directories that [`Report::write`] will need.
+///
+/// # Errors
+/// When one cannot be made, with its name.
+pub fn make_way(to: &Path) -> anyhow::Result<()> {
+    let dir = match to.extension().is_some_and(|e| e == "json") {
+        true => to.parent().unwrap_or(to),
+        false => to,
+    };
+    if dir.as_os_str().is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())
+}
+
 /// One operation's numbers.
 struct Row {
     latency: Histogram<u64>,
@@ -129,9 +144,10 @@ impl Default for Row {
 }
 
 /// One phase of a run.
-#[derive(Default)]
 pub struct Summary {
     rows: BTreeMap<Kind, Row>,
+    /// From the intended start of each request to its sending.
+    late: Histogram<u64>,
     /// From the first request's intended start to the last answer.
     pub elapsed_us: u64,
     /// No answer, or a broken one.
@@ -146,6 +162,23 @@ pub struct Summary {
     pub skipped: u64,
     series: Series,
     examples: Vec<String>,
+}
+
+impl Default for Summary {
+    fn default() -> Summary {
+        Summary {
+            rows: BTreeMap::new(),
+            late: histogram(),
+            elapsed_us: 0,
+            broken: 0,
+            wrong_status: 0,
+            wrong_content: 0,
+            retried: 0,
+            skipped: 0,
+            series: Series::default(),
+            examples: Vec::new(),
+        }
+    }
 }
 
 impl Summary {
@@ -176,6 +209,8 @@ impl Summary {
         let row = self.rows.entry(kind).or_default();
         row.latency.saturating_record(latency_us.max(1));
         row.service.saturating_record(service_us.max(1));
+        self.late
+            .saturating_record(latency_us.saturating_sub(service_us));
         row.bytes += done.bytes;
         self.series.add(ended_us, done.bytes, latency_us);
         if let Some(failure) = done.failure {
@@ -202,6 +237,7 @@ impl Summary {
             mine.failures += row.failures;
             mine.bytes += row.bytes;
         }
+        let _ = self.late.add(&other.late);
         self.elapsed_us = self.elapsed_us.max(other.elapsed_us);
         self.broken += other.broken;
         self.wrong_status += other.wrong_status;
@@ -246,7 +282,7 @@ impl Summary {
         json!({
             "requests": self.requests(), "elapsed_us": self.elapsed_us, "broken": self.broken,
             "wrong_status": self.wrong_status, "wrong_content": self.wrong_content, "retried_503": self.retried,
-            "skipped": self.skipped, "read_bytes": self.bytes(READS), "written_bytes": self.bytes(WRITES),
+            "skipped": self.skipped, "late_us": quantiles(&self.late), "read_bytes": self.bytes(READS), "written_bytes": self.bytes(WRITES),
             "operations": operations, "series": self.series, "examples": self.examples,
         })
     }
@@ -440,6 +476,17 @@ impl Report {
                 phase.wrong_status,
                 phase.wrong_content,
                 phase.retried
+            );
+        }
+        if self.speed != Speed::Max && !self.replay.late.is_empty() {
+            let ms = |q: f64| self.replay.late.value_at_quantile(q) as f64 / 1e3;
+            let _ = writeln!(
+                out,
+                "late       p50 {:.2}, p90 {:.2}, p99 {:.2}, max {:.2} ms from the intended start to the sending, part of the latency",
+                ms(0.5),
+                ms(0.9),
+                ms(0.99),
+                ms(1.0)
             );
         }
         if let Some(partial) = &self.partial {

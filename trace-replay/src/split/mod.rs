@@ -10,7 +10,7 @@ pub use report::{Outcome, Results, SideOutcome};
 
 use crate::plan::{Condition, Filter, Plan, Settings, Shape, plan_with};
 use crate::trace::Level;
-use crate::{cli, read};
+use crate::{cli, read, replay};
 use anyhow::bail;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -81,6 +81,7 @@ pub fn split(args: &Args) -> anyhow::Result<Results> {
     let Some(root) = args.device.strip_prefix("dir:") else {
         bail!("--device {}: expected dir:/path", args.device);
     };
+    let root = cli::directory("--device", root, &args.prefix)?;
     let target = args.login.target("--pod", &args.pod, &args.prefix)?;
     let mut reader = read::open(&args.trace)?;
     if reader.level() == Level::WebdavRequests {
@@ -106,7 +107,7 @@ pub fn split(args: &Args) -> anyhow::Result<Results> {
         .map(part)
         .collect::<Result<Vec<_>, _>>()?;
     let sides = run::Sides {
-        root: PathBuf::from(root).join(args.prefix.trim_matches('/')),
+        root,
         target,
         workers: [args.device_clients, args.pod_clients].map(usize::from),
         seed: args.content.seed,
@@ -116,11 +117,19 @@ pub fn split(args: &Args) -> anyhow::Result<Results> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    // Before anything is written to the device.
+    runtime
+        .block_on(replay::make_prefix(&sides.target))
+        .map_err(anyhow::Error::msg)?;
     let mut outcomes = Vec::new();
     for _ in 0..args.rounds {
         for share in &args.share {
             outcomes.push(runtime.block_on(run::run(&sides, parts.clone(), *share))?);
         }
+    }
+    // Only if it is empty, and never the directory that was there before.
+    if !args.prefix.trim_matches('/').is_empty() {
+        let _ = std::fs::remove_dir(&sides.root);
     }
     Ok(Results {
         entries: total,

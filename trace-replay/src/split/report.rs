@@ -105,7 +105,7 @@ impl Results {
         );
         let _ = writeln!(
             out,
-            "{:<14}{:>12}{:>12}{:>12}{:>12}{:>16}{:>14}",
+            "{:<14}{:>12}{:>12}{:>12}{:>12}{:>16}{:>16}",
             "way", "makespan s", "device s", "pod s", "failed", "on the device", "device alone /"
         );
         for outcome in &medians {
@@ -120,7 +120,7 @@ impl Results {
             let ratio = device.map(|d| format!("{:.2}", d / seconds(outcome.makespan_us)));
             let _ = writeln!(
                 out,
-                "{name:<14}{:>12.2}{:>12.2}{:>12.2}{:>12}{:>16}{:>14}",
+                "{name:<14}{:>12.2}{:>12.2}{:>12.2}{:>12}{:>16}{:>16}",
                 seconds(outcome.makespan_us),
                 seconds(outcome.device.through_us),
                 seconds(outcome.pod.through_us),

@@ -85,9 +85,15 @@ pub async fn run(sides: &Sides, parts: Arc<[Part]>, share: Share) -> anyhow::Res
     sides.root = sides.root.join(&name);
     sides.target.prefix = format!("{}/{name}", sides.target.prefix).into();
     let used = [share != Share::Fixed(0.0), share != Share::Fixed(1.0)];
+    let mut begun = [false, false];
     for side in Side::ALL {
         if used[side as usize] {
-            set_up(&sides, &parts, side).await?;
+            begun[side as usize] = true;
+            if let Err(error) = set_up(&sides, &parts, side).await {
+                // That is the error to report, not what is in the way of the cleaning.
+                let _ = clean_up(&sides, begun).await;
+                return Err(error);
+            }
         }
     }
     let costs = parts.iter().map(|p| p.cost).collect();
