@@ -225,6 +225,7 @@ pub async fn serve(config: Config, raw: Raw) -> anyhow::Result<()> {
         serving: url.clone(),
         window: Window::new(&tiers.metrics),
         places: parking_lot::Mutex::new(places_of(&config)),
+        faults: parking_lot::Mutex::default(),
     });
     let kept_open = Arc::clone(&tiers.volume);
     let expiring = Arc::clone(&dav);

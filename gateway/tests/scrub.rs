@@ -84,6 +84,13 @@ fn a_damaged_only_copy_is_never_removed_and_never_served() {
         .request("GET", "/dirty", &[], b"")
         .map(|r| (r.status, r.body));
     assert!(!matches!(served, Ok((200, _))), "damaged bytes were served");
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_tierdav"))
+        .args(["status", "--admin", &gateway.admin.to_string()])
+        .output()
+        .unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    let trouble = status.lines().find(|l| l.starts_with("TROUBLE")).unwrap();
+    assert!(trouble.contains("found damage"), "{status}");
 }
 
 #[test]

@@ -99,6 +99,17 @@ pub fn describe(status: &Status) -> String {
         status.in_flight,
         status.locks
     );
+    for place in &status.places {
+        if let Some(trouble) = &place.trouble {
+            out += &format!("TROUBLE   {} {}: {trouble}\n", place.kind, place.name);
+        }
+    }
+    if t.damage_found + t.damaged_objects > 0 {
+        out += &format!(
+            "TROUBLE   {} reads found damage, {} changed objects are lost: see the log, and `tierdav scrub`\n",
+            t.damage_found, t.damaged_objects
+        );
+    }
     if !t.enabled {
         return out + "no cache tier\n";
     }
@@ -133,8 +144,8 @@ pub fn describe(status: &Status) -> String {
         amount(&t.spared)
     );
     out += &format!(
-        "failed    {} moves, {} damaged objects\n",
-        t.failed_moves, t.damaged_objects
+        "failed    {} moves, {} writes to the cache\n",
+        t.failed_moves, t.cache_write_errors
     );
     if let Some(shadow) = &status.shadow {
         out += &shadows(shadow);

@@ -6,6 +6,7 @@
 mod chart;
 pub mod client;
 mod door;
+pub mod faults;
 mod page;
 pub mod policy;
 pub mod status;
@@ -57,6 +58,8 @@ pub struct Admin {
     pub window: Window,
     /// Where the tiers are.
     pub places: Mutex<Vec<Place>>,
+    /// What went wrong lately in the cache pool and the data pool.
+    pub faults: Mutex<[faults::Recent; 2]>,
 }
 
 type Reply = Response<Full<Bytes>>;

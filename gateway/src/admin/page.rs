@@ -200,6 +200,14 @@ fn numbers(o: &mut String, status: &Status) {
             "were in the cache tier only and cannot be read: see the log",
         );
     }
+    if t.damage_found > 0 {
+        number(
+            o,
+            "Damage met",
+            &format!("{} reads", t.damage_found),
+            "found an object damaged or gone: see the log, and `tierdav scrub`",
+        );
+    }
     o.push_str("</dl></section>\n");
 }
 

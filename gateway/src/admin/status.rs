@@ -12,7 +12,7 @@ use tiering::policy::PARAMETERS;
 
 use super::Admin;
 use crate::config::human_micros;
-use crate::metrics::{self, Client, Gauge, Sample};
+use crate::metrics::{self, Client, Gauge, RadosPool, Sample};
 use crate::objects::{CacheStatus, HotFile, ShadowStatus};
 
 /// Versions shown.
@@ -186,6 +186,12 @@ impl Admin {
             };
             let role = tier.as_str();
             let space = tokio::time::timeout(Duration::from_secs(5), asked).await;
+            let (pool, away) = match tier {
+                Tier::Cache => (RadosPool::Cache, self.cache.is_cache_away()),
+                Tier::Backing => (RadosPool::Data, false),
+            };
+            let counts = self.metrics.rados().faults(pool);
+            let lately = self.faults.lock()[usize::from(tier == Tier::Backing)].step(counts);
             let mut places = self.places.lock();
             let pools = |p: &&mut Place| p.role == role && p.kind == POOL;
             let Some(place) = places.iter_mut().find(pools) else {
@@ -195,7 +201,15 @@ impl Admin {
                 Ok(Ok(space)) => {
                     place.size_bytes = Some(space.used + space.available);
                     place.available_bytes = Some(space.available);
-                    place.trouble = None;
+                    place.trouble = match (away, lately) {
+                        (true, _) => {
+                            Some("does not answer: new content goes to the data pool".to_owned())
+                        }
+                        (false, Some(lately)) => Some(format!(
+                            "operations that failed in the last minute: {lately}"
+                        )),
+                        (false, None) => None,
+                    };
                 }
                 Ok(Err(why)) => place.trouble = Some(why),
                 Err(_) => place.trouble = Some("no answer for 5 s".to_owned()),

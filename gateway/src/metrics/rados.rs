@@ -170,6 +170,18 @@ impl RadosMetrics {
         self.rows.iter().map(|row| row.bytes.load(Relaxed)).sum()
     }
 
+    /// Operations that failed in a pool so far, by kind, without the everyday ones.
+    pub fn faults(&self, pool: RadosPool) -> Vec<(&'static str, u64)> {
+        let everyday = |f: &RadosFault| matches!(f, RadosFault::NotFound | RadosFault::Busy);
+        let of = |fault: RadosFault| {
+            let rows = RadosOp::ALL.iter().filter_map(|op| self.row(*op, pool));
+            let counts = rows.filter_map(|row| row.faults.get(fault as usize));
+            counts.map(|count| count.load(Relaxed)).sum()
+        };
+        let kinds = RadosFault::ALL.iter().filter(|f| !everyday(f));
+        kinds.map(|f| (f.as_str(), of(*f))).collect()
+    }
+
     fn row(&self, op: RadosOp, pool: RadosPool) -> Option<&Row> {
         self.rows
             .get(op as usize * RadosPool::ALL.len() + pool as usize)
@@ -339,5 +351,18 @@ mod tests {
         );
         let line = "tierdav_rados_errors_total{op=\"write\",pool=\"data\",error=\"full\"} 1\n";
         assert!(text(&metrics).contains(line));
+        let everyday = io::Error::from(Errno::NOENT);
+        metrics.finish(
+            RadosOp::Read,
+            RadosPool::Data,
+            Err(&everyday),
+            Duration::from_millis(1),
+        );
+        let found = |pool| -> Vec<_> {
+            let faults = metrics.faults(pool).into_iter();
+            faults.filter(|(_, count)| *count > 0).collect()
+        };
+        assert_eq!(found(RadosPool::Data), [("full", 1)]);
+        assert_eq!(found(RadosPool::Cache), []);
     }
 }

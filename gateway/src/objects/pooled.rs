@@ -108,7 +108,7 @@ impl ObjectCache {
     }
 
     /// Whether the cache pool did not answer a moment ago.
-    pub(super) fn is_cache_away(&self) -> bool {
+    pub(crate) fn is_cache_away(&self) -> bool {
         let until = self.pools.as_ref().and_then(|s| *s.away_until.lock());
         until.is_some_and(|until| Instant::now() < until)
     }

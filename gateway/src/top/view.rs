@@ -138,7 +138,7 @@ fn tiers(status: &Status) -> Vec<Line> {
                 words::seconds(t.oldest_dirty_s)
             )),
     };
-    let trouble = t.failed_moves + t.damaged_objects > 0;
+    let trouble = t.failed_moves + t.damaged_objects + t.damage_found > 0;
     let mut lines = vec![
         Line::new(),
         hits(status),
@@ -174,8 +174,8 @@ fn tiers(status: &Status) -> Vec<Line> {
         lines.push(Line::new().add(
             Style::Bad,
             format!(
-                "trouble   {} moves failed, {} objects are damaged: see the log",
-                t.failed_moves, t.damaged_objects
+                "trouble   {} moves failed, {} objects are damaged, {} reads found damage: see the log",
+                t.failed_moves, t.damaged_objects, t.damage_found
             ),
         ));
     }
