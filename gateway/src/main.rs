@@ -75,6 +75,9 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             let config = checked(&raw)?;
             let report = runtime()?.block_on(transfer::run(&config, direction, &path))?;
             println!("{}", serde_json::to_string_pretty(&report)?);
+            if !report.damaged.is_empty() {
+                return Ok(ExitCode::from(3));
+            }
         }
         Request::Policy { admin, json, set } => policy(&admin, json, set)?,
         Request::Locks { admin, break_token } => locks(&admin, break_token)?,

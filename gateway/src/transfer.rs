@@ -6,8 +6,9 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::objects::CacheError;
 use crate::tiers;
-use crate::volume::{Kind, ResourcePath, Transfer, Volume};
+use crate::volume::{Kind, ResourcePath, Transfer, Volume, VolumeError};
 
 /// How often it is said how far it has come.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
@@ -32,12 +33,15 @@ pub struct Report {
     pub already: u64,
     /// Files with several names, which stay where they are.
     pub linked: Vec<String>,
+    /// Files whose content is damaged or gone; they stay as they were.
+    pub damaged: Vec<String>,
 }
 
 /// Moves everything at and below `path`. Interrupted, it goes on where it was when it is run again.
 ///
 /// # Errors
-/// There are no pools, or a file could not be moved: it is named, and is whole where it was.
+/// There are no pools, or a file could not be moved for another reason than damage of its own: it is named, and is whole
+/// where it was.
 pub async fn run(config: &Config, direction: Direction, path: &str) -> anyhow::Result<Report> {
     anyhow::ensure!(
         config.pools.is_some(),
@@ -82,7 +86,16 @@ async fn below(
             Direction::Import => volume.import(&path).await,
             Direction::Export => volume.export(&path).await,
         };
-        match moved.with_context(|| format!("{path} stays as it was"))? {
+        let moved = match moved {
+            // No other file suffers from it.
+            Err(VolumeError::Cache(error @ CacheError::Damaged { .. })) => {
+                tracing::error!(%path, %error, "stays as it was");
+                report.damaged.push(path.to_string());
+                continue;
+            }
+            moved => moved.with_context(|| format!("{path} stays as it was"))?,
+        };
+        match moved {
             Transfer::Moved(bytes) => {
                 report.files += 1;
                 report.bytes += bytes;

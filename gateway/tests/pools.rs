@@ -214,6 +214,18 @@ fn damage_made_with_the_rados_tool_is_never_served_and_scrub_names_it() {
     let (code, left) = p.scrub(&["--deep"]);
     assert_eq!(code, Some(3), "what is lost stays named: {left}");
     assert!(!left.to_string().contains("orphan"), "{left}");
+
+    // What is whole gets out all the same.
+    let flags: Vec<&str> = p.flags.iter().map(String::as_str).collect();
+    let done = p.gateway.command("export", &flags);
+    assert_eq!(done.status.code(), Some(3), "{done:?}");
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(report["files"], 1, "{report}");
+    let mut damaged: Vec<_> = report["damaged"].as_array().unwrap().iter().collect();
+    damaged.sort_by_key(|d| d.as_str());
+    assert_eq!(damaged, ["/damaged", "/missing"]);
+    let cached = std::fs::read(p.gateway.root().join("cached")).unwrap();
+    assert_eq!(cached, content(2, 50_000));
 }
 
 /// One client that writes and reads until it is told to stop; what was acknowledged must stay.
