@@ -55,6 +55,34 @@ fn single_runs_fail_by_their_ratio_in_either_direction() {
 }
 
 #[test]
+fn a_run_with_failures_passes_no_threshold_however_fast_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| dir.path().join(name).with_extension("json"));
+    report(&a, 100, 1_000_000);
+    let text = std::fs::read_to_string(&a).unwrap();
+    std::fs::write(&b, text.replace("\"clean\":true", "\"clean\":false")).unwrap();
+    std::fs::write(&c, text.replace("{\"read\"", "{\"write\"")).unwrap();
+    for (new, why) in [(&b, "FAILED: "), (&c, "FAILED: read: not in every side")] {
+        let compared = run([a.clone(), new.clone()], 2.0);
+        assert!(compared.failed() && compared.text().contains(why));
+    }
+    let cut = text.replace(
+        "\"partial\":null",
+        "\"partial\":{\"because\":\"interrupted\"}",
+    );
+    std::fs::write(&c, cut.replace("{\"read\"", "{\"write\"")).unwrap();
+    assert!(!run([a.clone(), c], 2.0).failed());
+    // Without a threshold there is nothing to pass.
+    let args = Args {
+        sides: vec![a, b],
+        fail_above: None,
+        json: false,
+        html: None,
+    };
+    assert!(!compare(&args).unwrap().failed());
+}
+
+#[test]
 fn repeated_runs_have_an_interval_and_fail_only_beyond_doubt() {
     let dir = tempfile::tempdir().unwrap();
     for (i, (a, b, c)) in [(100, 90, 198), (110, 120, 210), (90, 180, 202)]

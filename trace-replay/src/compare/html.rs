@@ -20,8 +20,9 @@ impl Comparison {
             )
         });
         page.list(names);
-        if !self.warnings.is_empty() {
-            page.heading("Notes").list(&self.warnings);
+        let notes: Vec<&String> = self.notes().collect();
+        if !notes.is_empty() {
+            page.heading("Notes").list(&notes);
         }
         page.heading("Ratios").paragraph(
             "Value of the side divided by the base's. Below 1 is faster for latencies (p50, p99, mean), above 1 for throughput.",

@@ -84,6 +84,11 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// What makes the runs hard to compare.
     pub warnings: Vec<String>,
+    /// What a threshold cannot be held against: runs with failures, operations that one side lacks.
+    pub unsound: Vec<String>,
+    /// Whether there is a threshold.
+    #[serde(skip)]
+    thresholds: bool,
 }
 
 /// The runs of one side: reports and their names.
@@ -99,17 +104,21 @@ pub fn compare(args: &Args) -> anyhow::Result<Comparison> {
     let mut result = Comparison {
         rows: Vec::new(),
         warnings: Vec::new(),
+        unsound: Vec::new(),
+        thresholds: args.fail_above.is_some(),
     };
     let runs = || sides.iter().flatten();
     for (name, run) in runs() {
         for setting in ["level", "speed", "clients", "entries"] {
-            let first = runs().next().map(|(_, run)| &run[setting]);
-            if first != Some(&run[setting]) {
-                result.warnings.push(format!("{name}: another {setting}"));
+            let first = runs().next().map_or(&Value::Null, |(_, run)| &run[setting]);
+            if first != &run[setting] {
+                let here = &run[setting];
+                let text = format!("{name}: {setting} {here}, where the first run has {first}");
+                result.warnings.push(text);
             }
         }
         if run["clean"] != Value::Bool(true) {
-            result.warnings.push(format!("{name}: had failures"));
+            result.unsound.push(format!("{name}: had failures"));
         }
         if !run["partial"].is_null() {
             result.warnings.push(format!("{name}: is partial"));
@@ -132,8 +141,17 @@ pub fn compare(args: &Args) -> anyhow::Result<Comparison> {
                 if a.is_empty() || b.is_empty() {
                     let name = path.display();
                     let gap = format!("{operation}: not in every side ({name} against the base)");
-                    if !result.warnings.contains(&gap) {
-                        result.warnings.push(gap);
+                    // A run that was cut short may not have come to it.
+                    let cut = base
+                        .iter()
+                        .chain(side)
+                        .any(|(_, r)| !r["partial"].is_null());
+                    let notes = match cut {
+                        true => &mut result.warnings,
+                        false => &mut result.unsound,
+                    };
+                    if !notes.contains(&gap) {
+                        notes.push(gap);
                     }
                     continue;
                 }
@@ -240,9 +258,14 @@ fn half_width(a: &[f64], b: &[f64]) -> Option<f64> {
 }
 
 impl Comparison {
-    /// Whether a threshold was exceeded.
+    /// Whether a threshold was exceeded, or says nothing.
     pub fn failed(&self) -> bool {
-        self.rows.iter().any(|row| row.failed)
+        self.thresholds && (!self.unsound.is_empty() || self.rows.iter().any(|row| row.failed))
+    }
+
+    /// All that is to be known of the runs beside the ratios.
+    pub fn notes(&self) -> impl Iterator<Item = &String> {
+        self.unsound.iter().chain(&self.warnings)
     }
 
     /// For people.
@@ -276,6 +299,10 @@ impl Comparison {
                 row.ratio,
                 if row.failed { "  WORSE" } else { "" }
             );
+        }
+        let mark = if self.thresholds { "FAILED" } else { "note" };
+        for unsound in &self.unsound {
+            let _ = writeln!(out, "{mark}: {unsound}");
         }
         for warning in &self.warnings {
             let _ = writeln!(out, "note: {warning}");
