@@ -154,9 +154,13 @@ pub fn describe(status: &Status) -> String {
         out += "\nlast moves\n";
         for move_ in t.recent.iter().rev().take(10) {
             let ok = if move_.ok { "" } else { "  FAILED" };
+            let ago = words::age_s(status, move_);
             out += &format!(
-                "  {:>8} ms  {:<8} {}  {}{ok}\n",
-                move_.at_ms, move_.action, move_.object, move_.reason
+                "  {:>12} ago  {:<8} {}  {}{ok}\n",
+                words::seconds(ago),
+                move_.action,
+                move_.object,
+                move_.reason
             );
         }
     }
