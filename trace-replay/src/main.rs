@@ -364,6 +364,16 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         },
     };
     let plan = plan::plan_with(&mut *reader, &settings)?;
+    if plan.requests.is_empty() && plan.entries > 0 {
+        let mut why: Vec<_> = plan.not_sent.iter().collect();
+        why.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let why: Vec<_> = why.iter().map(|(why, n)| format!("{n} {why}")).collect();
+        anyhow::bail!(
+            "{}: nothing of it is replayed: {}",
+            args.trace.display(),
+            why.join("; ")
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -429,9 +439,16 @@ fn interrupt() -> std::io::Result<tokio::sync::watch::Receiver<bool>> {
         }
         eprintln!("\ntrace-replay: waits for what is under way; Ctrl-C again ends at once");
         send.send_replace(true);
-        tokio::select! {
-            _ = interrupts.recv() => std::process::exit(130),
-            _ = terminations.recv() => std::process::exit(143),
+        // timeout(1) signals the process and then its group: that is once.
+        let first = std::time::Instant::now();
+        loop {
+            let status = tokio::select! {
+                _ = interrupts.recv() => 130,
+                _ = terminations.recv() => 143,
+            };
+            if first.elapsed() > Duration::from_millis(500) {
+                std::process::exit(status);
+            }
         }
     });
     Ok(receive)

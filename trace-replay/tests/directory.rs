@@ -133,6 +133,21 @@ async fn a_command_runs_between_set_up_and_replay_and_its_failure_ends_the_run()
 }
 
 #[test]
+fn a_filter_that_leaves_nothing_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("t.csv");
+    std::fs::write(&trace, "ts_us,op,path\n0,mkdir,a\n").unwrap();
+    let done = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .args(["replay", "--target", "model:hdd", "--filter", "path=b"])
+        .arg(&trace)
+        .output()
+        .unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("1 left out by --filter"), "{said}");
+}
+
+#[test]
 fn ctrl_c_and_sigterm_end_the_run_with_a_report_where_it_was_to_go() {
     for signal in ["-INT", "-TERM"] {
         let dir = tempfile::tempdir().unwrap();
@@ -156,9 +171,9 @@ fn ctrl_c_and_sigterm_end_the_run_with_a_report_where_it_was_to_go() {
         while !dir.path().join("run/a").exists() {
             std::thread::yield_now();
         }
-        let kill = Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status();
+        // As timeout(1) does, which signals the process and then its group.
+        let id = child.id().to_string();
+        let kill = Command::new("kill").args([signal, &id, &id]).status();
         assert!(kill.unwrap().success());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0));
