@@ -42,6 +42,11 @@ fn entry(ops: &'static [Op]) -> impl Strategy<Value = Entry> {
     )
         .prop_map(
             move |((at_us, client, op, path, path2), (offset, length, latency_us, kind))| {
+                // What is asked about has no offset.
+                let offset = match op {
+                    Op::DavStat | Op::DavList => 0,
+                    _ => offset,
+                };
                 let two = matches!(op, Op::FileRename | Op::DavMove | Op::DavCopy);
                 let outcome = match (dav, kind) {
                     (true, 3) => Outcome::Status(404),
@@ -81,6 +86,7 @@ const FILES: &[Op] = &[
 ];
 const DAV: &[Op] = &[
     Op::DavStat,
+    Op::DavList,
     Op::DavGet,
     Op::DavPut,
     Op::DavDelete,

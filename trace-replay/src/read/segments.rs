@@ -92,6 +92,12 @@ impl SegmentReader {
                 .add(|| format!("{name}: the gateway's own row, no request ({})", row.path));
             return;
         };
+        // A PROPFIND has its depth there.
+        let listing = op == Op::DavStat && row.record.offset > 0;
+        let (op, offset) = match listing {
+            true => (Op::DavList, 0),
+            false => (op, row.record.offset),
+        };
         let anchor = *self.anchor_us.get_or_insert(row.wall_us);
         entries.push(Entry {
             at_us: row
@@ -102,7 +108,7 @@ impl SegmentReader {
             op,
             path: normal_path(&row.path),
             path2: (!row.path2.is_empty()).then(|| normal_path(&row.path2)),
-            offset: row.record.offset,
+            offset,
             length: row.record.len,
             latency_us: row.record.latency_ns / 1000,
             outcome: Outcome::Status(row.record.status),

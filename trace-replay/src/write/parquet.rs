@@ -39,8 +39,7 @@ fn row(entry: &Entry, first: i64) -> Result<Row, &'static str> {
         Op::DavPut => GatewayOp::Put,
         Op::DavPatch => GatewayOp::Patch,
         Op::DavHead => GatewayOp::Head,
-        Op::DavStat => GatewayOp::Propfind,
-        Op::DavList => return Err("PROPFIND with Depth 1 (segments do not keep the depth)"),
+        Op::DavStat | Op::DavList => GatewayOp::Propfind,
         Op::DavProppatch => GatewayOp::Proppatch,
         Op::DavMkcol => GatewayOp::Mkcol,
         Op::DavDelete => GatewayOp::Delete,
@@ -62,10 +61,16 @@ fn row(entry: &Entry, first: i64) -> Result<Row, &'static str> {
         Outcome::Ok => 200,
         Outcome::Errno(_) => return Err(FAILED),
     };
+    let offset = match entry.op {
+        Op::DavStat => 0,
+        // The depth.
+        Op::DavList => 1,
+        _ => entry.offset,
+    };
     let slashed = |path: &str| format!("/{path}").into();
     Ok(Row {
         record: Record {
-            offset: entry.offset,
+            offset,
             len: entry.length,
             latency_ns: entry.latency_us.saturating_mul(1000),
             status,
