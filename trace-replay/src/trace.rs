@@ -200,3 +200,12 @@ pub fn normal_path(path: &str) -> Arc<str> {
     }
     path.into()
 }
+
+/// Whether a path (without its first slash) is one of `roots` or beneath one; all are when there are none.
+pub fn is_beneath(path: &str, roots: &[String]) -> bool {
+    roots.is_empty()
+        || roots.iter().any(|root| {
+            path.strip_prefix(root.as_str())
+                .is_some_and(|rest| root.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        })
+}

@@ -70,6 +70,7 @@ fn a_command_and_its_children_are_recorded_and_its_status_is_passed_on() {
         said.contains("left out: outside --within; first: "),
         "{said}"
     );
+    assert!(!said.contains("mmap"), "of files outside: {said}");
     let seen = entries(&trace);
     let inside = work.canonicalize().unwrap();
     let inside = inside.to_str().unwrap().trim_start_matches('/');
@@ -107,6 +108,28 @@ fn a_command_and_its_children_are_recorded_and_its_status_is_passed_on() {
         .status()
         .unwrap();
     assert!(status.success());
+}
+
+#[test]
+fn a_directory_that_the_command_makes_can_be_watched_and_a_failure_that_touches_nothing_is_passed_on()
+ {
+    if !strace_works() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("t.csv");
+    let capture = |command: &str| {
+        tool()
+            .current_dir(dir.path())
+            .args(["capture", "-o", "t.csv", "--within", "made", "--", "sh"])
+            .args(["-c", command])
+            .output()
+            .unwrap()
+    };
+    let done = capture("mkdir made; echo a > made/a");
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(bytes(&entries(&trace), Op::FileWrite, "made/a"), [(0, 2)]);
+    assert_eq!(capture("exit 5").status.code(), Some(5));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod strace;
 
 use crate::convert::{Output, Summary, describe};
 use crate::read::{ReadError, Reader, Unusable};
-use crate::trace::{Entry, Level};
+use crate::trace::{Entry, Level, is_beneath};
 use crate::write;
 use anyhow::{Context, bail};
 use std::ffi::OsString;
@@ -86,21 +86,20 @@ pub fn capture(args: &Args) -> anyhow::Result<Captured> {
         output.commit()?;
         return Ok(Captured { summary, status });
     }
-    let mut left_out = (0, String::new());
-    let (mut summary, status) = strace::watch(args, |reader| {
+    let (summary, status) = strace::watch(args, &within, |reader| {
         let mut within = Within {
             reader,
-            roots: within,
+            roots: within.clone(),
             left_out: (0, String::new()),
         };
-        let summary = output.fill(&mut within);
-        left_out = within.left_out;
-        summary
+        let mut summary = output.fill(&mut within)?;
+        let (count, first) = within.left_out;
+        if count > 0 {
+            summary.left_out.insert(OUTSIDE, count);
+            summary.examples.insert(OUTSIDE, first);
+        }
+        Ok(summary)
     })?;
-    if left_out.0 > 0 {
-        summary.left_out.insert(OUTSIDE, left_out.0);
-        summary.examples.insert(OUTSIDE, left_out.1);
-    }
     output.commit()?;
     Ok(Captured { summary, status })
 }
@@ -142,10 +141,19 @@ fn through(route: &proxy::Route, args: &Args, output: &Output) -> anyhow::Result
     Ok((summary?, status))
 }
 
-/// The directory as the trace names it.
+/// The directory as the trace names it; the command may be about to make it.
 fn root(dir: &Path) -> anyhow::Result<String> {
-    let real = std::fs::canonicalize(dir)
-        .map_err(|e| anyhow::anyhow!("--within {}: {e}", dir.display()))?;
+    let real = match (std::fs::canonicalize(dir), dir.parent(), dir.file_name()) {
+        (Err(e), Some(parent), Some(name)) if e.kind() == std::io::ErrorKind::NotFound => {
+            let parent = match parent.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => parent,
+            };
+            std::fs::canonicalize(parent).map(|parent| parent.join(name))
+        }
+        (real, ..) => real,
+    };
+    let real = real.map_err(|e| anyhow::anyhow!("--within {}: {e}", dir.display()))?;
     Ok(real.to_string_lossy().trim_matches('/').to_string())
 }
 
@@ -155,16 +163,6 @@ struct Within {
     roots: Vec<String>,
     /// How many operations, and the first of them.
     left_out: (u64, String),
-}
-
-impl Within {
-    fn takes(&self, path: &str) -> bool {
-        self.roots.is_empty()
-            || self.roots.iter().any(|root| {
-                path.strip_prefix(root.as_str())
-                    .is_some_and(|rest| root.is_empty() || rest.is_empty() || rest.starts_with('/'))
-            })
-    }
 }
 
 impl Reader for Within {
@@ -178,7 +176,8 @@ impl Reader for Within {
                 Ok(entry) => entry,
                 Err(e) => return Some(Err(e)),
             };
-            if self.takes(&entry.path) || entry.path2.as_deref().is_some_and(|p| self.takes(p)) {
+            let takes = |path: &str| is_beneath(path, &self.roots);
+            if takes(&entry.path) || entry.path2.as_deref().is_some_and(takes) {
                 return Some(Ok(entry));
             }
             self.left_out.0 += 1;

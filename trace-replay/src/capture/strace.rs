@@ -13,9 +13,10 @@ use tokio::process::Command;
 /// Room for what strace writes while we write: it stops the watched program when the pipe is full.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// Runs strace; `convert` hears its log to the end. Gives the exit status of the command, too.
+/// Runs strace; `convert` hears its log to the end. What cannot be followed is told of files beneath `within`. Gives the exit status of the command, too.
 pub fn watch(
     args: &Args,
+    within: &[String],
     convert: impl FnOnce(Box<dyn Reader>) -> anyhow::Result<Summary>,
 ) -> anyhow::Result<(Summary, u8)> {
     let (log, log_in) = std::io::pipe()?;
@@ -23,7 +24,7 @@ pub fn watch(
     let _ = rustix::pipe::fcntl_setpipe_size(&log_in, PIPE_BYTES);
     let rest = log.try_clone()?;
     let input = Box::new(std::io::BufReader::new(log));
-    let reader = read::strace_output(input, Path::new("strace's log"), &args.pid)
+    let reader = read::strace_output(input, Path::new("strace's log"), &args.pid, within)
         .context("--pid: no process that can be watched")?;
     let mut command = command(args, &log_in);
     let duration = args.duration;
@@ -52,7 +53,8 @@ pub fn watch(
         Err(_) => anyhow::bail!("the thread that watches strace ended early"),
     };
     let summary = summary?;
-    if !status.success() && summary.written == 0 && summary.unusable.lines == 0 {
+    let nothing = summary.written == 0 && summary.left_out.is_empty();
+    if !status.success() && nothing && summary.unusable.lines == 0 {
         anyhow::bail!("strace recorded nothing and ended with {status}; its message is above");
     }
     let code = if attached { 0 } else { end::code(status) };

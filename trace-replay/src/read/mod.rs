@@ -181,7 +181,8 @@ pub fn open_as(path: &Path, format: Option<Format>) -> Result<Box<dyn Reader>, R
 /// The system calls that strace must log for [`strace_output`].
 pub use self::strace::CALLS as STRACE_CALLS;
 
-/// Reads strace's log as it is written; `pids` are processes that strace attaches to, and `name` stands in messages.
+/// Reads strace's log as it is written; `pids` are processes that strace attaches to, and `name` stands in messages. Mappings
+/// are told of files beneath `within`.
 ///
 /// # Errors
 /// When one of the processes cannot be looked at.
@@ -189,8 +190,9 @@ pub fn strace_output(
     input: Box<dyn Read>,
     name: &Path,
     pids: &[u32],
+    within: &[String],
 ) -> Result<Box<dyn Reader>, ReadError> {
-    let mut format = strace::Strace::default();
+    let mut format = strace::Strace::beneath(within);
     for pid in pids {
         format.attach(*pid).map_err(|source| ReadError::Io {
             path: Path::new("/proc").join(pid.to_string()),

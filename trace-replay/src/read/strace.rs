@@ -13,7 +13,7 @@ mod names;
 mod table;
 
 use super::lines::{Bad, LineFormat};
-use crate::trace::{Entry, Level, Op, Outcome, normal_path};
+use crate::trace::{Entry, Level, Op, Outcome, is_beneath, normal_path};
 use args::{Call, Descriptor};
 use links::Links;
 pub use live::CALLS;
@@ -33,6 +33,18 @@ pub struct Strace {
     links: Links,
     /// The second operation of the last call, where it had two.
     second: Option<Entry>,
+    /// Where mappings of files matter; nothing: everywhere.
+    within: Vec<String>,
+}
+
+impl Strace {
+    /// Tells of mappings of files beneath these directories only.
+    pub fn beneath(within: &[String]) -> Strace {
+        Strace {
+            within: within.to_vec(),
+            ..Strace::default()
+        }
+    }
 }
 
 impl LineFormat for Strace {
@@ -399,11 +411,10 @@ impl Strace {
                 None
             }
             "mmap" | "mmap2" => {
-                if !failed
-                    && call
-                        .descriptor(text, 4)
-                        .is_ok_and(|d| d.into_file().is_some())
-                {
+                let mapped = call.descriptor(text, 4).ok().and_then(|d| self.file(d));
+                let matters =
+                    |(_, path): (i64, String)| is_beneath(&normal_path(&path), &self.within);
+                if !failed && mapped.is_some_and(matters) {
                     return Err(Bad::at(
                         text,
                         call.argument(text, 4)?,
