@@ -167,6 +167,27 @@ fn a_renamed_directory_takes_what_is_known_of_its_files_along() {
 }
 
 #[test]
+fn appends_go_to_the_end_that_the_log_has_shown() {
+    let (seen, _) = lines(
+        r#"1 newfstatat(AT_FDCWD</d>, "a", {st_mode=S_IFREG|0644, st_size=100, ...}, 0) = 0 <0.000010>
+        1 openat(AT_FDCWD</d>, "a", O_WRONLY|O_CREAT|O_APPEND, 0644) = 3</d/a> <0.000010>
+        1 write(3</d/a>, "x", 5) = 5 <0.000010>
+        1 openat(AT_FDCWD</d>, "b", O_WRONLY|O_APPEND) = 4</d/b> <0.000010>
+        1 fstat(4</d/b>, {st_mode=S_IFREG|0644, st_size=200, ...}) = 0 <0.000010>
+        1 fstat(4</d/b>, {st_mode=S_IFREG|0644, st_size=999, ...}) = 0 <0.000010>
+        1 write(4</d/b>, "x", 6) = 6 <0.000010>
+        1 openat(AT_FDCWD</d>, "c", O_WRONLY|O_APPEND) = 5</d/c> <0.000010>
+        1 lseek(5</d/c>, 0, SEEK_END) = 300 <0.000010>
+        1 write(5</d/c>, "x", 7) = 7 <0.000010>
+        1 statx(AT_FDCWD</d>, "s", AT_STATX_SYNC_AS_STAT, STATX_ALL, {stx_mask=STATX_ALL, stx_mode=S_IFDIR|0755, stx_size=4096, ...}) = 0 <0.000010>"#,
+    );
+    let writes: Vec<_> = seen.iter().filter(|s| s.0 == Op::FileWrite).collect();
+    let at: Vec<_> = writes.iter().map(|w| (w.1.as_str(), w.2)).collect();
+    assert_eq!(at, [("d/a", 100), ("d/b", 200), ("d/c", 300)]);
+    assert_eq!(seen[1].0, Op::FileOpen, "what was seen is not made");
+}
+
+#[test]
 fn copies_inside_the_kernel_are_a_read_and_a_write() {
     let (seen, unusable) = lines(
         r#"1 openat(AT_FDCWD</d>, "a", O_RDONLY) = 3</d/a> <0.000010>

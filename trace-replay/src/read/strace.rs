@@ -162,6 +162,16 @@ fn micros(text: &str) -> Option<i64> {
         .checked_add(micros)
 }
 
+/// The size in a `stat` of a plain file: `{st_mode=S_IFREG|0644, st_size=12, ...}`.
+fn shown_size(text: &str) -> Option<i64> {
+    let (_, rest) = text.split_once("S_IFREG")?;
+    let (_, size) = rest.split_once("_size=")?;
+    size.split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
+}
+
 /// What a call means, before it is dated.
 struct Meaning {
     op: Op,
@@ -184,6 +194,35 @@ impl Meaning {
 }
 
 impl Strace {
+    /// Where a file that is not known yet ends, as far as the call shows it: that is where appends go.
+    fn learn_size(&mut self, pid: u32, text: &str, call: &Call) {
+        let named = |index: usize, dirfd: Option<usize>| self.path(pid, text, call, dirfd, index);
+        let held = || {
+            let file = call.descriptor(text, 0).ok().and_then(|d| self.file(d));
+            file.map(|(_, path)| path)
+        };
+        let (path, size) = match call.name {
+            "lseek" => {
+                let at_end = matches!(call.argument(text, 1), Ok("0"))
+                    && matches!(call.argument(text, 2), Ok("SEEK_END"));
+                (
+                    held(),
+                    at_end.then(|| call.result_number(text).ok()).flatten(),
+                )
+            }
+            "fstat" => (held(), shown_size(text)),
+            "stat" => (named(0, None).ok(), shown_size(text)),
+            "newfstatat" | "statx" if text.contains("AT_EMPTY_PATH") => (held(), shown_size(text)),
+            "newfstatat" | "statx" => (named(1, Some(0)).ok(), shown_size(text)),
+            _ => return,
+        };
+        if let (Some(path), Some(size)) = (path, size)
+            && self.tables.size(&path).is_none()
+        {
+            self.tables.resize(&path, size.unsigned_abs());
+        }
+    }
+
     fn call(&mut self, pid: u32, at: i64, text: &str) -> Result<Option<Entry>, Bad> {
         let call = Call::parse(text)?;
         let first = *self.first_us.get_or_insert(at);
@@ -197,6 +236,9 @@ impl Strace {
         }) = call.argument(text, 0).ok().and_then(Descriptor::parse)
         {
             self.tables.chdir(pid, &cwd);
+        }
+        if call.error.is_none() {
+            self.learn_size(pid, text, &call);
         }
         let outcome = match &call.error {
             Some(name) => Outcome::Errno(Arc::from(*name)),
