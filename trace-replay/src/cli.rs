@@ -44,6 +44,19 @@ pub fn directory(option: &str, dir: &str, prefix: &str) -> anyhow::Result<PathBu
     Ok(path.join(prefix.trim_matches('/')))
 }
 
+/// Makes the directories above a file that will be written at the end.
+///
+/// # Errors
+/// When one cannot be made, with its name.
+pub fn make_way(file: &Path) -> anyhow::Result<()> {
+    match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => {
+            std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Who asks: the same for every command that talks to a server.
 #[derive(Debug, clap::Args)]
 pub struct Login {

@@ -259,7 +259,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Tune(args) => {
-            print!("{}", tune::tune(&args)?);
+            // Hears the signals while this thread searches.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()?;
+            let interrupted = runtime.block_on(async { interrupt() })?;
+            print!("{}", tune::tune(&args, &|| *interrupted.borrow())?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Policies { json } => {
@@ -426,7 +432,7 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The first Ctrl-C (or SIGTERM) ends the run with a report, the second at once.
+/// The first Ctrl-C (or SIGTERM) ends the run with a report of what was done, the second at once.
 fn interrupt() -> std::io::Result<tokio::sync::watch::Receiver<bool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupts = signal(SignalKind::interrupt())?;

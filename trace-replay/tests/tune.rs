@@ -1,8 +1,9 @@
 //! `trace-replay tune` from the command line to the gateway's configuration.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use gateway::config::{Config, Raw};
 
@@ -43,6 +44,37 @@ fn the_gateway_accepts_what_is_found_for_every_policy() {
         assert_eq!(config.policy.name(), policy);
         assert_eq!(raw.warnings(), [""; 0]);
     }
+}
+
+#[test]
+fn ctrl_c_ends_the_search_with_the_best_so_far() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("made/on/the/way.toml");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .current_dir(root)
+        .args(["tune", "fixtures/es/local_256.csv.xz", "--toml"])
+        .arg(&file)
+        .args(["--candidates", "60", "--budget", "1h"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first line of progress shows that the search has begun, and the second rung takes much longer than this test.
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains("60 settings on 10 %"), "{line}");
+    let id = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &id]).status();
+    assert!(kill.unwrap().success());
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("Ctrl-C again"), "{rest}");
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let toml = std::fs::read_to_string(&file).unwrap();
+    assert!(String::from_utf8(out.stdout).unwrap().contains(&toml));
 }
 
 #[test]

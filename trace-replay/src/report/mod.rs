@@ -114,14 +114,10 @@ impl Series {
 /// # Errors
 /// When one cannot be made, with its name.
 pub fn make_way(to: &Path) -> anyhow::Result<()> {
-    let dir = match to.extension().is_some_and(|e| e == "json") {
-        true => to.parent().unwrap_or(to),
-        false => to,
-    };
-    if dir.as_os_str().is_empty() {
-        return Ok(());
+    if to.extension().is_some_and(|e| e == "json") {
+        return crate::cli::make_way(to);
     }
-    std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())
+    std::fs::create_dir_all(to).with_context(|| to.display().to_string())
 }
 
 /// One operation's numbers.

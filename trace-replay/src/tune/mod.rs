@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::cli;
 use crate::simulate::{self, Candidate, Size};
 use case::Case;
 use search::Search;
@@ -100,12 +101,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
-/// Searches, and answers with the text to print.
+/// Searches, and answers with the text to print: what is known when the time is over, or `stop` says so.
 ///
 /// # Errors
 /// When a trace cannot be read or holds nothing to simulate, or the settings cannot be written.
-pub fn tune(args: &Args) -> anyhow::Result<String> {
+pub fn tune(args: &Args, stop: &(dyn Fn() -> bool + Sync)) -> anyhow::Result<String> {
     let begin = Instant::now();
+    for file in [&args.html, &args.toml].into_iter().flatten() {
+        // Not after all that time.
+        cli::make_way(file)?;
+    }
     let (mut cases, mut room) = (Vec::new(), args.keep_up_to);
     for path in &args.traces {
         let load = Arc::new(simulate::open(path, args.speed, room)?);
@@ -125,6 +130,7 @@ pub fn tune(args: &Args) -> anyhow::Result<String> {
         cases: &cases,
         objective: args.objective,
         deadline: begin + args.budget,
+        stop,
         tried: 0,
         progress: &progress,
     };

@@ -37,6 +37,8 @@ pub struct Search<'a> {
     pub objective: Objective,
     /// When it must end; what is not known by then is left out.
     pub deadline: Instant,
+    /// Whether it must end now.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
     /// How many settings were simulated, those on samples included.
     pub tried: usize,
     /// Tells how far it is.
@@ -44,6 +46,10 @@ pub struct Search<'a> {
 }
 
 impl Search<'_> {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline || (self.stop)()
+    }
+
     /// Costs in all cases, of each of `configs`; none for those that time did not suffice for.
     fn costs(
         &mut self,
@@ -53,10 +59,10 @@ impl Search<'_> {
         let jobs: Vec<(usize, usize)> = (0..configs.len())
             .flat_map(|config| (0..self.cases.len()).map(move |case| (config, case)))
             .collect();
-        let deadline = self.deadline;
+        let (deadline, stop, cases) = (self.deadline, self.stop, self.cases);
         let costs = parallel::map(&jobs, |&(config, case)| {
-            let late = Instant::now() >= deadline;
-            let cost = (!late).then(|| self.cases[case].seen(&configs[config], rate));
+            let late = Instant::now() >= deadline || stop();
+            let cost = (!late).then(|| cases[case].seen(&configs[config], rate));
             cost.transpose()
         });
         let costs: Vec<Option<Cost>> = costs.into_iter().collect::<anyhow::Result<_>>()?;
@@ -124,6 +130,9 @@ impl Search<'_> {
         let first = first.unwrap_or(affordable.clamp(KEEP * KEEP, 729));
         let mut configs: Vec<PolicyConfig> = (0..first).map(|at| space.anywhere(at)).collect();
         for rate in RUNGS {
+            if self.is_over() {
+                break;
+            }
             let on = configs.len();
             let base = if rate < 1.0 {
                 self.base(base, rate)?
@@ -156,7 +165,7 @@ impl Search<'_> {
         space: &mut Space,
     ) -> anyhow::Result<()> {
         let (mut step, mut in_vain) = (0.3, 0);
-        while in_vain < IN_VAIN && Instant::now() < self.deadline {
+        while in_vain < IN_VAIN && !self.is_over() {
             let Some(best) = all.first().cloned() else {
                 return Ok(());
             };
