@@ -108,6 +108,36 @@ async fn a_cache_pool_with_data_of_its_own_stays_until_it_is_drained() {
     open(root.path(), &pools).await.shutdown().await.unwrap();
 }
 
+/// The settings of before, by mistake: no harm is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_is_refused_does_not_stand_in_the_way_of_the_right_one() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    put(&v, b"here", unchecked()).await.unwrap();
+    v.shutdown().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let options = CacheOptions {
+        cache_dir: Some(dir.path().to_path_buf()),
+        capacity_bytes: 1 << 20,
+        ..CacheOptions::uncached()
+    };
+    let cache = ObjectCache::open(options, Recorder::disabled(), Arc::new(Metrics::new()));
+    let refused = Volume::open(VolumeOptions {
+        root: root.path().to_path_buf(),
+        cache: cache.unwrap(),
+        log_dir: Some(dir.path().join("log")),
+        durability: Durability::Commit,
+        symlinks: Symlinks::Refuse,
+        quota_bytes: None,
+    });
+    let refused = refused.await.err().unwrap().to_string();
+    assert!(refused.contains("content in Ceph pools"), "{refused}");
+    let v = open(root.path(), &pools).await;
+    assert_eq!(get(&v, "/f").await.unwrap(), b"here");
+    v.shutdown().await.unwrap();
+}
+
 /// Small files of pools are answered from memory: always the version that the name means at that moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_in_memory_of_pools_is_never_an_old_version() {

@@ -66,8 +66,10 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
             )));
         }
     }
+    // Before anything is written: a start that is refused must not stand in the way of the right one.
+    let marked = PoolMarkers::check(&tree, root, &options.cache)?;
     let root_id = pair.write(&tree, cache_dir)?;
-    let pools_owner = attach_pools(&tree, root, &root_id, &options.cache)?;
+    let pools_owner = marked.attach(&tree, root, &root_id, &options.cache)?;
 
     let state_dir = match cache_dir {
         Some(dir) => dir.join("state"),
@@ -254,65 +256,91 @@ impl Markers {
 /// Name of the marker with the cache pool that holds what the data pool lacks; absent after a clean end.
 const CACHE_POOL: &str = "cache_pool";
 
-/// Takes the pools for this root: both sides remember each other.
-fn attach_pools(
-    tree: &Tree,
-    root: &Path,
-    root_id: &str,
-    cache: &ObjectCache,
-) -> Result<Option<Box<dyn std::any::Any + Send + Sync>>, VolumeError> {
-    let marker = tree.hidden_path().join("pools");
-    let root = root.display();
-    let known = read_small(&marker)?
-        .map(|t| Ok::<_, VolumeError>((field(&t, "pools")?, field(&t, "object_size")?)))
-        .transpose()?;
-    let Some(pools) = cache.pools() else {
-        return match known {
-            None => Ok(None),
-            Some((pools, _)) => Err(fail(format!(
-                "root {root} has its content in Ceph pools ({pools}): give ceph_conf and data_pool"
-            ))),
+/// What the root knows of pools.
+struct PoolMarkers {
+    /// Whether its content is in some.
+    known: bool,
+    /// The cache pool that holds what the data pool lacks.
+    attached: Option<String>,
+}
+
+impl PoolMarkers {
+    /// Refuses pools that are not the root's.
+    fn check(tree: &Tree, root: &Path, cache: &ObjectCache) -> Result<PoolMarkers, VolumeError> {
+        let root = root.display();
+        let known = read_small(&tree.hidden_path().join("pools"))?
+            .map(|t| Ok::<_, VolumeError>((field(&t, "pools")?, field(&t, "object_size")?)))
+            .transpose()?;
+        let attached = read_small(&tree.hidden_path().join(CACHE_POOL))?
+            .map(|t| field(&t, CACHE_POOL))
+            .transpose()?;
+        let Some(pools) = cache.pools() else {
+            return match known {
+                None => Ok(PoolMarkers {
+                    known: false,
+                    attached,
+                }),
+                Some((pools, _)) => Err(fail(format!(
+                    "root {root} has its content in Ceph pools ({pools}): give ceph_conf and data_pool"
+                ))),
+            };
         };
-    };
-    let (here, size) = (pools.describe(), cache.object_bytes().to_string());
-    match &known {
-        Some((there, _)) if *there != here => {
+        let (here, size) = (pools.describe(), cache.object_bytes().to_string());
+        match &known {
+            Some((there, _)) if *there != here => {
+                return Err(fail(format!(
+                    "root {root} has its content in the pools {there}, not in {here} (cluster, data pool, namespace)"
+                )));
+            }
+            Some((_, made)) if *made != size => {
+                return Err(fail(format!(
+                    "object_size = {size}, but root {root} has its content in objects of {made} bytes: set object_size to that"
+                )));
+            }
+            Some(_) | None => {}
+        }
+        if let Some(there) = &attached
+            && pools.cache_pool() != Some(there)
+        {
             return Err(fail(format!(
-                "root {root} has its content in the pools {there}, not in {here} (cluster, data pool, namespace)"
+                "root {root} has data in the cache pool {there}: set cache_pool to that, or drain it first and stop cleanly"
             )));
         }
-        Some((_, made)) if *made != size => {
-            return Err(fail(format!(
-                "object_size = {size}, but root {root} has its content in objects of {made} bytes: set object_size to that"
-            )));
+        Ok(PoolMarkers {
+            known: known.is_some(),
+            attached,
+        })
+    }
+
+    /// Takes the pools for this root: both sides remember each other.
+    fn attach(
+        self,
+        tree: &Tree,
+        root: &Path,
+        root_id: &str,
+        cache: &ObjectCache,
+    ) -> Result<Option<Box<dyn std::any::Any + Send + Sync>>, VolumeError> {
+        let Some(pools) = cache.pools() else {
+            return Ok(None);
+        };
+        let name = rustix::system::uname();
+        let nodename = name.nodename().to_string_lossy();
+        let description = format!("{} on {nodename}", root.display());
+        let owner = std::sync::Arc::clone(pools).own(root_id, &description)?;
+        if !self.known {
+            let (here, size) = (pools.describe(), cache.object_bytes());
+            let text = format!("tierdav 1\npools {here}\nobject_size {size}\n");
+            write_small(&tree.hidden_path().join("pools"), &text)?;
         }
-        Some(_) | None => {}
+        if let (None, Some(here)) = (self.attached, pools.cache_pool()) {
+            let text = format!("tierdav 1\n{CACHE_POOL} {here}\n");
+            write_small(&tree.hidden_path().join(CACHE_POOL), &text)?;
+        }
+        cache
+            .load_pools()
+            .map_err(|e| AttachError::passing(format!("the cache pool cannot be read: {e}")))?;
+        Ok(Some(owner))
     }
-    let cache_marker = tree.hidden_path().join(CACHE_POOL);
-    let attached = read_small(&cache_marker)?
-        .map(|t| field(&t, CACHE_POOL))
-        .transpose()?;
-    if let Some(there) = &attached
-        && pools.cache_pool() != Some(there)
-    {
-        return Err(fail(format!(
-            "root {root} has data in the cache pool {there}: set cache_pool to that, or drain it first and stop cleanly"
-        )));
-    }
-    let name = rustix::system::uname();
-    let description = format!("{root} on {}", name.nodename().to_string_lossy());
-    let owner = std::sync::Arc::clone(pools).own(root_id, &description)?;
-    if known.is_none() {
-        let text = format!("tierdav 1\npools {here}\nobject_size {size}\n");
-        write_small(&marker, &text)?;
-    }
-    if let (None, Some(here)) = (attached, pools.cache_pool()) {
-        write_small(&cache_marker, &format!("tierdav 1\n{CACHE_POOL} {here}\n"))?;
-    }
-    cache
-        .load_pools()
-        .map_err(|e| AttachError::passing(format!("the cache pool cannot be read: {e}")))?;
-    Ok(Some(owner))
 }
 
 fn field(text: &str, name: &str) -> Result<String, VolumeError> {
