@@ -353,11 +353,25 @@ impl Shared {
             done.bytes = at - from;
         }
         if !expected {
+            let wanted = match request.expect {
+                Expect::Success => "success".to_string(),
+                Expect::Failure(a, b) if a == b => a.to_string(),
+                Expect::Failure(a, b) => format!("{a} or {b}"),
+                Expect::SuccessOrAbsent => "success or 404".to_string(),
+            };
+            // What exists before the trace is no part of the recording.
+            let recorded = match request.client {
+                u32::MAX => "",
+                _ => " as recorded",
+            };
+            let hint = match (request.kind, done.status) {
+                (Kind::Mkcol, 405) => "; it is there already: name another --prefix",
+                _ => "",
+            };
             done.failure = Some(Failure::Status(format!(
-                "{}: status {}, expected {:?} as recorded",
+                "{}: status {}, expected {wanted}{recorded}{hint}",
                 self.describe(request),
                 done.status,
-                request.expect
             )));
             return;
         }

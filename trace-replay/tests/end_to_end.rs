@@ -255,8 +255,8 @@ async fn a_read_of_what_could_not_be_uploaded_names_the_upload() {
     assert_eq!(
         report.read_back.examples(),
         [
-            "GET /f2: status 404, expected Success as recorded; its upload had failed: \
-          PUT /f2: status 500, expected Success as recorded"
+            "GET /f2: status 404, expected success; its upload had failed: \
+          PUT /f2: status 500, expected success as recorded"
         ]
     );
 }
@@ -280,6 +280,20 @@ async fn timed_mode_keeps_the_recorded_distances() {
     let report = run(plan, target, options(Speed::Timed(2.0))).await;
     assert!(report.is_clean());
     assert!(report.replay.elapsed_us >= 50_000);
+}
+
+#[tokio::test]
+async fn a_target_that_is_in_use_is_told_as_that() {
+    let text = "ts_us,client,op,path,result\n0,c,mkdir,a,ok\n";
+    let target = Target::parse(&serve(Fault::None).await, "").unwrap();
+    let mut told = String::new();
+    for _ in 0..2 {
+        let mut reader = CsvReader::new(text.as_bytes(), Path::new("t")).unwrap();
+        let plan = plan(&mut reader, Writes::Partial).unwrap();
+        told = run(plan, target.clone(), options(Speed::Max)).await.text();
+    }
+    let said = "MKCOL /a: status 405, expected success as recorded; it is there already: name another --prefix";
+    assert!(told.contains(said), "{told}");
 }
 
 #[tokio::test]
