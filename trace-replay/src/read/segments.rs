@@ -1,7 +1,9 @@
 //! Our own trace: live and sealed segments of the gateway, one file or a directory of them.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
+use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
 
 use tiering::trace::{Op as GatewayOp, ParquetReader, Row, TraceError, read_live};
@@ -16,12 +18,20 @@ pub struct SegmentReader {
     entries: std::vec::IntoIter<Entry>,
     anchor_us: Option<u64>,
     unusable: Unusable,
+    /// Whether it is a directory, which a gateway may be at work in.
+    directory: bool,
+}
+
+/// How the name of a sealed segment ends.
+const SEALED: &str = "parquet";
+
+fn is_sealed(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == SEALED)
 }
 
 /// Whether this is a segment by its name.
 pub fn is_segment(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|e| e == "parquet" || e == "live")
+    is_sealed(path) || path.extension().is_some_and(|e| e == "live")
 }
 
 impl SegmentReader {
@@ -31,7 +41,8 @@ impl SegmentReader {
     /// When the directory cannot be read or holds no segment.
     pub fn new(path: &Path) -> Result<SegmentReader, ReadError> {
         let mut files = vec![path.to_path_buf()];
-        if path.is_dir() {
+        let directory = path.is_dir();
+        if directory {
             let io = |source| ReadError::Io {
                 path: path.to_path_buf(),
                 source,
@@ -43,6 +54,9 @@ impl SegmentReader {
                 .map_err(io)?;
             files.retain(|p| is_segment(p));
             files.sort();
+            // One that was just sealed is there in both forms for a moment.
+            let sealed: HashSet<PathBuf> = files.iter().filter(|f| is_sealed(f)).cloned().collect();
+            files.retain(|f| is_sealed(f) || !sealed.contains(&f.with_extension(SEALED)));
             if files.is_empty() {
                 let reason = "no .parquet or .live segment in it".to_string();
                 return Err(ReadError::Format {
@@ -57,10 +71,40 @@ impl SegmentReader {
             entries,
             anchor_us: None,
             unusable: Unusable::default(),
+            directory,
         })
     }
 
+    /// Reads a segment. In a directory, one that is gone, or was sealed since, is no error, nor is one that has just begun;
+    /// of one that is damaged, what comes before the damage is used.
     fn load(&mut self, path: &Path) -> Result<(), ReadError> {
+        let mut entries = Vec::new();
+        let mut end = self.read(path, &mut entries);
+        if self.directory {
+            let gone = |end: &Result<(), ReadError>| matches!(end, Err(ReadError::Io { source, .. }) if source.kind() == NotFound);
+            if gone(&end) && !is_sealed(path) {
+                end = self.read(&path.with_extension(SEALED), &mut entries);
+            }
+            if gone(&end) {
+                let path = path.display();
+                let what = "segment that is gone by now";
+                self.unusable.add_as(what, || format!("{path}: {what}"));
+                end = Ok(());
+            }
+        }
+        match end {
+            Err(error @ ReadError::Format { .. }) if self.directory || !entries.is_empty() => {
+                let what = "segment that is damaged, or has just begun";
+                self.unusable.add_as(what, || format!("{error}"));
+            }
+            end => end?,
+        }
+        entries.sort_by_key(|e: &Entry| e.at_us);
+        self.entries = entries.into_iter();
+        Ok(())
+    }
+
+    fn read(&mut self, path: &Path, entries: &mut Vec<Entry>) -> Result<(), ReadError> {
         let io = |source| ReadError::Io {
             path: path.to_path_buf(),
             source,
@@ -69,27 +113,25 @@ impl SegmentReader {
             path: path.to_path_buf(),
             reason: e.to_string(),
         };
-        let mut entries = Vec::new();
-        if path.extension().is_some_and(|e| e == "live") {
-            let source = BufReader::new(File::open(path).map_err(io)?);
-            for row in read_live(source).map_err(format)? {
-                self.take(row.map_err(format)?, &mut entries);
+        let file = File::open(path).map_err(io)?;
+        if is_sealed(path) {
+            for row in ParquetReader::new(file).map_err(format)? {
+                self.take(row.map_err(format)?, entries);
             }
         } else {
-            for row in ParquetReader::new(File::open(path).map_err(io)?).map_err(format)? {
-                self.take(row.map_err(format)?, &mut entries);
+            for row in read_live(BufReader::new(file)).map_err(format)? {
+                self.take(row.map_err(format)?, entries);
             }
         }
-        entries.sort_by_key(|e: &Entry| e.at_us);
-        self.entries = entries.into_iter();
         Ok(())
     }
 
     fn take(&mut self, row: Row, entries: &mut Vec<Entry>) {
         let Some(op) = request(row.record.op) else {
             let name = row.record.op.as_str();
+            let what = "row of the gateway's own work, no request";
             self.unusable
-                .add(|| format!("{name}: the gateway's own row, no request ({})", row.path));
+                .add_as(what, || format!("{name} of {}: {what}", row.path));
             return;
         };
         // A PROPFIND has its depth there.
@@ -206,6 +248,43 @@ mod tests {
         }
         assert_eq!(seen, [(Op::DavPut, false), (Op::DavGet, true)].repeat(2));
         assert_eq!(reader.unusable().lines, 2);
+    }
+
+    #[test]
+    fn a_directory_that_a_gateway_works_in_is_read_whole_whatever_happens_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let live = live();
+        let mut damaged = live.clone();
+        let at = damaged.len() - 1;
+        // A second frame, which is damaged.
+        damaged.extend(&live[header(1_000_000).len()..]);
+        damaged[at + 20] ^= 1;
+        let sealed = write_parquet(Vec::new(), read_live(&live[..]).unwrap()).unwrap();
+        std::fs::write(path("trace-0.live"), &damaged).unwrap();
+        // In both forms, as it is for a moment.
+        std::fs::write(path("trace-1.live"), &live).unwrap();
+        std::fs::write(path("trace-1.parquet"), &sealed).unwrap();
+        std::fs::write(path("trace-2.live"), &live).unwrap();
+        std::fs::write(path("trace-3.parquet"), &sealed).unwrap();
+        std::fs::write(path("trace-4.live"), "").unwrap();
+        let mut reader = SegmentReader::new(dir.path()).unwrap();
+        // Sealed, and removed, after the names were read.
+        std::fs::remove_file(path("trace-2.live")).unwrap();
+        std::fs::write(path("trace-2.parquet"), &sealed).unwrap();
+        std::fs::remove_file(path("trace-3.parquet")).unwrap();
+        let mut seen = 0;
+        while let Some(entry) = reader.next_entry() {
+            entry.unwrap();
+            seen += 1;
+        }
+        assert_eq!(seen, 3 * 2);
+        let reasons = &reader.unusable().reasons;
+        let counted: Vec<u64> = reasons.values().copied().collect();
+        assert_eq!(counted, [3, 2, 1], "{reasons:?}");
+        // Alone, what is no segment is an error.
+        let mut alone = SegmentReader::new(&path("trace-4.live")).unwrap();
+        assert!(alone.next_entry().unwrap().is_err());
     }
 
     #[test]
