@@ -28,9 +28,12 @@ fn listings_are_listings_in_the_trace_of_the_gateway_too() {
         .unwrap();
     assert!(replayed.status.success(), "{replayed:?}");
     let recorded = gateway.dir.path().join("cache/trace");
-    // The live segment is whole up to what happened a moment ago.
+    // The live segment is whole up to what happened a moment ago, and at first there is none.
     let ops = loop {
-        let mut reader = open(&recorded).unwrap();
+        let Ok(mut reader) = open(&recorded) else {
+            std::thread::yield_now();
+            continue;
+        };
         let mut ops = Vec::new();
         while let Some(entry) = reader.next_entry() {
             ops.push(entry.unwrap().op);
