@@ -30,6 +30,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints. A reader that has seen enough (`| head`) is no error.
+fn say(text: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        said => said.context("standard output"),
+    }
+}
+
 fn run(request: Request) -> anyhow::Result<ExitCode> {
     match request {
         Request::Serve(raw) => {
@@ -38,17 +47,17 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
         }
         Request::CheckConfig(raw) => {
             serve::check_files(&valid(&raw)?)?;
-            std::io::stdout().write_all(raw.render().as_bytes())?;
+            say(format_args!("{}", raw.render()))?;
         }
         Request::Status { admin, json } => {
             let body =
                 runtime()?.block_on(admin::client::ask(&admin, Method::GET, "/.tierdav/status"))?;
             if json {
-                println!("{}", String::from_utf8_lossy(&body));
+                say(format_args!("{}\n", String::from_utf8_lossy(&body)))?;
             } else {
                 let status: admin::Status =
                     serde_json::from_slice(&body).context("the status makes no sense")?;
-                print!("{}", admin::client::describe(&status));
+                say(format_args!("{}", admin::client::describe(&status)))?;
             }
         }
         Request::Top(top) => runtime()?.block_on(top::run(&top))?,
@@ -57,7 +66,7 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
         } => {
             let body =
                 runtime()?.block_on(admin::client::ask(&admin, Method::POST, "/.tierdav/drain"))?;
-            println!("{}", String::from_utf8_lossy(&body));
+            say(format_args!("{}\n", String::from_utf8_lossy(&body)))?;
         }
         Request::Drain { admin: None, raw } => {
             let config = checked(&raw)?;
@@ -74,7 +83,7 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
         } => {
             let config = checked(&raw)?;
             let report = runtime()?.block_on(transfer::run(&config, direction, &path))?;
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            say(format_args!("{}\n", serde_json::to_string_pretty(&report)?))?;
             if !report.damaged.is_empty() {
                 return Ok(ExitCode::from(3));
             }
@@ -87,13 +96,13 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             let password = password.trim_end_matches(['\r', '\n']);
             anyhow::ensure!(!password.is_empty(), "no password on standard input");
             anyhow::ensure!(!name.contains(':'), "a user's name must not contain ':'");
-            println!("{name}:{}", auth::hash_password(password)?);
+            say(format_args!("{name}:{}\n", auth::hash_password(password)?))?;
         }
         Request::Completions(shell) => {
             // Written in one piece: a reader that has seen enough is no error.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut cli::command(), "tierdav", &mut script);
-            std::io::stdout().write_all(&script)?;
+            say(format_args!("{}", String::from_utf8_lossy(&script)))?;
         }
         Request::Man(dir) => {
             std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
@@ -145,22 +154,25 @@ async fn drain(config: &Config) -> anyhow::Result<()> {
         .await
         .context("not everything could be flushed")?;
     tiers.close().await?;
-    println!("{}", serde_json::to_string(&report)?);
+    say(format_args!("{}\n", serde_json::to_string(&report)?))?;
     anyhow::ensure!(
         report.failed == 0,
         "{} objects could not be flushed: they are in the cache tier only",
         report.failed
     );
     match &config.pools {
-        Some(pools) => println!("pool {} has everything", pools.data_pool),
-        None => println!("{} holds plain files only", config.root.display()),
+        Some(pools) => say(format_args!("pool {} has everything\n", pools.data_pool))?,
+        None => say(format_args!(
+            "{} holds plain files only\n",
+            config.root.display()
+        ))?,
     }
     Ok(())
 }
 
 async fn scrub(config: &Config, how: cli::Scrub) -> anyhow::Result<ExitCode> {
     let report = scrub::run(config, how).await?;
-    println!("{}", serde_json::to_string_pretty(&report)?);
+    say(format_args!("{}\n", serde_json::to_string_pretty(&report)?))?;
     Ok(if report.is_clean() {
         ExitCode::SUCCESS
     } else {
@@ -181,8 +193,8 @@ fn policy(admin: &str, json: bool, set: Vec<(String, String)>) -> anyhow::Result
     let policy: admin::policy::Policy =
         serde_json::from_slice(&body).context("the answer makes no sense")?;
     match json {
-        true => println!("{}", serde_json::to_string_pretty(&policy)?),
-        false => print!("{}", policy.describe()),
+        true => say(format_args!("{}\n", serde_json::to_string_pretty(&policy)?))?,
+        false => say(format_args!("{}", policy.describe()))?,
     }
     Ok(())
 }
@@ -202,6 +214,9 @@ fn locks(admin: &str, break_token: Option<String>) -> anyhow::Result<()> {
         }
     };
     let body = runtime()?.block_on(admin::client::ask(admin, method, &path))?;
-    println!("{}", String::from_utf8_lossy(&body).trim_end());
+    say(format_args!(
+        "{}\n",
+        String::from_utf8_lossy(&body).trim_end()
+    ))?;
     Ok(())
 }

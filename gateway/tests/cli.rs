@@ -1,13 +1,26 @@
 //! What the program says about itself: completions that a shell takes, manual pages that render.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn tierdav(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tierdav"))
         .args(args)
         .output()
         .unwrap()
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tierdav"))
+        .arg("check-config")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
 }
 
 fn completes(script: &std::path::Path, words: &str) -> String {

@@ -218,6 +218,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints. A reader that has seen enough (`| head`) is no error.
+fn say(text: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        said => said.context("standard output"),
+    }
+}
+
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Info(args) => {
@@ -229,9 +238,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                     .with_context(|| file.display().to_string())?;
             }
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&info)?);
+                say(format_args!("{}\n", serde_json::to_string_pretty(&info)?))?;
             } else {
-                print!("{}", info.text());
+                say(format_args!("{}", info.text()))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -251,11 +260,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Simulate(args) => {
-            print!("{}", simulate::simulate(&args)?);
+            say(format_args!("{}", simulate::simulate(&args)?))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Calibrate(args) => {
-            print!("{}", calibrate::calibrate(&args)?);
+            say(format_args!("{}", calibrate::calibrate(&args)?))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Tune(args) => {
@@ -265,24 +274,27 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 .enable_all()
                 .build()?;
             let interrupted = runtime.block_on(async { interrupt() })?;
-            print!("{}", tune::tune(&args, &|| *interrupted.borrow())?);
+            say(format_args!(
+                "{}",
+                tune::tune(&args, &|| *interrupted.borrow())?
+            ))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Policies { json } => {
             if json {
-                println!(
-                    "{}",
+                say(format_args!(
+                    "{}\n",
                     serde_json::to_string_pretty(tiering::policy::PARAMETERS)?
-                );
+                ))?;
             } else {
-                print!("{}", tiering::policy::parameters_markdown());
+                say(format_args!("{}", tiering::policy::parameters_markdown()))?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trace-replay", &mut script);
-            std::io::stdout().write_all(&script)?;
+            say(format_args!("{}", String::from_utf8_lossy(&script)))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { dir } => {
@@ -295,18 +307,24 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Split(args) => {
             let results = split::split(&args)?;
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&results)?);
+                say(format_args!(
+                    "{}\n",
+                    serde_json::to_string_pretty(&results)?
+                ))?;
             } else {
-                print!("{}", results.text());
+                say(format_args!("{}", results.text()))?;
             }
             Ok(ExitCode::from(u8::from(!results.is_clean())))
         }
         Command::Compare(args) => {
             let comparison = compare::compare(&args)?;
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&comparison)?);
+                say(format_args!(
+                    "{}\n",
+                    serde_json::to_string_pretty(&comparison)?
+                ))?;
             } else {
-                print!("{}", comparison.text());
+                say(format_args!("{}", comparison.text()))?;
             }
             Ok(ExitCode::from(u8::from(comparison.failed())))
         }
@@ -420,9 +438,12 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     })?;
     let written = args.report.as_ref().map_or(Ok(()), |to| report.write(to));
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report.json())?);
+        say(format_args!(
+            "{}\n",
+            serde_json::to_string_pretty(&report.json())?
+        ))?;
     } else {
-        print!("{}", report.text());
+        say(format_args!("{}", report.text()))?;
     }
     written?;
     Ok(if report.is_clean() {

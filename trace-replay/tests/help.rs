@@ -45,6 +45,19 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .arg("policies")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+}
+
+#[test]
 fn every_command_shows_an_example() {
     let commands = commands();
     assert!(commands.len() >= 10, "{commands:?}");
