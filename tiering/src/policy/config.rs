@@ -210,9 +210,9 @@ policies! {
         /// The price of a move grows by this, times the time that others wait for a second of head time: by the device's
         /// share of busy time through that of idle time.
         busy_weight: f64 = 1.0, 0.0 => 1000.0, "", tune 0.0 => 4.0;
-        /// A new object gets in if it takes at most this share of the free room: what is left is for the small ones, which
-        /// spare a seek each.
-        write_share: f64 = 1.0, 0.0 => 1.0, "", tune 0.3 => 1.0;
+        /// A new object gets in if it leaves room for as many bytes of smaller ones, which spare a seek each, as lately came;
+        /// at most, it leaves what is beyond this share of the free room.
+        write_share: f64 = 0.5, 0.0 => 1.0, "", tune 0.0 => 1.0;
         /// Endurance budget: what writes and promotions may put on the cache device; 0 is no limit.
         ssd_bytes_per_day: u64 = 0, 0 => 1_u64 << 50, "bytes per day";
         /// One seek of the backing device (Baleen, FAST '24: 11.5).

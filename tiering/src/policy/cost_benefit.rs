@@ -3,14 +3,15 @@
 //! Two judgements. A miss is promoted once it has already paid more than its move costs (ski rental), and
 //! only if what its class promises outweighs the move and the room ([`Outlook`]). Who leaves goes by the head
 //! time that a byte of the cache saves per second: reads that the outlook expects at this age, the object's own
-//! decayed accesses, and the flush that an early deletion spares. New objects get in while there is room, and
-//! with `write_share` below 1 unless they take most of it.
+//! decayed accesses, and the flush that an early deletion spares. New objects get in while there is room; what smaller
+//! ones have lately asked for is kept for them ([`Arrivals`]).
 //!
 //! A move makes others wait: promotions come when the backing device has nothing else to do, and the busier it is of
 //! late, the more they must promise. One that comes too early waits ([`Waiting`]) and is judged again when there is time.
 
 use std::cmp::Ordering;
 
+use super::arrivals::Arrivals;
 use super::budget::Budget;
 use super::busy::Busy;
 use super::heat::{Heat, Heats, Place, Slot};
@@ -50,6 +51,7 @@ pub(crate) struct CostBenefit {
     draws: u64,
     promotions: Budget,
     wear: Budget,
+    arrivals: Arrivals,
     backing: Busy,
     /// Ghosts that have paid for a move which the backing device has no time for.
     waiting: Waiting,
@@ -106,6 +108,7 @@ impl CostBenefit {
             draws: 0,
             promotions: Budget::default(),
             wear: Budget::default(),
+            arrivals: Arrivals::default(),
             backing: Busy::default(),
             waiting: Waiting::default(),
         }
@@ -402,7 +405,10 @@ impl Strategy for CostBenefit {
     }
 
     fn admits(&mut self, now: Nanos, len: u32, free_bytes: u64) -> bool {
-        f64::from(len) <= self.config.write_share * free_bytes as f64 && self.wear(now, len)
+        self.arrivals.came(now, len);
+        let most = (1.0 - self.config.write_share) * free_bytes as f64;
+        let kept = self.arrivals.smaller(len).min(most);
+        f64::from(len) + kept <= free_bytes as f64 && self.wear(now, len)
     }
 
     fn passed_by(&mut self, now: Nanos, id: ObjectId, len: u32) {

@@ -3,6 +3,7 @@
 mod adaptive;
 #[cfg(test)]
 mod answers;
+mod arrivals;
 mod budget;
 mod busy;
 mod config;

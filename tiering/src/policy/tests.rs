@@ -428,22 +428,30 @@ fn a_full_cache_sends_writes_to_the_backing_tier() {
 }
 
 #[test]
-fn cost_benefit_can_leave_the_last_room_to_small_objects() {
-    let config = CostBenefitConfig {
-        write_share: 0.65,
-        ..Default::default()
-    };
-    let mut m = Model::with(&PolicyConfig::CostBenefit(config), 10);
+fn cost_benefit_leaves_as_much_room_to_small_objects_as_they_lately_took() {
+    let mut m = Model::new("cost-benefit", 10);
     let mut view = m.view();
-    let mut placed = |used_bytes, len| {
+    let mut placed = |second, used_bytes, len| {
         view.used_bytes = used_bytes;
-        m.policy.place_write(Nanos(0), id(1), len, &view)
+        m.policy
+            .place_write(Nanos::from_secs(second), id(1), len, &view)
     };
-    // 65 of the 100 bytes left.
-    assert_eq!(placed(900, 65), Tier::Cache);
-    assert_eq!(placed(900, 66), Tier::Backing);
-    assert_eq!(placed(0, 651), Tier::Backing);
-    assert_eq!(placed(1000, 1), Tier::Backing);
+    // None came, none is expected.
+    assert_eq!(placed(0, 900, 100), Tier::Cache);
+    for _ in 0..5 {
+        assert_eq!(placed(0, 988, 12), Tier::Cache);
+    }
+    assert_eq!(placed(0, 840, 100), Tier::Cache);
+    assert_eq!(placed(0, 841, 100), Tier::Backing);
+    // Half a minute later it is half as much. What is not much larger than they are leaves nothing.
+    assert_eq!(placed(30, 870, 100), Tier::Cache);
+    assert_eq!(placed(30, 871, 100), Tier::Backing);
+    assert_eq!(placed(30, 937, 63), Tier::Cache);
+    // At most half of the room is left, and never more than there is is taken.
+    (0..100).for_each(|_| _ = placed(30, 988, 12));
+    assert_eq!(placed(30, 800, 100), Tier::Cache);
+    assert_eq!(placed(30, 801, 100), Tier::Backing);
+    assert_eq!(placed(30, 1000, 1), Tier::Backing);
 }
 
 fn run(name: &str, steps: &[(u8, u64, u64)], fail_every: usize) -> Vec<(crate::ActionKind, u64)> {
