@@ -219,8 +219,8 @@ policies! {
         seek_ms: f64 = 11.5, 0.0 => 10_000.0, "milliseconds";
         /// Its transfer rate (Baleen: 143).
         transfer_mib_per_s: f64 = 143.0, 0.001 => 1_000_000.0, "MiB per second";
-        /// So few residents are all compared for the choice of a victim; of more a quarter as many are drawn each time,
-        /// and compared with the coldest quarter of before.
+        /// So few residents are all compared for the choice of a victim; of more a quarter as many are drawn each time, for the
+        /// price of room a sixteenth, and compared with the coldest eighth of before.
         samples: u32 = 64, 1 => 1024, "objects";
         /// Objects outside the cache whose heat is remembered: bounds memory.
         ghosts_max: u32 = 262_144, 0 => 1_u32 << 26, "objects";

@@ -24,6 +24,12 @@ use crate::types::{FileId, Nanos, ObjectId};
 
 /// Ghosts compared for the choice of one to forget.
 const GHOST_SAMPLES: usize = 8;
+/// Of `samples`, this part is drawn when somebody must leave.
+const DRAWN: u32 = 4;
+/// This part when it is asked what room is worth.
+const PRICED: u32 = 16;
+/// And this part, the coldest, is kept for the next time.
+const KEPT: usize = 8;
 /// A promotion that waited must promise so many times what others must: it was not read again when that was likeliest.
 const LATE: f64 = 2.0;
 /// Share of busy time from which on a device has no pauses to wait for.
@@ -184,7 +190,10 @@ impl CostBenefit {
 
     /// The score that a resident must have to stay when room for one more is made.
     fn marginal(&mut self, now: Nanos) -> f64 {
-        self.coldest_resident(now).map_or(0.0, |(score, _)| score)
+        // It is asked for far more often than anyone leaves, and need not be exact.
+        let drawn = self.config.samples.div_ceil(PRICED) as usize;
+        let coldest = self.coldest_resident(now, drawn);
+        coldest.map_or(0.0, |(score, _)| score)
     }
 
     /// Notes a use of `weight` uses and `spent` seconds of head time.
@@ -227,44 +236,42 @@ impl CostBenefit {
         best
     }
 
-    /// The coldest resident, if they are few; else of some drawn now and of the coldest of those drawn before.
-    fn coldest_resident(&mut self, now: Nanos) -> Option<(f64, Slot)> {
+    /// The coldest resident, if they are few; else of `drawn` ones drawn now and of the coldest of those drawn before.
+    fn coldest_resident(&mut self, now: Nanos, drawn: usize) -> Option<Scored> {
         let samples = self.config.samples as usize;
         let count = self.heats.list(Place::Main).len();
         if count <= samples {
             return self.coldest(Place::Main, samples, now);
         }
         let mut some = std::mem::take(&mut self.cold);
-        let mut seen = [0_u64; 4];
-        for slot in &some {
-            let (word, bit) = slot.bit();
-            seen[word] |= bit;
-        }
-        let part = samples.div_ceil(4);
-        for _ in 0..part {
+        for _ in 0..drawn {
             let at = (self.draw() % count as u64) as usize;
             let slot = self.heats.list(Place::Main)[at];
-            let (word, bit) = slot.bit();
-            if seen[word] & bit == 0 || !some.contains(&slot) {
-                seen[word] |= bit;
+            if !some.contains(&slot) {
                 some.push(slot);
             }
         }
         // Those drawn are residents; to look at all of them at once lets their memory arrive together.
         some.retain(|slot| self.heats[*slot].place() == Place::Main);
-        let mut scored = std::mem::take(&mut self.scored);
-        scored.clear();
-        scored.extend(some.iter().map(|slot| (self.score(*slot, now), *slot)));
-        let order = |a: &Scored, b: &Scored| colder(&self.heats, a, b);
-        if scored.len() > part {
-            scored.select_nth_unstable_by(part, order);
-            scored.truncate(part);
+        let most = samples.div_ceil(KEPT);
+        let mut coldest = std::mem::take(&mut self.scored);
+        coldest.clear();
+        for slot in &some {
+            let scored = (self.score(*slot, now), *slot);
+            let colder = |other: &Scored| colder(&self.heats, &scored, other).is_lt();
+            // Those of before come first, the coldest first: most go to the end or nowhere.
+            let warmer = coldest.iter().rev().take_while(|other| colder(other));
+            let at = coldest.len() - warmer.count();
+            if at < most {
+                coldest.truncate(most - 1);
+                coldest.insert(at, scored);
+            }
         }
-        let coldest = scored.iter().copied().min_by(order);
         some.clear();
-        some.extend(scored.iter().map(|(_, slot)| *slot));
-        (self.cold, self.scored) = (some, scored);
-        coldest
+        some.extend(coldest.iter().map(|(_, slot)| *slot));
+        let first = coldest.first().copied();
+        (self.cold, self.scored) = (some, coldest);
+        first
     }
 
     fn make_ghost(&mut self, slot: Slot, now: Nanos) {
@@ -359,7 +366,8 @@ impl Strategy for CostBenefit {
     fn read(&mut self, now: Nanos, access: &Access) -> Option<Reason> {
         let (slot, new) = self.heats.find_or_add(access.id, now, access.object_len);
         let known = self.heats[slot].next_offset;
-        let sequential = access.offset != 0 && known == access.offset;
+        // Without a shortcut: its memory is asked for before that of others, and arrives with it.
+        let sequential = (access.offset != 0) & (known == access.offset);
         self.tell_some(now);
         let uses = if sequential { 0.0 } else { 1.0 };
         let seconds = self.head_time(uses, access.len);
@@ -491,7 +499,8 @@ impl Strategy for CostBenefit {
     }
 
     fn pop_victim(&mut self, now: Nanos) -> Option<ObjectId> {
-        let (_, slot) = self.coldest_resident(now)?;
+        let drawn = self.config.samples.div_ceil(DRAWN) as usize;
+        let (_, slot) = self.coldest_resident(now, drawn)?;
         self.heats.place(slot, Place::Leaving);
         Some(self.heats.id(slot))
     }
@@ -509,5 +518,28 @@ mod tests {
         }
         assert_eq!(halvings(1.0), 0.5);
         assert_eq!(halvings(f64::INFINITY), 0.0);
+    }
+
+    #[test]
+    fn the_coldest_of_all_that_was_drawn_are_kept_in_order() {
+        let mut policy = CostBenefit::new(CostBenefitConfig::default());
+        for file in 0..100 {
+            let id = ObjectId::new(FileId(file), 0);
+            // Some are equally cold: then the lower identity is colder.
+            let len = 1000 + (file * 37 % 100 / 3) as u32;
+            policy.entered(Nanos(0), id, len, false, Origin::Moved);
+        }
+        let now = Nanos::from_secs(10);
+        let score = |slot: &Slot| (policy.score(*slot, now), *slot);
+        let mut all: Vec<Scored> = policy.heats.list(Place::Main).iter().map(score).collect();
+        all.sort_by(|a, b| colder(&policy.heats, a, b));
+        let coldest = (0..100).filter_map(|_| policy.coldest_resident(now, 16));
+        assert!(coldest.last() == Some(all[0]));
+        let kept: Vec<Slot> = all[..8].iter().map(|(_, slot)| *slot).collect();
+        assert!(policy.cold == kept);
+        // Who leaves is not kept.
+        policy.heats.place(kept[0], Place::Leaving);
+        assert!(policy.coldest_resident(now, 0) == Some(all[1]));
+        assert!(policy.cold == kept[1..]);
     }
 }

@@ -79,13 +79,6 @@ impl Heat {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot(u32);
 
-impl Slot {
-    /// A bit of 256, as word and mask: slots of different bits are different.
-    pub(super) fn bit(self) -> (usize, u64) {
-        ((self.0 >> 6 & 3) as usize, 1 << (self.0 & 63))
-    }
-}
-
 /// All that is remembered.
 #[derive(Default)]
 pub(super) struct Heats {
