@@ -10,8 +10,8 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
-use super::Call;
 use super::body::{self, Body};
+use super::{Call, Depth, Touched};
 use crate::volume::{Gathered, Listing, Meta, Piece, ResourcePath, Volume, Watched};
 
 /// A reply that is kept when it is complete.
@@ -48,14 +48,15 @@ impl Call<'_> {
         if listing.asked != asked || listing.root != self.root || listing.minimal != minimal {
             return None;
         }
-        Some(multistatus(match listing.pieces.as_slice() {
+        let body = match listing.pieces.as_slice() {
             [Piece::Plain(whole)] => body::full(whole.clone()),
             pieces => {
                 let all = 0..pieces.len();
                 let said = move |n: usize| listing.pieces[n].said().map(Frame::data);
                 StreamBody::new(stream::iter(all.map(said))).boxed_unsync()
             }
-        }))
+        };
+        Some(multistatus(body, Depth::One))
     }
 
     /// Whether the collection was asked for lately; from now on it was.
@@ -83,7 +84,7 @@ impl Call<'_> {
 }
 
 /// A reply to PROPFIND.
-pub(super) fn multistatus(body: Body) -> Response<Body> {
+pub(super) fn multistatus(body: Body, depth: Depth) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::MULTI_STATUS;
     let headers = response.headers_mut();
@@ -92,5 +93,15 @@ pub(super) fn multistatus(body: Body) -> Response<Body> {
         HeaderValue::from_static("application/xml; charset=utf-8"),
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // The trace has the depth where other requests have an offset (tiering/TRACE_FORMAT.md).
+    let offset = match depth {
+        Depth::Zero => 0,
+        Depth::One => 1,
+        Depth::Infinity => 2,
+    };
+    response.extensions_mut().insert(Touched {
+        offset,
+        ..Touched::default()
+    });
     response
 }

@@ -22,7 +22,7 @@ use super::locks::LockTable;
 use super::quick::TOLD_BYTES_MAX;
 use super::status::Refusal;
 use super::xml::{self, APACHE, DAV, Element};
-use super::{Call, Depth, Reply, Touched, mime, uri};
+use super::{Call, Depth, Reply, mime, uri};
 use crate::volume::{DeadProp, Kind, Meta, Quota, ResourcePath, Volume, VolumeError};
 
 /// Members whose dead properties are read at a time.
@@ -278,11 +278,11 @@ impl Call<'_> {
         let first = answer.piece().await.map_err(Refusal::from)?;
         let whole = answer.finished;
         let told_locks = answer.told_locks.get();
-        let response = multistatus(if whole {
-            body::full(first.clone())
-        } else {
-            answer.stream(first.clone())
-        });
+        let body = match whole {
+            true => body::full(first.clone()),
+            false => answer.stream(first.clone()),
+        };
+        let response = multistatus(body, depth);
         // Locks end and are prolonged without a change of the file.
         if let Some(opened) = opened
             && whole
@@ -291,16 +291,6 @@ impl Call<'_> {
         {
             self.keep_told(&opened, asked, &response, &first);
         }
-        // The trace has the depth where other requests have an offset (tiering/TRACE_FORMAT.md).
-        let offset = match depth {
-            Depth::Zero => 0,
-            Depth::One => 1,
-            Depth::Infinity => 2,
-        };
-        response.extensions_mut().insert(Touched {
-            offset,
-            ..Touched::default()
-        });
         Ok(response)
     }
 }
