@@ -1,7 +1,7 @@
 //! Opens the tiers in the right order, recovers what a crash left, and closes them.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -88,18 +88,30 @@ fn register_volumes(metrics: &Metrics, config: &Config) {
 /// Refuses a cache that clients of the root would see, and could delete.
 fn refuse_visible(root: &Path, cache_dir: &Path) -> anyhow::Result<()> {
     let whole = |key: &str, dir: &Path| {
-        dir.canonicalize()
-            .with_context(|| format!("{key} = {}: cannot be resolved", dir.display()))
+        resolved(dir).with_context(|| format!("{key} = {}: cannot be resolved", dir.display()))
     };
     let (root, cache) = (whole("root", root)?, whole("cache_dir", cache_dir)?);
     anyhow::ensure!(
         !cache.starts_with(&root) || cache.starts_with(root.join(".tierdav")),
         "cache_dir = {}: is inside the root, {}, where clients would see it and could delete what is in it: \
-         choose a directory beside the root",
+         choose a directory beside the root, and move there what is in this one, if anything is",
         cache_dir.display(),
         root.display()
     );
     Ok(())
+}
+
+/// A path without links, whether it exists already or not.
+fn resolved(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    for there in path.ancestors() {
+        match there.canonicalize() {
+            Ok(real) => return Ok(real.join(path.strip_prefix(there).unwrap_or(Path::new("")))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(path)
 }
 
 /// Refuses a cache whose objects were cut at another size: their place in the files would be wrong.
@@ -198,8 +210,8 @@ impl Opening<'_> {
         };
         make(&config.root, "root")?;
         if let Some(dir) = &config.cache_dir {
-            make(dir, "cache_dir")?;
             refuse_visible(&config.root, dir)?;
+            make(dir, "cache_dir")?;
             keep_object_size(dir, config.object_size)?;
         }
         let recorder = if online && config.trace {
@@ -319,12 +331,10 @@ mod tests {
         let hidden = root.join(".tierdav/cache");
         let beside = dir.path().join("root-cache");
         let inside = root.join("cache");
-        for made in [&hidden, &beside, &inside] {
-            std::fs::create_dir_all(made).unwrap();
-        }
+        std::fs::create_dir_all(&root).unwrap();
         let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&inside, &link).unwrap();
-        for seen in [&root, &inside, &link] {
+        std::os::unix::fs::symlink(&root, &link).unwrap();
+        for seen in [&root, &inside, &link, &link.join("new/cache")] {
             let refused = refuse_visible(&root, seen).unwrap_err().to_string();
             assert!(refused.contains("inside the root"), "{refused}");
         }

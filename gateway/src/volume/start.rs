@@ -128,7 +128,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     // Only on file systems of this machine; and what is to be durable waits for a disk anyway.
     let relaxed = options.durability == Durability::Relaxed;
     let swift = swift::Swift::new(relaxed && tree.in_memory() && options.cache.pools().is_none());
-    let listings = super::listings::Listings::new(tree.in_memory() && !tree.follows_links());
+    let listings = super::listings::Listings::new(&tree);
     Ok(Arc::new(Inner {
         tree,
         swift,
@@ -303,7 +303,8 @@ impl PoolMarkers {
             && pools.cache_pool() != Some(there)
         {
             return Err(fail(format!(
-                "root {root} has data in the cache pool {there}: set cache_pool to that, or drain it first and stop cleanly"
+                "root {root} has data in the cache pool {there}: set cache_pool to that, or drain it first and stop cleanly \
+                 (if that pool is lost for good: docs/ceph.md, \"A cache pool that is lost\")"
             )));
         }
         Ok(PoolMarkers {
@@ -332,13 +333,14 @@ impl PoolMarkers {
             let text = format!("tierdav 1\npools {here}\nobject_size {size}\n");
             write_small(&tree.hidden_path().join("pools"), &text)?;
         }
+        cache
+            .load_pools()
+            .map_err(|e| AttachError::passing(format!("the cache pool cannot be read: {e}")))?;
+        // Not before: a wrong name must not keep the right one from starting.
         if let (None, Some(here)) = (self.attached, pools.cache_pool()) {
             let text = format!("tierdav 1\n{CACHE_POOL} {here}\n");
             write_small(&tree.hidden_path().join(CACHE_POOL), &text)?;
         }
-        cache
-            .load_pools()
-            .map_err(|e| AttachError::passing(format!("the cache pool cannot be read: {e}")))?;
         Ok(Some(owner))
     }
 }
