@@ -3,16 +3,23 @@
 //! Kept with the volume, which knows whether that is so; here is what else a reply depends on: the request's body, what the asker
 //! sees as `/`, `Prefer`, and locks.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{self, Body};
+use super::quick::TOLD_BYTES_MAX;
 use super::{Call, Depth, Touched};
-use crate::volume::{Gathered, Listing, Meta, Piece, ResourcePath, Volume, Watched};
+use crate::volume::{Gathered, Listing, Piece, ResourcePath, Volume, Watched};
+
+/// Replies that are gathered at a time, with 8 MiB each at most; others are not kept.
+pub(super) const KEEPING_MAX: usize = 4;
 
 /// A reply that is kept when it is complete.
 pub(super) struct Keeping {
@@ -21,6 +28,7 @@ pub(super) struct Keeping {
     root: ResourcePath,
     minimal: bool,
     gathered: Gathered,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Keeping {
@@ -66,19 +74,18 @@ impl Call<'_> {
     }
 
     /// Keeps what is going to be said of the collection, which is watched since before its members were read.
-    pub(super) fn keeping(
-        &self,
-        watched: Watched,
-        said: &Meta,
-        asked: Bytes,
-        minimal: bool,
-    ) -> Option<Keeping> {
-        watched.is(said).then(|| Keeping {
+    pub(super) fn keeping(&self, watched: Watched, asked: Bytes, minimal: bool) -> Option<Keeping> {
+        if asked.len() > TOLD_BYTES_MAX {
+            return None;
+        }
+        let permit = Arc::clone(&self.dav.keeping).try_acquire_owned().ok()?;
+        Some(Keeping {
             watched,
             asked,
             root: self.root.clone(),
             minimal,
             gathered: Gathered::default(),
+            _permit: permit,
         })
     }
 }

@@ -49,6 +49,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tiering::trace::{Op, Record};
 use tiering::{FileId, Tier};
+use tokio::sync::Semaphore;
 
 pub use body::Body;
 use body::{BoxError, Incoming};
@@ -183,6 +184,8 @@ pub struct Dav {
     patching: put::PatchQueue,
     /// Resources whose properties were asked for lately.
     asked: Mutex<LruCache<ResourcePath, ()>>,
+    /// How many listings may be gathered to be kept.
+    keeping: Arc<Semaphore>,
 }
 
 /// One request on its way through a handler.
@@ -196,7 +199,7 @@ pub(crate) struct Call<'a> {
 }
 
 /// Resources that are remembered for having been asked about.
-const ASKED_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+const ASKED_MAX: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
 
 type Reply = Result<Response<Body>, Refusal>;
 
@@ -237,6 +240,7 @@ impl Dav {
             locks,
             patching: put::PatchQueue::default(),
             asked: Mutex::new(LruCache::new(ASKED_MAX)),
+            keeping: Arc::new(Semaphore::new(listed::KEEPING_MAX)),
         }))
     }
 

@@ -253,7 +253,13 @@ impl Call<'_> {
         } else {
             None
         };
-        let keeping = watched.and_then(|w| self.keeping(w, &meta, asked.clone(), minimal));
+        // What the collection itself is was asked for before it was watched.
+        let keeping = match watched {
+            Some(watched) if self.stat().await?.as_ref() == Some(&meta) => {
+                self.keeping(watched, asked.clone(), minimal)
+            }
+            _ => None,
+        };
         let mut answer = Answer {
             volume: Arc::clone(volume),
             locks: Arc::clone(&self.dav.locks),

@@ -5,7 +5,8 @@
 //! the listing looks, and what it tells is in its queue before the call that made the change returns, whoever made it: so an
 //! empty queue means that the listing still holds. Two things it does not tell of are looked after here: changes *inside* a
 //! subcollection give that a new time, which is compared; and changes through another name of a file (a hard link), so that
-//! a collection with such a file is not kept. What is left are other programs that write through a memory map (mmap(2)), which
+//! a collection with such a file is not kept (nor one with a file that is dirty in a cache directory, as its tree file has a
+//! second name then). Another file system mounted below the root may be another host's, and is left out. What is left are other programs that write through a memory map (mmap(2)), which
 //! changes a file's time without notice, or through a hard link that they made in these very seconds: therefore a listing is
 //! told again for [`KEPT_FOR`] at most.
 
@@ -26,7 +27,7 @@ use rustix::io::Errno;
 use super::open_files::FileKey;
 use super::path::ResourcePath;
 use super::tree::{Stat, Tree, statx};
-use super::types::{Found, Kind, Meta, time_of};
+use super::types::{Found, Kind};
 
 /// Longest time that a listing is told again.
 const KEPT_FOR: Duration = Duration::from_secs(120);
@@ -141,7 +142,10 @@ struct State {
 }
 
 /// The kept listings. Without inotify there are none.
-pub(crate) struct Listings(Option<Mutex<Inner>>);
+pub(crate) struct Listings(Option<(Device, Mutex<Inner>)>);
+
+/// A device number.
+type Device = (u32, u32);
 
 struct Inner {
     inotify: OwnedFd,
@@ -155,6 +159,7 @@ struct Inner {
 struct Watch {
     path: ResourcePath,
     number: u64,
+    begun: Instant,
     kept: Option<Arc<Kept>>,
 }
 
@@ -165,27 +170,36 @@ struct Kept {
 }
 
 impl Listings {
-    /// `possible`: inotify hears of every change in this tree, as it does where the file system is this machine's own.
-    pub fn new(possible: bool) -> Listings {
-        let start = || match inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC) {
-            Ok(inotify) => Some(Mutex::new(Inner {
+    /// None where inotify does not hear of every change, as it does on file systems of this machine.
+    pub fn new(tree: &Tree) -> Listings {
+        if !tree.in_memory() || tree.follows_links() {
+            return Listings(None);
+        }
+        let start = || {
+            let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+            let device = statx(&tree.root(), "", AtFlags::EMPTY_PATH)?.dev;
+            let inner = Inner {
                 inotify,
                 watches: LruCache::unbounded(),
                 by_path: HashMap::new(),
                 bytes: 0,
                 number: 0,
-            })),
+            };
+            Ok::<_, Errno>((device, Mutex::new(inner)))
+        };
+        Listings(match start() {
+            Ok(started) => Some(started),
             Err(error) => {
                 tracing::debug!(%error, "listings are made anew each time: no inotify");
                 None
             }
-        };
-        Listings(possible.then(start).flatten())
+        })
     }
 
     /// Begins to watch a collection, before its members are read.
     pub fn watch(&self, dir: &OwnedFd, path: &ResourcePath) -> Option<Watched> {
-        let mut inner = self.0.as_ref()?.lock();
+        let (device, inner) = self.0.as_ref()?;
+        let mut inner = inner.lock();
         inner.hear();
         let at = format!("/proc/self/fd/{}", dir.as_raw_fd());
         let tell = WatchFlags::MODIFY
@@ -201,7 +215,7 @@ impl Listings {
         let number = inner.register(watch, path);
         drop(inner);
         let stat = statx(dir, "", AtFlags::EMPTY_PATH).ok()?;
-        Some(Watched {
+        (stat.dev == *device).then(|| Watched {
             watch,
             number,
             state: State {
@@ -214,7 +228,7 @@ impl Listings {
 
     /// Keeps what was said of a watched collection, if nothing has changed since.
     pub fn keep(&self, watched: Watched, listing: Listing) {
-        let Some(inner) = &self.0 else { return };
+        let Some((_, inner)) = &self.0 else { return };
         let len = listing.len();
         if len > LISTING_BYTES_MAX {
             return;
@@ -238,7 +252,7 @@ impl Listings {
 
     /// What was said of the collection at `path`, if all of it still holds. Waits for nothing.
     pub fn get(&self, tree: &Tree, path: &ResourcePath) -> Option<Arc<Listing>> {
-        let mut inner = self.0.as_ref()?.lock();
+        let mut inner = self.0.as_ref()?.1.lock();
         inner.hear();
         let watch = *inner.by_path.get(path)?;
         let kept = inner.watches.get(&watch)?.kept.clone()?;
@@ -249,14 +263,17 @@ impl Listings {
 
     /// Forgets what has been kept for long. Call it about once a second.
     pub fn forget_old(&self, now: Instant) {
-        let Some(inner) = &self.0 else { return };
+        let Some((_, inner)) = &self.0 else { return };
         let mut inner = inner.lock();
         inner.hear();
-        let is_old = |k: &Arc<Kept>| now.saturating_duration_since(k.since) > KEPT_FOR;
+        let is_old = |w: &Watch| {
+            let since = w.kept.as_ref().map_or(w.begun, |k| k.since);
+            now.saturating_duration_since(since) > KEPT_FOR
+        };
         let old: Vec<i32> = inner
             .watches
             .iter()
-            .filter(|(_, w)| w.kept.as_ref().is_none_or(is_old))
+            .filter(|(_, w)| is_old(w))
             .map(|(watch, _)| *watch)
             .collect();
         old.into_iter().for_each(|watch| inner.end(watch));
@@ -264,11 +281,6 @@ impl Listings {
 }
 
 impl Watched {
-    /// Whether the collection itself still was what `said` says when its members were read.
-    pub fn is(&self, said: &Meta) -> bool {
-        said.modified == time_of(self.state.mtime_ns)
-    }
-
     /// Notes a member; `false` if what is said of it may change without notice.
     pub fn note(&mut self, name: &str, found: &Found) -> bool {
         match found.meta.kind {
@@ -283,24 +295,15 @@ impl Watched {
 }
 
 impl State {
-    /// Whether this still is what `path` names.
+    /// Whether this still is what `path` names, as far as the kernel can tell from memory.
     fn holds(&self, tree: &Tree, path: &ResourcePath) -> bool {
-        let look = |path: &str| statx(&tree.root(), path, AtFlags::SYMLINK_NOFOLLOW).ok();
-        let is =
-            |stat: Option<Stat>, wanted: &dyn Fn(&Stat) -> bool| stat.is_some_and(|s| wanted(&s));
-        let own = match path.is_root() {
-            true => look("."),
-            false => look(path.relative()),
-        };
-        is(own, &|s| {
-            (s.dev, s.ino) == self.directory && s.mtime_ns == self.mtime_ns
-        }) && self.subcollections.iter().all(|(name, mtime_ns)| {
-            let below = match path.is_root() {
-                true => look(name),
-                false => look(&format!("{}/{name}", path.relative())),
-            };
-            is(below, &|s| s.mtime_ns == *mtime_ns)
-        })
+        let same =
+            |stat: &Stat| (stat.dev, stat.ino) == self.directory && stat.mtime_ns == self.mtime_ns;
+        tree.status_now(path).is_some_and(|own| same(&own))
+            && self.subcollections.iter().all(|(name, mtime_ns)| {
+                let below = path.join(name).ok().and_then(|p| tree.status_now(&p));
+                below.is_some_and(|stat| stat.mtime_ns == *mtime_ns)
+            })
     }
 }
 
@@ -355,6 +358,7 @@ impl Inner {
         let entry = Watch {
             path: path.clone(),
             number: self.number,
+            begun: Instant::now(),
             kept: None,
         };
         self.watches.put(watch, entry);

@@ -53,9 +53,11 @@ impl Swift {
         let took = ended.saturating_sub(begun);
         if took > WAIT_MAX {
             // On a busy machine much of what a change takes is not for a disk. What was queued since the last look, but before
-            // this change, is taken for its own: then a wait is found out by the next one.
+            // this change, is taken for its own: then a wait is found out by the next one, before which
+            // another look is due.
             let queued = QUEUED.with(|q| q.look(ended, Duration::ZERO));
             self.waited(took.saturating_sub(queued), ended);
+            QUEUED.with(|q| q.looked.set(Duration::ZERO));
         }
         Ok(done)
     }

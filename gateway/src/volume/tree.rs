@@ -262,6 +262,15 @@ impl Tree {
         }
     }
 
+    /// The status of what `path` names, if the kernel can tell from memory; `None` otherwise, and for what does not exist.
+    pub fn status_now(&self, path: &ResourcePath) -> Option<Stat> {
+        if path.is_root() {
+            return statx(&self.root, "", AtFlags::EMPTY_PATH).ok();
+        }
+        let fd = self.resolve_now(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        statx(&fd, "", AtFlags::EMPTY_PATH).ok()
+    }
+
     /// What a name means, if the kernel can tell from memory; `None` otherwise, and for what does not exist.
     pub fn find_now(&self, path: &ResourcePath) -> Option<Found> {
         if let Some(opened) = self.open_files.get(path)

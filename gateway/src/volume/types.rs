@@ -143,7 +143,7 @@ impl Found {
     }
 }
 
-pub(crate) fn time_of(ns: i64) -> SystemTime {
+fn time_of(ns: i64) -> SystemTime {
     let d = Duration::from_nanos(ns.unsigned_abs());
     let t = if ns >= 0 {
         UNIX_EPOCH.checked_add(d)
