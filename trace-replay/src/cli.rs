@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use base64::Engine;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,6 +56,12 @@ pub fn make_way(file: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Says something on standard error. That nobody hears it is no error: `2>&1 | tee log` dies of the same Ctrl-C.
+pub fn tell(text: std::fmt::Arguments<'_>) {
+    let mut err = std::io::stderr().lock();
+    let _ = err.write_fmt(text).and_then(|()| err.flush());
 }
 
 /// Who asks: the same for every command that talks to a server.

@@ -212,7 +212,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("trace-replay: {e:#}");
+            cli::tell(format_args!("trace-replay: {e:#}\n"));
             ExitCode::from(2)
         }
     }
@@ -246,17 +246,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Convert(args) => {
             let summary = convert::convert(&args)?;
-            eprint!("{}", summary.text());
+            cli::tell(format_args!("{}", summary.text()));
             Ok(ExitCode::SUCCESS)
         }
         Command::Capture(args) => {
             let captured = capture::capture(&args)?;
-            eprint!("{}", captured.summary.text());
+            cli::tell(format_args!("{}", captured.summary.text()));
             Ok(ExitCode::from(captured.status))
         }
         Command::Synth(args) => {
             let summary = synth::synth(&args)?;
-            eprint!("{}", summary.text());
+            cli::tell(format_args!("{}", summary.text()));
             Ok(ExitCode::SUCCESS)
         }
         Command::Simulate(args) => {
@@ -428,10 +428,10 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         let _ = stop.send(());
         let tiers = watch.await?;
         if let Some(error) = &tiers.error {
-            eprintln!(
-                "trace-replay: --metrics {url}: {error} ({} times)",
+            cli::tell(format_args!(
+                "trace-replay: --metrics {url}: {error} ({} times)\n",
                 tiers.failed
-            );
+            ));
         }
         report.tiers = Some(tiers);
         anyhow::Ok(report)
@@ -464,8 +464,11 @@ fn interrupt() -> std::io::Result<tokio::sync::watch::Receiver<bool>> {
             _ = interrupts.recv() => {}
             _ = terminations.recv() => {}
         }
-        eprintln!("\ntrace-replay: waits for what is under way; Ctrl-C again ends at once");
+        // Before anything is said: whoever reads that may be gone or slow.
         send.send_replace(true);
+        cli::tell(format_args!(
+            "\ntrace-replay: waits for what is under way; Ctrl-C again ends at once\n"
+        ));
         // timeout(1) signals the process and then its group: that is once.
         let first = std::time::Instant::now();
         loop {

@@ -1,6 +1,7 @@
 //! How far a phase of a replay has come, for whoever waits for it.
 
-use std::io::{IsTerminal, Write};
+use crate::cli;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Progress on standard error: one line rewritten on a terminal, a line every ten seconds elsewhere.
@@ -40,7 +41,7 @@ impl Progress {
         if self.on {
             self.line(done, failures, start);
             if self.terminal {
-                eprintln!();
+                cli::tell(format_args!("\n"));
             }
         }
     }
@@ -54,10 +55,9 @@ impl Progress {
             self.name, self.total
         );
         if self.terminal {
-            eprint!("\r{line}\x1b[K");
-            let _ = std::io::stderr().flush();
+            cli::tell(format_args!("\r{line}\x1b[K"));
         } else {
-            eprintln!("{line}");
+            cli::tell(format_args!("{line}\n"));
         }
     }
 }

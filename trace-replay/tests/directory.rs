@@ -1,6 +1,8 @@
 //! Replays on a directory: every call, every byte, early ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -168,9 +170,8 @@ fn ctrl_c_and_sigterm_end_the_run_with_a_report_where_it_was_to_go() {
             .spawn()
             .unwrap();
         // The first call shows that the run, and with it the handler, is there.
-        while !dir.path().join("run/a").exists() {
-            std::thread::yield_now();
-        }
+        let begun = || dir.path().join("run/a").exists().then_some(());
+        common::wait_for("the first call", begun);
         // As timeout(1) does, which signals the process and then its group.
         let id = child.id().to_string();
         let kill = Command::new("kill").args([signal, &id, &id]).status();
@@ -185,4 +186,34 @@ fn ctrl_c_and_sigterm_end_the_run_with_a_report_where_it_was_to_go() {
         assert_eq!(json["replay"]["operations"]["mkdir"]["count"], 1);
         assert!(report.exists());
     }
+}
+
+/// As with `2>&1 | tee log`: Ctrl-C ends `tee`, too.
+#[test]
+fn ctrl_c_ends_the_run_with_a_report_though_nobody_hears_standard_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("t.csv");
+    let rows = "ts_us,client,op,path,result\n0,c,mkdir,a,ok\n3600000000,c,mkdir,b,ok\n";
+    std::fs::write(&trace, rows).unwrap();
+    let report = dir.path().join("report.json");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .args(["replay", "--speed", "1", "--target"])
+        .arg(format!("dir:{}", dir.path().display()))
+        .args(["--prefix", "run", "--report"])
+        .args([&report, &trace])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = || dir.path().join("run/a").exists().then_some(());
+    common::wait_for("the first call", begun);
+    drop(child.stderr.take());
+    let id = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &id]).status();
+    assert!(kill.unwrap().success());
+    let status = common::ended(&mut child);
+    assert_eq!(status.code(), Some(0));
+    let json = std::fs::read_to_string(report).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["partial"]["because"], "interrupted");
 }

@@ -1,6 +1,8 @@
 //! `trace-replay tune` from the command line to the gateway's configuration.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -75,6 +77,32 @@ fn ctrl_c_ends_the_search_with_the_best_so_far() {
     assert!(out.status.success(), "{out:?}");
     let toml = std::fs::read_to_string(&file).unwrap();
     assert!(String::from_utf8(out.stdout).unwrap().contains(&toml));
+}
+
+#[test]
+fn ctrl_c_ends_the_search_though_nobody_hears_standard_error() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("best.toml");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .current_dir(root)
+        .args(["tune", "fixtures/es/local_256.csv.xz", "--toml"])
+        .arg(&file)
+        .args(["--candidates", "60", "--budget", "1h"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains("60 settings on 10 %"), "{line}");
+    drop(said);
+    let id = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &id]).status();
+    assert!(kill.unwrap().success());
+    assert!(common::ended(&mut child).success());
+    assert!(std::fs::read_to_string(&file).unwrap().contains("policy"));
 }
 
 #[test]

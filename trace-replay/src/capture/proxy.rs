@@ -83,11 +83,11 @@ impl Route {
         let listener = TcpListener::bind(self.listen)
             .with_context(|| format!("cannot listen on {}", self.listen))?;
         listener.set_nonblocking(true)?;
-        eprintln!(
-            "http://{} passes on to http://{}; Ctrl-C ends the recording",
+        crate::cli::tell(format_args!(
+            "http://{} passes on to http://{}; Ctrl-C ends the recording\n",
             listener.local_addr()?,
             self.authority
-        );
+        ));
         Ok(listener)
     }
 

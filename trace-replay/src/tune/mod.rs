@@ -123,7 +123,8 @@ pub fn tune(args: &Args, stop: &(dyn Fn() -> bool + Sync)) -> anyhow::Result<Str
     }
     let progress = |text: &str| {
         if !args.quiet {
-            eprintln!("{:6.1} s: {text}", begin.elapsed().as_secs_f64());
+            let seconds = begin.elapsed().as_secs_f64();
+            cli::tell(format_args!("{seconds:6.1} s: {text}\n"));
         }
     };
     let mut search = Search {

@@ -5,7 +5,8 @@
 use gateway::config::{Config, Raw};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 /// Set for the process that serves: the settings file.
 const CONFIG: &str = "TRACE_REPLAY_TEST_GATEWAY";
@@ -80,6 +81,36 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What `look` finds, as soon as it does. Panics with `what` when that takes a minute.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "waited for {what}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// How a program ended. Kills it, and panics, when that takes a minute.
+pub fn ended(child: &mut Child) -> ExitStatus {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if begin.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("waited for the end of a program");
+        }
+        std::thread::yield_now();
     }
 }
 
