@@ -29,20 +29,14 @@ fn listings_are_listings_in_the_trace_of_the_gateway_too() {
     assert!(replayed.status.success(), "{replayed:?}");
     let recorded = gateway.dir.path().join("cache/trace");
     // The live segment is whole up to what happened a moment ago, and at first there is none.
-    let ops = loop {
-        let Ok(mut reader) = open(&recorded) else {
-            std::thread::yield_now();
-            continue;
-        };
+    let ops = common::wait_for("the DELETE in the gateway's trace", || {
+        let mut reader = open(&recorded).ok()?;
         let mut ops = Vec::new();
         while let Some(entry) = reader.next_entry() {
             ops.push(entry.unwrap().op);
         }
-        if ops.contains(&Op::DavDelete) {
-            break ops;
-        }
-        std::thread::yield_now();
-    };
+        ops.contains(&Op::DavDelete).then_some(ops)
+    });
     let count = |op| ops.iter().filter(|o| **o == op).count();
     assert_eq!((count(Op::DavList), count(Op::DavStat)), (1, 2), "{ops:?}");
 }
