@@ -150,6 +150,75 @@ fn further_names_lead_back_to_the_file_and_keep_it_when_the_first_is_gone() {
 }
 
 #[test]
+fn symbolic_links_lead_to_names_and_not_to_the_files_that_had_them() {
+    let (seen, unusable) = lines(
+        r#"1 getcwd("/d", 4096) = 3 <0.000010>
+        1 symlink("app.log", "cur") = 0 <0.000010>
+        1 rename("app.log", "app.log.1") = 0 <0.000010>
+        1 stat("cur", {st_mode=S_IFREG|0644, st_size=3, ...}) = 0 <0.000010>
+        1 symlink("../v/f", "s/soft") = 0 <0.000010>
+        1 rename("s", "t/s") = 0 <0.000010>
+        1 stat("t/s/soft", {st_mode=S_IFREG|0644, st_size=3, ...}) = 0 <0.000010>"#,
+    );
+    let paths: Vec<_> = seen.iter().map(|s| (s.0, s.1.as_str())).collect();
+    let expected = [
+        (Op::FileRename, "d/app.log"),
+        (Op::FileStat, "d/app.log"),
+        (Op::FileRename, "d/s"),
+        (Op::FileStat, "d/t/v/f"),
+    ];
+    assert_eq!(paths, expected);
+    assert_eq!(unusable.lines, 0, "{:?}", unusable.examples);
+}
+
+#[test]
+fn a_rename_over_a_link_to_the_file_replaces_the_link() {
+    let (seen, unusable) = lines(
+        r#"1 getcwd("/d", 4096) = 3 <0.000010>
+        1 symlink("v1", "cur") = 0 <0.000010>
+        1 rename("v1", "cur") = 0 <0.000010>
+        1 stat("cur", {st_mode=S_IFREG|0644, st_size=3, ...}) = 0 <0.000010>
+        1 link("cur", "same") = 0 <0.000010>
+        1 rename("same", "cur") = 0 <0.000010>
+        1 stat("same", {st_mode=S_IFREG|0644, st_size=3, ...}) = 0 <0.000010>"#,
+    );
+    let paths: Vec<_> = seen.iter().map(|s| (s.0, s.1.as_str())).collect();
+    let expected = [
+        (Op::FileRename, "d/v1"),
+        (Op::FileStat, "d/cur"),
+        // Two names of one file stay.
+        (Op::FileStat, "d/cur"),
+    ];
+    assert_eq!(paths, expected);
+    assert_eq!(unusable.lines, 0, "{:?}", unusable.examples);
+}
+
+#[test]
+fn a_further_name_that_replaces_the_first_of_another_file_leaves_that_its_next() {
+    let (seen, _) = lines(
+        r#"1 getcwd("/d", 4096) = 3 <0.000010>
+        1 link("a", "a2") = 0 <0.000010>
+        1 link("b", "b2") = 0 <0.000010>
+        1 rename("a2", "b") = 0 <0.000010>
+        1 stat("b", {st_mode=S_IFREG|0644, st_size=3, ...}) = 0 <0.000010>
+        1 stat("b2", {st_mode=S_IFREG|0644, st_size=3, ...}) = 0 <0.000010>
+        1 unlink("a") = 0 <0.000010>
+        1 unlink("b") = 0 <0.000010>
+        1 unlink("b2") = 0 <0.000010>"#,
+    );
+    let paths: Vec<_> = seen.iter().map(|s| (s.0, s.1.as_str())).collect();
+    let expected = [
+        (Op::FileRename, "d/b"),
+        (Op::FileStat, "d/a"),
+        (Op::FileStat, "d/b2"),
+        (Op::FileRename, "d/a"),
+        (Op::FileUnlink, "d/b"),
+        (Op::FileUnlink, "d/b2"),
+    ];
+    assert_eq!(paths, expected);
+}
+
+#[test]
 fn a_renamed_directory_takes_what_is_known_of_its_files_along() {
     let (seen, _) = lines(
         r#"1 openat(AT_FDCWD</d>, "s/f", O_WRONLY|O_CREAT|O_EXCL, 0644) = 3</d/s/f> <0.000010>

@@ -75,23 +75,20 @@ impl Strace {
             return Err(Bad::at(text, call.name, "exchange of two names"));
         }
         // The kernel leaves two names of one file as they are.
-        if self.links.file(from.clone()) == self.links.file(to.clone()) {
+        if self.links.same(&from, &to) {
             return Ok([None, None]);
         }
         if self.links.is_further(&from) {
             let replaced = match self.links.is_further(&to) {
                 true => None,
                 false if self.tables.size(&to).is_some() => self.unlink(&to, false),
-                false => None,
+                false => self.give_up(&to),
             };
-            self.links.move_further(&from, &to);
+            self.links.rename(&from, &to);
             return Ok([replaced, None]);
         }
         let kept = match self.links.is_further(&to) {
-            true => {
-                self.links.forget(&to);
-                None
-            }
+            true => None,
             false => self.give_up(&to),
         };
         self.links.rename(&from, &to);

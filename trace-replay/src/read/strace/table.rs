@@ -2,7 +2,8 @@
 
 use crate::trace::Op;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::rc::Rc;
 
 /// The kernel's open file description: duplicated and inherited descriptors share it.
@@ -24,7 +25,8 @@ pub struct Tables {
     processes: HashMap<u32, Rc<RefCell<Process>>>,
     /// Calls that make a process and have not returned: who, and whether it is a thread.
     forking: Vec<(u32, bool)>,
-    sizes: HashMap<String, u64>,
+    /// Ordered, so that what lies beneath a directory is found without looking at the rest.
+    sizes: BTreeMap<String, u64>,
 }
 
 impl Tables {
@@ -159,22 +161,27 @@ impl Tables {
     /// The file has another name; what had that name is gone.
     pub fn rename(&mut self, from: &str, to: &str) {
         self.sizes.remove(to);
-        if let Some(size) = self.sizes.remove(from) {
-            self.sizes.insert(to.to_string(), size);
-            return;
-        }
-        // A directory, perhaps.
-        let beneath: Vec<_> = self
-            .sizes
-            .keys()
-            .filter_map(|name| Some((name.clone(), moved(name, from, to)?)))
-            .collect();
-        for (old, new) in beneath {
-            if let Some(size) = self.sizes.remove(&old) {
+        for old in beneath(&self.sizes, from) {
+            if let Some(new) = moved(&old, from, to)
+                && let Some(size) = self.sizes.remove(&old)
+            {
                 self.sizes.insert(new, size);
             }
         }
     }
+}
+
+/// `name` and all names beneath it that `names` has.
+pub fn beneath<T>(names: &BTreeMap<String, T>, name: &str) -> Vec<String> {
+    let directory = format!("{name}/");
+    let inside = names.range::<str, _>((Bound::Included(directory.as_str()), Bound::Unbounded));
+    let itself = names.get_key_value(name);
+    let inside = inside.take_while(|(k, _)| k.starts_with(&directory));
+    itself
+        .into_iter()
+        .chain(inside)
+        .map(|(k, _)| k.clone())
+        .collect()
 }
 
 /// The name that `name` has when `from` becomes `to`; none when it is not concerned.
