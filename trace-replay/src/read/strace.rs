@@ -194,7 +194,7 @@ impl Meaning {
 }
 
 impl Strace {
-    /// Where a file that is not known yet ends, as far as the call shows it: that is where appends go.
+    /// Where a file ends, as far as the call shows it: that is where appends go.
     fn learn_size(&mut self, pid: u32, text: &str, call: &Call) {
         let named = |index: usize, dirfd: Option<usize>| self.path(pid, text, call, dirfd, index);
         let held = || {
@@ -216,10 +216,9 @@ impl Strace {
             "newfstatat" | "statx" => (named(1, Some(0)).ok(), shown_size(text)),
             _ => return,
         };
-        if let (Some(path), Some(size)) = (path, size)
-            && self.tables.size(&path).is_none()
-        {
-            self.tables.resize(&path, size.unsigned_abs());
+        // What is known may be less: where writes have ended so far. More than what is shown was written meanwhile.
+        if let (Some(path), Some(size)) = (path, size) {
+            self.tables.grow(&path, size.unsigned_abs());
         }
     }
 
