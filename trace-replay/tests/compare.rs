@@ -71,6 +71,9 @@ fn a_run_with_failures_passes_no_threshold_however_fast_it_was() {
         "\"partial\":{\"because\":\"interrupted\"}",
     );
     std::fs::write(&c, cut.replace("{\"read\"", "{\"write\"")).unwrap();
+    assert!(run([a.clone(), c.clone()], 2.0).failed());
+    // A run that was cut short and came to all operations can be held against it.
+    std::fs::write(&c, cut).unwrap();
     assert!(!run([a.clone(), c], 2.0).failed());
     // Without a threshold there is nothing to pass.
     let args = Args {
