@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::BufReader;
 use std::io::ErrorKind::NotFound;
+use std::io::{BufReader, Seek};
 use std::path::{Path, PathBuf};
 
-use tiering::trace::{Op as GatewayOp, ParquetReader, Row, TraceError, read_live};
+use tiering::trace::{Op as GatewayOp, ParquetReader, Row, TraceError, header, read_live};
 
 use super::{ReadError, Reader, Unusable};
 use crate::trace::{Entry, Level, Op, Outcome, normal_path};
@@ -20,6 +20,10 @@ pub struct SegmentReader {
     unusable: Unusable,
     /// Whether it is a directory, which a gateway may be at work in.
     directory: bool,
+    /// Whether any segment could be read, or has just begun.
+    readable: bool,
+    /// Why the first of those that hold nothing readable does not.
+    foreign: Option<ReadError>,
 }
 
 /// How the name of a sealed segment ends.
@@ -72,6 +76,8 @@ impl SegmentReader {
             anchor_us: None,
             unusable: Unusable::default(),
             directory,
+            readable: false,
+            foreign: None,
         })
     }
 
@@ -96,6 +102,7 @@ impl SegmentReader {
             Err(error @ ReadError::Format { .. }) if self.directory || !entries.is_empty() => {
                 let what = "segment that is damaged, or has just begun";
                 self.unusable.add_as(what, || format!("{error}"));
+                self.foreign.get_or_insert(error);
             }
             end => end?,
         }
@@ -109,24 +116,40 @@ impl SegmentReader {
             path: path.to_path_buf(),
             source,
         };
-        let format = |e: TraceError| ReadError::Format {
-            path: path.to_path_buf(),
-            reason: e.to_string(),
-        };
         let file = File::open(path).map_err(io)?;
+        let mut again = file.try_clone().map_err(io)?;
+        // The error does not tell whether the disk or the content is to blame. Reading once more does.
+        let mut format = |error: TraceError| {
+            let read = again.rewind();
+            let source = match read.and_then(|()| std::io::copy(&mut again, &mut std::io::sink())) {
+                Err(source) => source,
+                Ok(_) => match error {
+                    TraceError::Read(text) => std::io::Error::other(text),
+                    error => {
+                        let (path, reason) = (path.to_path_buf(), error.to_string());
+                        return ReadError::Format { path, reason };
+                    }
+                },
+            };
+            io(source)
+        };
         if is_sealed(path) {
-            for row in ParquetReader::new(file).map_err(format)? {
-                self.take(row.map_err(format)?, entries);
+            for row in ParquetReader::new(file).map_err(&mut format)? {
+                self.take(row.map_err(&mut format)?, entries);
             }
         } else {
-            for row in read_live(BufReader::new(file)).map_err(format)? {
-                self.take(row.map_err(format)?, entries);
+            let begins = file.metadata().map_err(io)?.len() < header(0).len() as u64;
+            self.readable |= begins;
+            for row in read_live(BufReader::new(file)).map_err(&mut format)? {
+                self.take(row.map_err(&mut format)?, entries);
             }
         }
+        self.readable = true;
         Ok(())
     }
 
     fn take(&mut self, row: Row, entries: &mut Vec<Entry>) {
+        self.readable = true;
         let Some(op) = request(row.record.op) else {
             let name = row.record.op.as_str();
             let what = "row of the gateway's own work, no request";
@@ -195,7 +218,10 @@ impl Reader for SegmentReader {
             if let Some(entry) = self.entries.next() {
                 return Some(Ok(entry));
             }
-            let path = self.files.next()?;
+            let Some(path) = self.files.next() else {
+                // Something else has such names, too: an empty trace would look like a quiet gateway.
+                return self.foreign.take().filter(|_| !self.readable).map(Err);
+            };
             if let Err(error) = self.load(&path) {
                 return Some(Err(error));
             }
@@ -211,7 +237,7 @@ impl Reader for SegmentReader {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use tiering::trace::{FrameWriter, Record, header, write_parquet};
+    use tiering::trace::{FrameWriter, Record, write_parquet};
 
     fn live() -> Vec<u8> {
         let mut out = header(1_000_000);
@@ -285,6 +311,34 @@ mod tests {
         // Alone, what is no segment is an error.
         let mut alone = SegmentReader::new(&path("trace-4.live")).unwrap();
         assert!(alone.next_entry().unwrap().is_err());
+    }
+
+    #[test]
+    fn a_directory_in_which_nothing_is_a_segment_is_an_error_and_one_that_has_just_begun_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let foreign = dir.path().join("table.parquet");
+        std::fs::write(&foreign, "PAR1 of somebody else PAR1").unwrap();
+        let mut reader = SegmentReader::new(dir.path()).unwrap();
+        let error = reader.next_entry().unwrap().unwrap_err();
+        assert!(matches!(&error, ReadError::Format { path, .. } if *path == foreign));
+        assert!(reader.next_entry().is_none());
+        std::fs::write(dir.path().join("trace-0.live"), &live()[..3]).unwrap();
+        let mut reader = SegmentReader::new(dir.path()).unwrap();
+        assert!(reader.next_entry().is_none());
+        assert_eq!(reader.unusable().lines, 2);
+    }
+
+    /// A directory in place of the segment: it can be opened, and every read of it fails.
+    #[test]
+    fn what_the_disk_does_not_give_is_an_error_and_no_damage() {
+        for name in ["trace-0.live", "trace-0.parquet"] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join("trace-1.live"), live()).unwrap();
+            let mut reader = SegmentReader::new(dir.path()).unwrap();
+            let error = reader.next_entry().unwrap().unwrap_err();
+            assert!(matches!(error, ReadError::Io { .. }), "{error:?}");
+        }
     }
 
     #[test]
