@@ -69,6 +69,23 @@ fn every_way_moves_the_whole_load_checks_it_and_leaves_nothing() {
 }
 
 #[test]
+fn a_directory_that_was_there_before_stays() {
+    let gateway = Gateway::start();
+    let device = tempfile::tempdir().unwrap();
+    std::fs::create_dir(device.path().join("mine")).unwrap();
+    let dir = format!("dir:{}", device.path().display());
+    for (prefix, stays) in [("/mine", true), ("/made", false)] {
+        let trace = "fixtures/es/smoke.csv.xz";
+        let to = ["--device", &dir, "--pod", &gateway.url, "--prefix", prefix];
+        let (code, said, err) = split(&[&[trace, "--share", "1"], &to[..]].concat());
+        assert_eq!(code, Some(0), "{said}{err}");
+        let left = std::fs::read_dir(device.path().join(&prefix[1..]));
+        assert_eq!(left.is_ok(), stays);
+        assert_eq!(left.map_or(0, Iterator::count), 0);
+    }
+}
+
+#[test]
 fn what_cannot_be_split_or_reached_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let device = format!("dir:{}", dir.path().display());

@@ -117,6 +117,7 @@ pub fn split(args: &Args) -> anyhow::Result<Results> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    let made = !sides.root.exists();
     // Before anything is written to the device.
     runtime
         .block_on(replay::make_prefix(&sides.target))
@@ -127,8 +128,8 @@ pub fn split(args: &Args) -> anyhow::Result<Results> {
             outcomes.push(runtime.block_on(run::run(&sides, parts.clone(), *share))?);
         }
     }
-    // Only if it is empty, and never the directory that was there before.
-    if !args.prefix.trim_matches('/').is_empty() {
+    // Only if it is empty, and never a directory that was there before.
+    if made {
         let _ = std::fs::remove_dir(&sides.root);
     }
     Ok(Results {
