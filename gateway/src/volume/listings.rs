@@ -6,9 +6,9 @@
 //! empty queue means that the listing still holds. Two things it does not tell of are looked after here: changes *inside* a
 //! subcollection give that a new time, which is compared; and changes through another name of a file (a hard link), so that
 //! a collection with such a file is not kept (nor one with a file that is dirty in a cache directory, as its tree file has a
-//! second name then). Another file system mounted below the root may be another host's, and is left out. What is left are other programs that write through a memory map (mmap(2)), which
-//! changes a file's time without notice, or through a hard link that they made in these very seconds: therefore a listing is
-//! told again for [`KEPT_FOR`] at most.
+//! second name then). Another file system mounted below the root may be another host's, and is left out. What is left are
+//! other programs that write through a memory map (mmap(2)), which changes a file's time without notice, or through a hard link
+//! that they made in these very seconds: therefore a listing is told again for [`KEPT_FOR`] at most.
 
 use std::collections::HashMap;
 use std::io;
