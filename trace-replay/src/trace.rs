@@ -1,7 +1,10 @@
 //! What a trace says: one [`Entry`] per recorded operation, whatever format it came from.
 
 use serde::Serialize;
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound::Excluded;
 use std::sync::Arc;
 
 /// Which of the two kinds of load a trace holds. They share almost no read pattern, so results always name it.
@@ -208,4 +211,22 @@ pub fn is_beneath(path: &str, roots: &[String]) -> bool {
             path.strip_prefix(root.as_str())
                 .is_some_and(|rest| root.is_empty() || rest.is_empty() || rest.starts_with('/'))
         })
+}
+
+/// What `names` has beneath a directory, which it need not have itself.
+pub fn beneath<K: Borrow<str> + Ord + Clone, V>(names: &BTreeMap<K, V>, directory: &str) -> Vec<K> {
+    // `0` follows `/`.
+    let (first, last) = (format!("{directory}/"), format!("{directory}0"));
+    let range = (Excluded(first.as_str()), Excluded(last.as_str()));
+    let range = names.range::<str, _>(range);
+    range.map(|(name, _)| name.clone()).collect()
+}
+
+/// `name`, if `names` has it, and all that it has beneath it.
+pub fn with_all_beneath<K: Borrow<str> + Ord + Clone, V>(
+    names: &BTreeMap<K, V>,
+    name: &str,
+) -> Vec<K> {
+    let itself = names.get_key_value(name).map(|(name, _)| name.clone());
+    itself.into_iter().chain(beneath(names, name)).collect()
 }

@@ -208,9 +208,7 @@ fn ctrl_c_ends_the_run_with_a_report_though_nobody_hears_standard_error() {
     let begun = || dir.path().join("run/a").exists().then_some(());
     common::wait_for("the first call", begun);
     drop(child.stderr.take());
-    let id = child.id().to_string();
-    let kill = Command::new("kill").args(["-INT", &id]).status();
-    assert!(kill.unwrap().success());
+    common::signal("-INT", &child);
     let status = common::ended(&mut child);
     assert_eq!(status.code(), Some(0));
     let json = std::fs::read_to_string(report).unwrap();

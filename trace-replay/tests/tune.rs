@@ -5,7 +5,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use gateway::config::{Config, Raw};
 
@@ -48,17 +48,15 @@ fn the_gateway_accepts_what_is_found_for_every_policy() {
     }
 }
 
-#[test]
-fn ctrl_c_ends_the_search_with_the_best_so_far() {
+/// A search that has begun, and what it says on standard error from its second line on.
+fn search(file: &Path, stdout: Stdio) -> (Child, BufReader<ChildStderr>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("made/on/the/way.toml");
     let mut child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
         .current_dir(root)
         .args(["tune", "fixtures/es/local_256.csv.xz", "--toml"])
-        .arg(&file)
+        .arg(file)
         .args(["--candidates", "60", "--budget", "1h"])
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -67,9 +65,15 @@ fn ctrl_c_ends_the_search_with_the_best_so_far() {
     let mut line = String::new();
     said.read_line(&mut line).unwrap();
     assert!(line.contains("60 settings on 10 %"), "{line}");
-    let id = child.id().to_string();
-    let kill = Command::new("kill").args(["-INT", &id]).status();
-    assert!(kill.unwrap().success());
+    (child, said)
+}
+
+#[test]
+fn ctrl_c_ends_the_search_with_the_best_so_far() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("made/on/the/way.toml");
+    let (child, mut said) = search(&file, Stdio::piped());
+    common::signal("-INT", &child);
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("Ctrl-C again"), "{rest}");
@@ -81,26 +85,11 @@ fn ctrl_c_ends_the_search_with_the_best_so_far() {
 
 #[test]
 fn ctrl_c_ends_the_search_though_nobody_hears_standard_error() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("best.toml");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
-        .current_dir(root)
-        .args(["tune", "fixtures/es/local_256.csv.xz", "--toml"])
-        .arg(&file)
-        .args(["--candidates", "60", "--budget", "1h"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    said.read_line(&mut line).unwrap();
-    assert!(line.contains("60 settings on 10 %"), "{line}");
+    let (mut child, said) = search(&file, Stdio::null());
     drop(said);
-    let id = child.id().to_string();
-    let kill = Command::new("kill").args(["-INT", &id]).status();
-    assert!(kill.unwrap().success());
+    common::signal("-INT", &child);
     assert!(common::ended(&mut child).success());
     assert!(std::fs::read_to_string(&file).unwrap().contains("policy"));
 }

@@ -1,10 +1,9 @@
 //! Which files live, since when, and how many of the bytes written to them died within the trace.
 
 use super::histogram::Histogram;
-use crate::trace::{Entry, Op};
+use crate::trace::{Entry, Op, beneath};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::ops::Bound::Excluded;
 use std::sync::Arc;
 
 /// What became of the files that the trace made.
@@ -63,8 +62,8 @@ impl Living {
             }
             Op::FileUnlink | Op::DavDelete => {
                 self.end(path, entry.at_us);
-                for beneath in self.beneath(path) {
-                    self.end(&beneath, entry.at_us);
+                for inside in beneath(&self.files, path) {
+                    self.end(&inside, entry.at_us);
                 }
             }
             Op::FileRename | Op::DavMove => {
@@ -115,9 +114,9 @@ impl Living {
         // Whatever moves there, known or not, takes its place.
         self.end(to, at_us);
         let mut moved = vec![(from.clone(), to.clone())];
-        for beneath in self.beneath(from) {
-            let rest = &beneath[from.len()..];
-            moved.push((beneath.clone(), format!("{to}{rest}").into()));
+        for inside in beneath(&self.files, from) {
+            let rest = &inside[from.len()..];
+            moved.push((inside.clone(), format!("{to}{rest}").into()));
         }
         for (from, to) in moved {
             if let Some(life) = self.files.remove(&from) {
@@ -125,13 +124,6 @@ impl Living {
                 self.files.insert(to, life);
             }
         }
-    }
-
-    fn beneath(&self, directory: &str) -> Vec<Arc<str>> {
-        let (first, last) = (format!("{directory}/"), format!("{directory}0"));
-        let range = (Excluded(first.as_str()), Excluded(last.as_str()));
-        let range = self.files.range::<str, _>(range);
-        range.map(|(path, _)| path.clone()).collect()
     }
 }
 

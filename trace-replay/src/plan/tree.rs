@@ -1,6 +1,7 @@
 //! The name space as it is while the trace is planned.
 
 use crate::content::Content;
+use crate::trace::with_all_beneath;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -74,28 +75,9 @@ impl Tree {
         self.nodes.insert(path, (node, id));
     }
 
-    /// The path and all beneath it.
-    fn names(&self, path: &str) -> Vec<Arc<str>> {
-        let mut names: Vec<Arc<str>> = Vec::new();
-        if self.nodes.contains_key(path) {
-            names.push(path.into());
-        }
-        let prefix = format!("{path}/");
-        names.extend(
-            self.nodes
-                .range::<str, _>((
-                    std::ops::Bound::Included(prefix.as_str()),
-                    std::ops::Bound::Unbounded,
-                ))
-                .take_while(|(p, _)| p.starts_with(&prefix))
-                .map(|(p, _)| p.clone()),
-        );
-        names
-    }
-
     /// Removes the path and all beneath it.
     pub(super) fn remove(&mut self, path: &str) -> Vec<(Arc<str>, Node)> {
-        self.names(path)
+        with_all_beneath(&self.nodes, path)
             .into_iter()
             .filter_map(|p| self.nodes.remove(&p).map(|(n, _)| (p, n)))
             .collect()
@@ -103,7 +85,7 @@ impl Tree {
 
     /// The path and all beneath it, as they are.
     pub(super) fn with_all_beneath(&self, path: &str) -> Vec<(Arc<str>, Node)> {
-        self.names(path)
+        with_all_beneath(&self.nodes, path)
             .into_iter()
             .filter_map(|p| self.get(&p).cloned().map(|n| (p, n)))
             .collect()

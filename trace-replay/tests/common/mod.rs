@@ -99,6 +99,13 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Sends a program a signal, as Ctrl-C does (`-INT`).
+pub fn signal(signal: &str, child: &Child) {
+    let id = child.id().to_string();
+    let kill = Command::new("kill").args([signal, &id]).status();
+    assert!(kill.unwrap().success());
+}
+
 /// How a program ended. Kills it, and panics, when that takes a minute.
 pub fn ended(child: &mut Child) -> ExitStatus {
     let begin = Instant::now();

@@ -1,6 +1,7 @@
 //! Names that are links: a trace has one name for each file, so further ones are led back to it.
 
-use super::table::{self, beneath};
+use super::table;
+use crate::trace::with_all_beneath;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Links are followed this far; more is a circle.
@@ -120,12 +121,12 @@ impl Links {
     /// links that lead there stay as they are.
     pub fn rename(&mut self, from: &str, to: &str) {
         self.drop_name(to);
-        for old in beneath(&self.hard, from) {
+        for old in with_all_beneath(&self.hard, from) {
             if let Some(new) = table::moved(&old, from, to) {
                 self.rename_hard(&old, &new);
             }
         }
-        for old in beneath(&self.symbolic, from) {
+        for old in with_all_beneath(&self.symbolic, from) {
             if let Some(new) = table::moved(&old, from, to)
                 && let Some(target) = self.symbolic.remove(&old)
             {

@@ -1,9 +1,8 @@
 //! Who holds which descriptor at which offset, and how large files are as far as the log shows.
 
-use crate::trace::Op;
+use crate::trace::{Op, with_all_beneath};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
 use std::rc::Rc;
 
 /// The kernel's open file description: duplicated and inherited descriptors share it.
@@ -161,7 +160,7 @@ impl Tables {
     /// The file has another name; what had that name is gone.
     pub fn rename(&mut self, from: &str, to: &str) {
         self.sizes.remove(to);
-        for old in beneath(&self.sizes, from) {
+        for old in with_all_beneath(&self.sizes, from) {
             if let Some(new) = moved(&old, from, to)
                 && let Some(size) = self.sizes.remove(&old)
             {
@@ -169,19 +168,6 @@ impl Tables {
             }
         }
     }
-}
-
-/// `name` and all names beneath it that `names` has.
-pub fn beneath<T>(names: &BTreeMap<String, T>, name: &str) -> Vec<String> {
-    let directory = format!("{name}/");
-    let inside = names.range::<str, _>((Bound::Included(directory.as_str()), Bound::Unbounded));
-    let itself = names.get_key_value(name);
-    let inside = inside.take_while(|(k, _)| k.starts_with(&directory));
-    itself
-        .into_iter()
-        .chain(inside)
-        .map(|(k, _)| k.clone())
-        .collect()
 }
 
 /// The name that `name` has when `from` becomes `to`; none when it is not concerned.
