@@ -38,27 +38,32 @@ pub fn rfc3339(t: SystemTime) -> String {
     out
 }
 
-/// Writes dates, and remembers the last: the members of a collection often have come in the same second.
+/// Tells dates, and remembers the last: the members of a collection have often come in the same second, and so have requests.
 pub struct Dates {
     render: fn(SystemTime) -> String,
-    last: RefCell<(u64, String)>,
+    /// The second and its date, once there was one.
+    last: RefCell<Option<(u64, String)>>,
 }
 
 impl Dates {
-    /// Writes what `render` makes of a time.
-    pub fn new(render: fn(SystemTime) -> String) -> Dates {
-        let last = RefCell::new((0, render(UNIX_EPOCH)));
+    /// Tells what `render` makes of a time.
+    pub const fn new(render: fn(SystemTime) -> String) -> Dates {
+        let last = RefCell::new(None);
         Dates { render, last }
     }
 
-    /// Writes a time to `out`.
-    pub fn push(&self, out: &mut String, t: SystemTime) {
+    /// Hands the date of a time to `hear`.
+    pub fn tell(&self, t: SystemTime, hear: impl FnOnce(&str)) {
         let second = seconds(t);
         let mut last = self.last.borrow_mut();
-        if last.0 != second {
-            *last = (second, (self.render)(t));
-        }
-        out.push_str(&last.1);
+        let known = last.take().filter(|(of, _)| *of == second);
+        let (_, date) = last.insert(known.unwrap_or_else(|| (second, (self.render)(t))));
+        hear(date);
+    }
+
+    /// Writes the date of a time to `out`.
+    pub fn push(&self, out: &mut String, t: SystemTime) {
+        self.tell(t, |date| out.push_str(date));
     }
 }
 

@@ -269,7 +269,10 @@ impl Call<'_> {
             minimal,
             deep: collection && depth == Depth::Infinity,
             first: Some((path.clone(), meta)),
-            at_href: uri::href(&path, &self.root, true),
+            at_href: match members.is_empty() {
+                true => String::new(),
+                false => uri::href(&path, &self.root, true),
+            },
             at: path,
             members: members.into_iter(),
             ahead: Vec::new().into_iter(),

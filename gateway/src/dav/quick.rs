@@ -14,6 +14,7 @@ use tiering::trace::{Op, Record};
 use tiering::{FileId, Nanos, Tier};
 
 use super::body::Body;
+use super::dates::{Dates, http_date};
 use super::{Call, Dav, User, guard, uri};
 use crate::metrics;
 use crate::objects::IoContext;
@@ -260,16 +261,10 @@ fn rendered(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
 /// The end of a head: the date, rendered once a second and thread.
 fn date(out: &mut Vec<u8>) {
     thread_local! {
-        static RENDERED: std::cell::RefCell<(u64, String)> = const { std::cell::RefCell::new((0, String::new())) };
+        static DATES: Dates = const { Dates::new(http_date) };
     }
-    let now = SystemTime::now();
-    let since = now.duration_since(SystemTime::UNIX_EPOCH);
-    let second = since.map_or(0, |d| d.as_secs());
-    RENDERED.with_borrow_mut(|(of, text)| {
-        if *of != second || text.is_empty() {
-            *of = second;
-            *text = format!("date: {}\r\n\r\n", super::dates::http_date(now));
-        }
-        out.extend_from_slice(text.as_bytes());
-    });
+    out.extend_from_slice(b"date: ");
+    let write = |date: &str| out.extend_from_slice(date.as_bytes());
+    DATES.with(|dates| dates.tell(SystemTime::now(), write));
+    out.extend_from_slice(b"\r\n\r\n");
 }

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use rustix::io::Errno;
 
 use super::open_files::FileKey;
 use super::path::ResourcePath;
-use super::tree::{Stat, Tree, statx};
+use super::tree::{Stat, Tree, proc_path, statx};
 use super::types::{Found, Kind};
 
 /// Longest time that a listing is told again.
@@ -159,14 +159,14 @@ struct Inner {
 struct Watch {
     path: ResourcePath,
     number: u64,
-    begun: Instant,
+    /// When it was begun, or last kept.
+    since: Instant,
     kept: Option<Arc<Kept>>,
 }
 
 struct Kept {
     listing: Arc<Listing>,
     state: State,
-    since: Instant,
 }
 
 impl Listings {
@@ -201,7 +201,7 @@ impl Listings {
         let (device, inner) = self.0.as_ref()?;
         let mut inner = inner.lock();
         inner.hear();
-        let at = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let at = proc_path(dir, None);
         let tell = WatchFlags::MODIFY
             | WatchFlags::ATTRIB
             | WatchFlags::CREATE
@@ -241,8 +241,8 @@ impl Listings {
             let kept = Kept {
                 listing: Arc::new(listing),
                 state: watched.state,
-                since: Instant::now(),
             };
+            watch.since = Instant::now();
             let before = watch.kept.replace(Arc::new(kept));
             inner.bytes += len;
             inner.bytes -= before.map_or(0, |b| b.listing.len());
@@ -266,10 +266,7 @@ impl Listings {
         let Some((_, inner)) = &self.0 else { return };
         let mut inner = inner.lock();
         inner.hear();
-        let is_old = |w: &Watch| {
-            let since = w.kept.as_ref().map_or(w.begun, |k| k.since);
-            now.saturating_duration_since(since) > KEPT_FOR
-        };
+        let is_old = |w: &Watch| now.saturating_duration_since(w.since) > KEPT_FOR;
         let old: Vec<i32> = inner
             .watches
             .iter()
@@ -358,7 +355,7 @@ impl Inner {
         let entry = Watch {
             path: path.clone(),
             number: self.number,
-            begun: Instant::now(),
+            since: Instant::now(),
             kept: None,
         };
         self.watches.put(watch, entry);

@@ -447,7 +447,7 @@ pub(crate) fn is_absent(e: &io::Error) -> bool {
 
 /// The file's path for calls that take no directory handle. The kernel follows the magic link to
 /// the open directory itself, wherever that is now.
-fn proc_path(fd: &impl AsRawFd, name: Option<&str>) -> String {
+pub(crate) fn proc_path(fd: &impl AsRawFd, name: Option<&str>) -> String {
     match name {
         Some(name) => format!("/proc/self/fd/{}/{name}", fd.as_raw_fd()),
         None => format!("/proc/self/fd/{}", fd.as_raw_fd()),
