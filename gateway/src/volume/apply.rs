@@ -14,7 +14,7 @@ use tiering::FileId;
 use super::cleaner::{Cleaner, forget};
 use super::dirty_set;
 use super::identity::{self, Identity, State};
-use super::tree::{self, Tree, id_name};
+use super::tree::{self, Stat, Tree, id_name};
 use super::types::{Found, Kind};
 use crate::objects::{FileSystemSync, ObjectCache};
 
@@ -176,7 +176,11 @@ pub(crate) fn remove(
     found: &Found,
 ) -> io::Result<()> {
     match found.meta.kind {
-        Kind::Collection => set_aside(tree, cleaner, at),
+        Kind::Collection => match rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(()),
+            // It has members, which go with it at once.
+            Err(_) => set_aside(tree, cleaner, at),
+        },
         Kind::File if found.pooled() => {
             if take_out(tree, at, found)? {
                 forget(tree, cache, found);
@@ -224,17 +228,33 @@ pub(crate) fn dress(
     dirty: impl IntoIterator<Item = u32>,
 ) -> io::Result<(Identity, u32)> {
     let stat = tree::statx(file, "", AtFlags::EMPTY_PATH)?;
-    if stat.len != identity.len {
-        rustix::fs::ftruncate(file, identity.len)?;
-    }
-    if let Some(mode) = mode.filter(|m| *m != stat.mode) {
+    dress_as_seen(file, stat, identity, mode, props, dirty)
+}
+
+/// [`dress`] a file whose status is known.
+pub(crate) fn dress_as_seen(
+    file: &File,
+    seen: Stat,
+    identity: &Identity,
+    mode: Option<u32>,
+    props: &[u8],
+    dirty: impl IntoIterator<Item = u32>,
+) -> io::Result<(Identity, u32)> {
+    let mut kept = seen;
+    if let Some(mode) = mode.filter(|m| *m != kept.mode) {
         rustix::fs::fchmod(file, Mode::from(mode))?;
+        kept.mode = mode;
     }
     if !props.is_empty() {
         tree::set_props(file, props)?;
     }
-    tree::set_mtime(file, identity.mtime_ns)?;
-    let kept = tree::statx(file, "", AtFlags::EMPTY_PATH)?;
+    if kept.len != identity.len || kept.mtime_ns != identity.mtime_ns {
+        if kept.len != identity.len {
+            rustix::fs::ftruncate(file, identity.len)?;
+        }
+        tree::set_mtime(file, identity.mtime_ns)?;
+        kept = tree::statx(file, "", AtFlags::EMPTY_PATH)?;
+    }
     let identity = Identity {
         mtime_ns: kept.mtime_ns,
         ino: kept.ino,

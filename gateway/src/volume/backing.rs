@@ -15,7 +15,7 @@ use crate::objects::{Backing, FileSystemSync};
 impl Volume {
     /// Path and length of a version, if it still is where it was last opened or written. Blocks for one look at the tree.
     pub fn locate(&self, file: FileId) -> Option<(ResourcePath, u64)> {
-        let path = self.inner.recent.lock().peek(&file).cloned()?;
+        let path = self.inner.recent.path(file)?;
         match self.inner.tree.find(&path).ok()? {
             Entry::Found(found) if found.meta.file_id == file => Some((path, found.meta.len)),
             Entry::Found(_) | Entry::Absent | Entry::Other => None,
@@ -39,7 +39,7 @@ impl Backing for Volume {
 
     /// By the path it was last opened under, if that still is this version.
     fn open_clean(&self, file: FileId) -> io::Result<Option<Arc<File>>> {
-        let Some(path) = self.inner.recent.lock().get(&file).cloned() else {
+        let Some(path) = self.inner.recent.path(file) else {
             return Ok(None);
         };
         let opened = match self.inner.tree.file(&path) {

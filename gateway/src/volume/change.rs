@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, Mode};
 
 use super::apply::{self, Place};
 use super::error::{At, VolumeError};
@@ -28,12 +28,12 @@ impl Volume {
 
     /// Removes a file, or a collection with everything below it: at once for all who look.
     pub async fn remove(&self, path: &ResourcePath, check: Check) -> Result<(), VolumeError> {
-        let (inner, path) = (Arc::clone(&self.inner), path.clone());
-        let guard = inner.locks.lock(&[&path]).await;
-        let large = inner.is_large(&path);
+        let (inner, at) = (Arc::clone(&self.inner), path.clone());
+        let guard = inner.locks.lock(&[path]).await;
+        let large = || self.inner.is_large(path);
         visit_unless(large, &self.inner, move || {
             let _guard = guard;
-            inner.remove(&path, check)
+            inner.remove(&at, check)
         })
         .await
     }
@@ -48,12 +48,12 @@ impl Volume {
         overwrite: bool,
         check: Check,
     ) -> Result<Replaced, VolumeError> {
-        let (inner, from, to) = (Arc::clone(&self.inner), from.clone(), to.clone());
-        let guard = inner.locks.lock(&[&from, &to]).await;
-        let large = inner.is_large(&to);
+        let (inner, source, target) = (Arc::clone(&self.inner), from.clone(), to.clone());
+        let guard = inner.locks.lock(&[from, to]).await;
+        let large = || self.inner.is_large(to);
         visit_unless(large, &self.inner, move || {
             let _guard = guard;
-            inner.rename(&from, &to, overwrite, check)
+            inner.rename(&source, &target, overwrite, check)
         })
         .await
     }
@@ -228,7 +228,10 @@ impl Inner {
         match found.meta.kind {
             Kind::File => {
                 self.usage.moved(id, found.meta.len);
-                self.recent.lock().put(id, to.clone());
+                self.tree.learn_given(found.identity, found.meta.bare, || {
+                    tree::statx(to_dir, to_name, AtFlags::SYMLINK_NOFOLLOW)
+                });
+                self.recent.seen(id, to);
             }
             Kind::Collection => self.usage.collection_placed(0),
         }

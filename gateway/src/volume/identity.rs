@@ -18,6 +18,8 @@
 //! When the state is inline, (mtime, len, inode) are the stamp: a file that differs was written
 //! beside the gateway, and its identity is derived from what it is now.
 
+use std::cell::RefCell;
+
 use tiering::FileId;
 
 /// Name of the attribute.
@@ -154,14 +156,29 @@ pub fn is_derived(id: FileId) -> bool {
 
 /// A fresh random id: never 0, never a derived one.
 pub fn fresh() -> std::io::Result<FileId> {
-    let mut bytes = [0u8; 8];
-    loop {
-        let n = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
-        let id = u64::from_le_bytes(bytes) & !DERIVED;
-        if n == bytes.len() && id != 0 {
-            return Ok(FileId(id));
-        }
+    thread_local! {
+        /// Drawn, but not handed out yet.
+        static DRAWN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     }
+    DRAWN.with_borrow_mut(|drawn| {
+        loop {
+            match drawn.pop() {
+                Some(id) if id & !DERIVED != 0 => return Ok(FileId(id & !DERIVED)),
+                Some(_) => {}
+                None => draw(drawn)?,
+            }
+        }
+    })
+}
+
+/// Draws some random numbers with one system call.
+fn draw(drawn: &mut Vec<u64>) -> std::io::Result<()> {
+    // Up to 256 bytes are never cut short (getrandom(2)).
+    let mut bytes = [0u8; 256];
+    let n = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
+    let (whole, _) = bytes[..n].as_chunks();
+    drawn.extend(whole.iter().map(|b| u64::from_le_bytes(*b)));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod cleaner;
 mod copy;
 mod dirty_set;
 pub mod error;
+mod fine_time;
 mod hot_objects;
 pub mod identity;
 mod journal;
@@ -44,8 +45,10 @@ pub mod path;
 #[cfg(test)]
 mod pooled_tests;
 pub mod props;
+mod recent;
 mod records;
 mod replay;
+mod room;
 mod start;
 mod swift;
 mod sync;
@@ -60,7 +63,6 @@ mod upload;
 mod usage;
 
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,7 +70,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use lru::LruCache;
 use parking_lot::Mutex;
 use tiering::{FileId, Nanos, Tier};
 
@@ -93,12 +94,6 @@ use log::Log;
 use log::record::Record;
 use tree::{Entry, Tree};
 use types::Found;
-
-/// Versions whose path is remembered for the migrator.
-const RECENT_FILES_MAX: NonZeroUsize = match NonZeroUsize::new(65_536) {
-    Some(n) => n,
-    None => NonZeroUsize::MIN,
-};
 
 /// A file with more bytes than this has its blocks and objects removed by a thread that may wait.
 const LARGE_BYTES: u64 = 4 << 20;
@@ -135,7 +130,8 @@ pub(crate) struct Inner {
     sync: sync::SharedSync,
     swift: swift::Swift,
     cleaner: cleaner::Cleaner,
-    recent: Mutex<LruCache<FileId, ResourcePath>>,
+    recent: recent::Recent,
+    room: room::Room,
     hot: hot_objects::HotObjects,
     listings: listings::Listings,
     state_dir: PathBuf,
@@ -159,7 +155,10 @@ impl Volume {
 
     /// What `path` names.
     pub async fn stat(&self, path: &ResourcePath) -> Result<Meta, VolumeError> {
-        if let Some(found) = self.inner.tree.find_now(path) {
+        // Where a wait is accepted, one call does instead of three.
+        if !self.inner.swift.is_on()
+            && let Some(found) = self.inner.tree.find_now(path)
+        {
             return Ok(found.meta);
         }
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
@@ -414,20 +413,16 @@ async fn visit<T: Send + 'static>(
     inner: &Inner,
     change: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
-    visit_unless(false, inner, change).await
+    visit_unless(|| false, inner, change).await
 }
 
 /// [`visit`], but for a change that is `large`: that goes to a blocking thread.
 async fn visit_unless<T: Send + 'static>(
-    large: bool,
+    large: impl FnOnce() -> bool,
     inner: &Inner,
     change: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
-    let done = match large {
-        true => Err(change),
-        false => inner.swift.here(change),
-    };
-    match done {
+    match inner.swift.here_unless(large, change) {
         Ok(result) => result,
         Err(change) => hop(change).await,
     }
@@ -454,13 +449,11 @@ pub(crate) fn cache_error(op: &'static str, path: &ResourcePath, e: CacheError) 
 }
 
 impl Inner {
-    /// Whether what is there takes its time to remove, whatever the disk; as far as that is in memory.
+    /// Whether what is there takes its time to remove, whatever the disk.
     fn is_large(&self, path: &ResourcePath) -> bool {
-        if !self.swift.is_allowed() {
-            return false;
-        }
-        let found = self.tree.find_now(path);
-        found.is_some_and(|f| f.meta.kind == Kind::File && f.meta.len > LARGE_BYTES)
+        self.tree
+            .file_len(path)
+            .is_some_and(|len| len > LARGE_BYTES)
     }
 
     fn found(&self, path: &ResourcePath) -> Result<Found, VolumeError> {
@@ -544,7 +537,7 @@ impl Inner {
             if found.dirty() && !self.still(path, id)? {
                 continue;
             }
-            self.note_recent(id, path);
+            self.recent.seen(id, path);
             return Ok((found, reader));
         }
         Err(VolumeError::Unavailable {
@@ -569,16 +562,8 @@ impl Inner {
         if !self.tree.is_still(path, &opened) {
             return None;
         }
-        self.note_recent(id, path);
+        self.recent.seen(id, path);
         Some((found.clone(), reader))
-    }
-
-    /// Remembers where a version is.
-    fn note_recent(&self, id: FileId, path: &ResourcePath) {
-        let mut recent = self.recent.lock();
-        if recent.get(&id) != Some(path) {
-            recent.put(id, path.clone());
-        }
     }
 
     /// Opens a file whose content is in pools, if this is one: the placeholder itself need not be opened.

@@ -53,7 +53,7 @@ enum Short {
 }
 
 impl Entry {
-    fn new(stamp: &Stamp, record: Option<Identity>) -> Entry {
+    fn new(stamp: &Stamp, record: Option<Identity>, bare: bool) -> Entry {
         let record = match record {
             None => Short::None,
             Some(r) if (r.mtime_ns, r.len, r.ino) == stamp.described() => Short::Describes {
@@ -70,7 +70,7 @@ impl Entry {
             mtime_ns: stamp.mtime_ns,
             len: stamp.len,
             mode: stamp.mode,
-            bare: false,
+            bare,
             record,
         }
     }
@@ -122,9 +122,9 @@ impl Records {
         })
     }
 
-    /// Notes what the attributes of a file in this state say.
-    pub fn put(&self, stamp: Stamp, record: Option<Identity>) {
-        let entry = Entry::new(&stamp, record);
+    /// Notes what the attributes of a file in this state say; `bare`: it is known to have no dead properties.
+    pub fn put(&self, stamp: Stamp, record: Option<Identity>, bare: bool) {
+        let entry = Entry::new(&stamp, record, bare);
         self.0.lock().put(stamp.file(), entry);
     }
 
@@ -175,7 +175,9 @@ mod tests {
         .enumerate()
         {
             let at = stamp(n as u64, 4);
-            records.put(at, record);
+            records.put(at, record, n % 2 == 1);
+            assert_eq!(records.get(&at).unwrap().bare, n % 2 == 1);
+            records.put(at, record, false);
             assert_eq!(records.get(&at).unwrap().record, record);
             assert!(!records.get(&at).unwrap().bare);
             records.note_bare(&stamp(n as u64, 6));

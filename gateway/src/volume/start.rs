@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
@@ -22,7 +21,7 @@ use super::path::{HIDDEN, ResourcePath};
 use super::tree::{self, Entry, Tree};
 use super::types::{Kind, VolumeOptions};
 use super::usage::{self, Usage};
-use super::{Durability, Inner, RECENT_FILES_MAX, locks, log, replay, swift, sync};
+use super::{Durability, Inner, locks, log, replay, swift, sync};
 use crate::objects::ObjectCache;
 use crate::objects::pools::AttachError;
 
@@ -140,7 +139,8 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         usage,
         sync: sync::SharedSync::default(),
         cleaner,
-        recent: Mutex::new(LruCache::new(RECENT_FILES_MAX)),
+        recent: super::recent::Recent::default(),
+        room: super::room::Room::default(),
         hot: super::hot_objects::HotObjects::default(),
         state_dir,
         skipped_names: AtomicU64::new(0),

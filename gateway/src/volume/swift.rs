@@ -36,19 +36,26 @@ impl Swift {
         }
     }
 
-    /// Whether anything is ever made in place.
-    pub fn is_allowed(&self) -> bool {
-        self.allowed
+    /// Whether changes are made in place now.
+    pub fn is_on(&self) -> bool {
+        self.may(self.started.elapsed())
     }
 
-    /// Does `work` here if changes do not wait now; gives it back otherwise.
-    pub fn here<W: FnOnce() -> T, T>(&self, work: W) -> Result<T, W> {
+    /// Does `work` here if changes do not wait now and it is not `large`; gives it back otherwise.
+    pub fn here_unless<W: FnOnce() -> T, T>(
+        &self,
+        large: impl FnOnce() -> bool,
+        work: W,
+    ) -> Result<T, W> {
         let begun = self.started.elapsed();
         if !self.may(begun) {
             return Err(work);
         }
         QUEUED.with(|q| q.look(begun, LOOK_EVERY));
-        let done = work();
+        let done = match large() {
+            true => Err(work),
+            false => Ok(work()),
+        };
         let ended = self.started.elapsed();
         let took = ended.saturating_sub(begun);
         if took > WAIT_MAX {
@@ -59,7 +66,7 @@ impl Swift {
             self.waited(took.saturating_sub(queued), ended);
             QUEUED.with(|q| q.looked.set(Duration::ZERO));
         }
-        Ok(done)
+        done
     }
 
     fn may(&self, at: Duration) -> bool {
@@ -167,7 +174,13 @@ mod tests {
 
     #[test]
     fn what_is_not_allowed_is_handed_back_undone() {
-        let work = Swift::new(false).here(|| 1);
+        let work = Swift::new(false).here_unless(|| false, || 1);
         assert!(matches!(work, Err(work) if work() == 1));
+        let work = Swift::new(true).here_unless(|| true, || 1);
+        assert!(matches!(work, Err(work) if work() == 1));
+        assert!(matches!(
+            Swift::new(true).here_unless(|| false, || 1),
+            Ok(1)
+        ));
     }
 }

@@ -17,6 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::fine_time;
 use super::identity::{self, Identity, State};
 use super::journal;
 use super::open_files::{OpenFiles, Opened, Stamp};
@@ -58,6 +59,8 @@ pub(crate) struct Tree {
     pub journals_inodes: bool,
     /// Where `syncfs` is as strong as a sync of each file ([`journal::syncs_whole`]).
     pub file_system_sync: Option<Arc<FileSystemSync>>,
+    /// Any change after a look gives another [`Stamp`], however soon it is made.
+    fine_times: bool,
     /// What the kernel has in memory of it needs no question to anybody else: not so for file systems of a network.
     in_memory: bool,
     /// Files read a moment ago.
@@ -122,10 +125,12 @@ impl Tree {
             ))),
             false => None,
         };
+        let in_memory = in_place && LOCAL.contains(&kind);
         Ok(Tree {
+            fine_times: in_memory && fine_time::tells_changes_apart(&tmp)?,
             journals_inodes,
             file_system_sync,
-            in_memory: in_place && LOCAL.contains(&kind),
+            in_memory,
             remembers: in_place,
             open_files: OpenFiles::default(),
             records: Records::default(),
@@ -247,19 +252,34 @@ impl Tree {
         let now = super::now_ns();
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = File::from(self.resolve_now(path, flags)?);
-        let record = get_identity(&file).ok()?;
-        let stat = statx(&file, "", AtFlags::EMPTY_PATH).ok()?;
-        match entry_of(record, &stat) {
+        let mut stat = statx(&file, "", AtFlags::EMPTY_PATH).ok()?;
+        let entry = match self.known(&stat) {
+            Some(entry) => entry,
+            None => {
+                let before = Stamp::of(&stat);
+                let record = get_identity(&file).ok()?;
+                stat = statx(&file, "", AtFlags::EMPTY_PATH).ok()?;
+                self.learn(before, &stat, record, now);
+                entry_of(record, &stat)
+            }
+        };
+        match entry {
             Entry::Found(found) if found.meta.kind == Kind::File && found.stale.is_none() => {
                 let stamp = Stamp::of(&stat);
                 let opened = Arc::new(Opened::new(file, *found, stamp));
-                if stamp.is_settled(now) {
+                if self.is_settled(&stamp, now) {
                     self.open_files.put(path.clone(), Arc::clone(&opened));
                 }
                 Some(opened)
             }
             _ => None,
         }
+    }
+
+    /// Bytes of the file that `path` names; `None` if there is none. Links are not followed.
+    pub fn file_len(&self, path: &ResourcePath) -> Option<u64> {
+        let stat = statx(&self.root, path.relative(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        (stat.file_type == FileType::RegularFile).then_some(stat.len)
     }
 
     /// The status of what `path` names, if the kernel can tell from memory; `None` otherwise, and for what does not exist.
@@ -318,9 +338,34 @@ impl Tree {
             stat.file_type != FileType::RegularFile
                 || r.describes(stat.mtime_ns, stat.len, stat.ino)
         });
-        if self.in_memory && fits && before == Stamp::of(stat) && before.is_settled(now) {
-            self.records.put(before, record);
+        if self.in_memory && fits && before == Stamp::of(stat) && self.is_settled(&before, now) {
+            self.records.put(before, record, false);
         }
+    }
+
+    /// Remembers the record that a file has been given, and whether it has no dead properties, for whom `status` tells what the
+    /// file is like since. The caller holds its name: nobody else changes what is said of it.
+    ///
+    /// Not of a dirty version: that may be settled at any time, and its record with it. Nor where a change might not be seen.
+    pub fn learn_given(
+        &self,
+        record: Identity,
+        bare: bool,
+        status: impl FnOnce() -> Result<Stat, Errno>,
+    ) {
+        let lasts = record.state != State::Dirty && !identity::is_derived(record.file_id);
+        if lasts
+            && self.fine_times
+            && let Ok(stat) = status()
+            && record.describes(stat.mtime_ns, stat.len, stat.ino)
+        {
+            self.records.put(Stamp::of(&stat), Some(record), bare);
+        }
+    }
+
+    /// Whether a change from `now_ns` on would give another stamp.
+    fn is_settled(&self, stamp: &Stamp, now_ns: i64) -> bool {
+        self.fine_times || stamp.is_settled(now_ns)
     }
 
     /// Whether a name means what was opened under it, unchanged.

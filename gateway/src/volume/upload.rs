@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
+use rustix::fs::AtFlags;
 use tiering::FileId;
 
 use super::apply::{self, Place};
@@ -13,6 +14,7 @@ use super::error::{At, VolumeError};
 use super::identity::{self, Identity, State};
 use super::log::record::{LoggedObject, Record};
 use super::path::ResourcePath;
+use super::recent::Checksum;
 use super::tree::{self, id_name};
 use super::types::{Check, Found, Kind, Meta, unchecked};
 use super::usage::Reservation;
@@ -30,6 +32,8 @@ pub(crate) struct Prepared {
     inner: Arc<Inner>,
     pub id: FileId,
     pub tree: Arc<File>,
+    /// Of all that is written to it, if known.
+    content: Option<Checksum>,
     named: bool,
 }
 
@@ -41,6 +45,7 @@ impl Prepared {
             inner: Arc::clone(inner),
             id,
             tree,
+            content: None,
             named: true,
         })
     }
@@ -214,8 +219,9 @@ impl Volume {
         }
         let len: usize = data.iter().map(Bytes::len).sum();
         // Copying more than this takes longer than handing it over.
-        let large = len > IN_PLACE_BYTES_MAX || inner.is_large(&path);
         let guard = inner.locks.lock(&[&path]).await;
+        let at = path.clone();
+        let large = || len > IN_PLACE_BYTES_MAX || self.inner.is_large(&at);
         visit_unless(large, &self.inner, move || {
             let _guard = guard;
             inner.put_whole(&path, io, data, &origin, &check)
@@ -467,6 +473,11 @@ pub(crate) fn quota_exceeded(path: &ResourcePath) -> VolumeError {
     }
 }
 
+fn same_second(a_ns: i64, b_ns: i64) -> bool {
+    let second = |ns: i64| ns.div_euclid(1_000_000_000);
+    second(a_ns) == second(b_ns)
+}
+
 /// Whether an upload of `len` bytes may turn out to be what is there: only content that the gateway wrote is as durable as a PUT
 /// promises.
 fn comparable(found: &Found, len: u64) -> bool {
@@ -563,12 +574,17 @@ impl Inner {
         if len == 0 {
             return Ok(());
         }
+        let asked = Instant::now();
+        if self.room.take(len, asked) {
+            return Ok(());
+        }
         let free = match self.space(path) {
             Ok(space) => space.available,
             // A cluster that does not answer is found out by the write itself.
             Err(VolumeError::Unavailable { .. }) => return Ok(()),
             Err(e) => return Err(e),
         };
+        self.room.answered(free, asked);
         if free < len {
             return Err(VolumeError::NoSpace {
                 op: "write",
@@ -591,7 +607,8 @@ impl Inner {
         let (dir, name) = self.place(path)?;
         let old = self.occupant(&dir, name, path)?;
         admit(path, old.as_ref(), origin, check)?;
-        self.put_in_place(path, (&dir, name), old, prepared, staged, origin)
+        let place = Place { dir: &dir, name };
+        self.put_in_place(path, &place, old, prepared, staged, origin)
     }
 
     /// The current version under a name, if it has `len` bytes that might be compared now.
@@ -649,7 +666,9 @@ impl Inner {
         let old = self.occupant(&dir, name, path)?;
         admit(path, old.as_ref(), origin, check)?;
         let len = data.iter().map(|part| part.len() as u64).sum();
+        let content = Checksum::of(&data, len);
         if let Some(old) = &old
+            && !self.recent.differs(old.meta.file_id, content)
             && self.is_exactly(path, io, old, len, &data)
         {
             self.cache.note_unchanged(len);
@@ -658,7 +677,8 @@ impl Inner {
         let old_len = old.as_ref().map_or(0, |f| f.meta.len);
         let mut reserved = self.usage.reservation(old_len);
         self.check_room(path, len, &mut reserved)?;
-        let prepared = Prepared::new(self, path)?;
+        let mut prepared = Prepared::new(self, path)?;
+        prepared.content = content;
         let staged = self
             .cache
             .stage_whole(
@@ -669,14 +689,15 @@ impl Inner {
                 self.log.is_some(),
             )
             .map_err(|e| cache_error("write", path, e))?;
-        self.put_in_place(path, (&dir, name), old, prepared, staged, origin)
+        let place = Place { dir: &dir, name };
+        self.put_in_place(path, &place, old, prepared, staged, origin)
     }
 
     /// Gives a staged version its name. The caller holds the path and has admitted the change.
     fn put_in_place(
         &self,
         path: &ResourcePath,
-        (dir, name): (&OwnedFd, &str),
+        to: &Place<'_>,
         old: Option<Found>,
         mut prepared: Prepared,
         staged: Staged,
@@ -685,10 +706,18 @@ impl Inner {
         // Dead properties and permissions belong to the resource, not to a version of its content.
         let (props, mode) = match (origin, &old) {
             (Origin::Copy { props, mode, .. }, _) => (props.clone(), Some(*mode)),
-            (_, Some(found)) => (self.kept_props(path, (dir, name), found)?, Some(found.mode)),
+            (_, Some(found)) => (self.kept_props(path, to, found)?, Some(found.mode)),
             (_, None) => (Vec::new(), None),
         };
         let now = now_ns();
+        let stat = tree::statx(&prepared.tree, "", AtFlags::EMPTY_PATH);
+        let stat = stat.map_err(io::Error::from).at("stat", path)?;
+        // A file that was just made and written has a time that HTTP cannot tell from now, and need not be given one.
+        let just_written = staged.dirty.is_empty()
+            && !staged.pooled
+            && self.tree.in_memory()
+            && stat.len == staged.len
+            && same_second(stat.mtime_ns, now);
         let created_ns = match (origin, &old) {
             (Origin::Copy { .. }, _) | (_, None) => now,
             (_, Some(found)) => found.identity.created_ns,
@@ -696,7 +725,7 @@ impl Inner {
         let identity = Identity {
             file_id: prepared.id,
             len: staged.len,
-            mtime_ns: now,
+            mtime_ns: if just_written { stat.mtime_ns } else { now },
             created_ns,
             ino: 0,
             state: if staged.pooled {
@@ -712,9 +741,11 @@ impl Inner {
         };
         let dirty = staged.dirty.iter().map(|o| o.id.index);
         let (identity, mode) =
-            apply::dress(&prepared.tree, &identity, mode, &props, dirty).at("prepare", path)?;
+            apply::dress_as_seen(&prepared.tree, stat, &identity, mode, &props, dirty)
+                .at("prepare", path)?;
         self.settle_before_commit(path, &prepared, &staged)?;
 
+        let bare = props.is_empty();
         let record = || Record::Put {
             path: path.clone(),
             identity,
@@ -734,7 +765,7 @@ impl Inner {
         let (id, len) = (identity.file_id, identity.len);
         // The record is made before the staged objects are consumed below.
         let record = record();
-        self.commit(path, || record, &[dir], || {
+        self.commit(path, || record, &[to.dir], || {
             if identity.state == State::Dirty {
                 apply::link_dirty(&self.tree, id).at("link", path)?;
             }
@@ -742,9 +773,8 @@ impl Inner {
             staged.publish();
             let tmp = id_name(id);
             let from = Place { dir: &self.tree.tmp, name: &tmp };
-            let to = Place { dir, name };
             let renamed =
-                apply::rename_in(&self.tree, &self.cleaner, &from, Kind::File, &to, old.as_ref());
+                apply::rename_in(&self.tree, &self.cleaner, &from, Kind::File, to, old.as_ref());
             if let Err(e) = renamed {
                 self.cache.forget(id, len);
                 if let Err(error) = apply::unlink_dirty(&self.tree, id) {
@@ -755,13 +785,16 @@ impl Inner {
             Ok(())
         })?;
         prepared.named = false;
+        self.tree.learn_given(identity, bare, || {
+            tree::statx(&prepared.tree, "", AtFlags::EMPTY_PATH)
+        });
         // A replaced collection is the cleaner's.
         if let Some(old) = old.as_ref().filter(|f| f.meta.kind == Kind::File) {
             cleaner::forget(&self.tree, &self.cache, old);
             self.usage.take(old.meta.file_id, old.meta.len);
         }
         self.usage.add(id, len);
-        self.recent.lock().put(id, path.clone());
+        self.recent.written(id, path, prepared.content);
         let executable = mode & 0o100 != 0;
         Ok((Meta::of(&identity, Kind::File, executable), old.is_none()))
     }
@@ -770,7 +803,7 @@ impl Inner {
     fn kept_props(
         &self,
         path: &ResourcePath,
-        (dir, name): (&OwnedFd, &str),
+        at: &Place<'_>,
         found: &Found,
     ) -> Result<Vec<u8>, VolumeError> {
         let mut props = Vec::new();
@@ -784,7 +817,7 @@ impl Inner {
                 stored => Ok(stored?.1),
             };
         }
-        tree::get_props_at(dir, name, &mut props).at("read properties", path)?;
+        tree::get_props_at(at.dir, at.name, &mut props).at("read properties", path)?;
         Ok(props)
     }
 
