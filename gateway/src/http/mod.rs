@@ -29,6 +29,7 @@ use crate::auth::{Users, Verdict};
 use crate::dav::{self, Body, Dav, RequestContext, User};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
+use crate::volume::Company;
 use activity::{Activity, Busy};
 use lane::{Ask, Lane, Quick, Wish};
 use loops::Loops;
@@ -238,6 +239,7 @@ impl Front {
             .max_send_buf_size(WRITE_BUFFER_MAX)
             .keep_alive_interval(self.limits.header_timeout)
             .keep_alive_timeout(self.limits.stall_timeout);
+        let _company = Company::join();
         let _connected = self.metrics.clients().connected(peer.ip().to_canonical());
         let io_client = self.recorder.client_id(&peer.ip().to_string());
         let front = Arc::clone(&self);
@@ -252,10 +254,16 @@ impl Front {
         let service = service_fn(move |request| {
             let (front, user) = (Arc::clone(&front), by_certificate.clone());
             let busy = seen.begin();
-            if request.version() == http::Version::HTTP_2 {
+            let shares = request.version() == http::Version::HTTP_2;
+            if shares {
                 seen.speaks_frames();
             }
-            async move { Ok::<_, Infallible>(front.answer(request, peer, user, io_client, busy).await) }
+            let company = shares.then(Company::join);
+            async move {
+                let response = front.answer(request, peer, user, io_client, busy).await;
+                drop(company);
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         // Hyper's limits begin with a request's first line (HTTP/1) or never (HTTP/2): a connection on which

@@ -16,7 +16,7 @@
 //! | `log`, `start` | intent log; locks, markers and recovery at start |
 //! | `cleaner` | deletes behind the requests |
 //! | `listings` | replies about collections in which nothing has changed |
-//! | `swift` | whether a change may be made where the request is |
+//! | `swift`, `company` | whether a change may be made where the request is |
 
 mod apply;
 #[cfg(test)]
@@ -24,6 +24,7 @@ mod around_tests;
 mod backing;
 mod change;
 mod cleaner;
+mod company;
 mod copy;
 mod dirty_set;
 pub mod error;
@@ -77,6 +78,7 @@ use crate::objects::pools::PoolSpace;
 use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFile};
 
 pub use crate::objects::Durability;
+pub use company::Company;
 pub use error::VolumeError;
 pub(crate) use listings::{Gathered, Listing, Piece, Watched};
 pub(crate) use open_files::Opened;

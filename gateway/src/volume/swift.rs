@@ -3,7 +3,8 @@
 //! Handing a change over and being woken for its end costs as much as a rename. But who serves connections must not wait for a
 //! disk, and no call tells beforehand whether it will. So the time that is lost is bounded instead: what a change waited is a
 //! debt, paid back by one part in [`WAITING_SHARE`] of the time that passes, and while there is a debt all changes go to threads
-//! that may wait. A slow disk is found out by one request in many seconds.
+//! that may wait. A slow disk is found out by one request in many seconds. A thread that serves a single connection makes its
+//! changes itself all the same, unless they wait for long: nobody else is kept waiting ([`company`]).
 
 use std::cell::Cell;
 use std::fs::File;
@@ -11,10 +12,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::company;
+
 /// A wait that costs no more than a few changes handed over.
 const WAIT_MAX: Duration = Duration::from_millis(2);
 /// Most of a thread's time that changes made there may wait: one part in so many.
 const WAITING_SHARE: u64 = 20;
+/// Who is served alone may wait this long: whoever comes meanwhile does not notice.
+const WAIT_ALONE_MAX: Duration = Duration::from_millis(20);
 /// The time that a thread has spent in a run queue is looked at so often; for a slow change once more.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -70,7 +75,13 @@ impl Swift {
     }
 
     fn may(&self, at: Duration) -> bool {
-        self.allowed && self.paid_ns.load(Ordering::Relaxed) <= ns(at)
+        let debt_ns = self.paid_ns.load(Ordering::Relaxed).saturating_sub(ns(at));
+        let bearable_ns = match debt_ns {
+            0 => 0,
+            _ if company::is_alone() => ns(WAIT_ALONE_MAX).saturating_mul(WAITING_SHARE),
+            _ => 0,
+        };
+        self.allowed && debt_ns <= bearable_ns
     }
 
     fn waited(&self, waited: Duration, ended: Duration) {
@@ -152,6 +163,24 @@ mod tests {
         swift.waited(3 * MS, 103 * MS);
         assert!(!swift.may(2099 * MS));
         assert!(swift.may(2100 * MS));
+    }
+
+    #[test]
+    fn who_is_served_alone_goes_on_unless_it_waits_for_long() {
+        let thread = std::thread::spawn(|| {
+            let swift = Swift::new(true);
+            swift.waited(20 * MS, 20 * MS);
+            assert!(!swift.may(20 * MS));
+            let _one = company::Company::join();
+            assert!(swift.may(20 * MS));
+            swift.waited(21 * MS, 41 * MS);
+            assert!(!swift.may(41 * MS), "more than bearable");
+            assert!(swift.may(61 * MS), "one millisecond of it is paid back");
+            let _other = company::Company::join();
+            assert!(!swift.may(61 * MS));
+            assert!(!Swift::new(false).may(MS));
+        });
+        assert!(thread.join().is_ok());
     }
 
     #[test]
