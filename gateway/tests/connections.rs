@@ -6,9 +6,10 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::Gateway;
+use common::{Gateway, content};
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -69,4 +70,45 @@ fn an_admin_listener_for_everybody_must_be_asked_for() {
     let meant = [&open[..], &["--allow-remote-admin"]].concat();
     let meant = gateway.command("check-config", &meant);
     assert!(meant.status.success(), "{meant:?}");
+}
+
+/// Long enough to be sent by the kernel, from either tier, while it is overwritten again and again.
+#[test]
+fn a_long_file_under_overwrites_is_always_one_whole_version() {
+    const LEN: usize = 300_000;
+    const VERSIONS: u64 = 80;
+    for write_policy in ["around", "back"] {
+        let gateway = Gateway::start(&["--write-policy", write_policy]);
+        let latest = AtomicU64::new(1);
+        let body = |version: u64| {
+            let mut body = content(version, LEN);
+            body[..8].copy_from_slice(&version.to_le_bytes());
+            body
+        };
+        assert_eq!(gateway.put("/long", &body(1)).status, 201);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut client = gateway.connect();
+                    while latest.load(Ordering::SeqCst) < VERSIONS {
+                        let least = latest.load(Ordering::SeqCst);
+                        let reply = client.request("GET", "/long", &[], b"").unwrap();
+                        assert_eq!(reply.status, 200);
+                        let version = u64::from_le_bytes(reply.body[..8].try_into().unwrap());
+                        assert!(version >= least, "{version} after {least}");
+                        assert!(reply.body == body(version), "a torn version {version}");
+                    }
+                });
+            }
+            for version in 2..=VERSIONS {
+                assert_eq!(gateway.put("/long", &body(version)).status, 204);
+                latest.store(version, Ordering::SeqCst);
+                // Each is read several times, so that it is sent from memory, too.
+                for _ in 0..3 {
+                    let reply = gateway.get("/long");
+                    assert!(reply.body == body(version));
+                }
+            }
+        });
+    }
 }

@@ -44,7 +44,7 @@ struct Request {
 
 impl Side {
     fn start(flags: &[&str]) -> Side {
-        let gateway = Gateway::start(&[flags, &["--object-size", "64KiB"]].concat());
+        let gateway = Gateway::start(flags);
         let client = gateway.connect();
         Side {
             gateway,
@@ -395,7 +395,18 @@ fn reading(random: &mut Random, n: u64) -> Request {
 
 #[test]
 fn answers_from_memory_are_those_of_the_plain_path() {
-    compare(&["--in-place=true"], &["--in-place=false"]);
+    let objects = ["--object-size", "64KiB"];
+    compare(
+        &[&["--in-place=true"], &objects[..]].concat(),
+        &[&["--in-place=false"], &objects[..]].concat(),
+    );
+}
+
+#[test]
+fn files_sent_by_the_kernel_are_those_of_the_plain_path() {
+    // Nothing is in the cache, and every file is one object.
+    let around = "--write-policy=around";
+    compare(&[around, "--policy=none"], &[around, "--in-place=false"]);
 }
 
 #[test]

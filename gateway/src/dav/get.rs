@@ -92,8 +92,9 @@ impl Call<'_> {
                 let mut response = self.head_of(&meta, StatusCode::OK, meta.len);
                 let whole = 0..meta.len;
                 let all = send(&mut response, reader, vec![Piece::Content(whole)]).await?;
-                if let Some(all) = all {
-                    self.keep_hot(&meta, &response, &all);
+                match all {
+                    Some(all) => self.keep_hot(&meta, &response, &all),
+                    None => self.keep_long(&meta, &response),
                 }
                 Ok(response)
             }

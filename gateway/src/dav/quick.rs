@@ -18,7 +18,7 @@ use super::dates::{Dates, http_date};
 use super::{Call, Dav, User, guard, uri};
 use crate::metrics;
 use crate::objects::IoContext;
-use crate::volume::{Meta, Opened, ResourcePath, Told};
+use crate::volume::{Content, Meta, Opened, ResourcePath, Told};
 
 /// Longest XML that is kept, of a request or of its reply.
 pub(super) const TOLD_BYTES_MAX: usize = 4 << 10;
@@ -53,7 +53,7 @@ pub struct QuickReply {
     /// Of the reply.
     pub status: StatusCode,
     /// Empty for HEAD.
-    pub content: Bytes,
+    pub content: Content,
     /// The tier of the content.
     pub tier: Option<Tier>,
     /// From the request to the answer.
@@ -62,17 +62,17 @@ pub struct QuickReply {
 
 impl Dav {
     /// Answers a GET, or HEAD, of `target` that has no conditions, ranges or body: writes the reply's head to `out` and returns the
-    /// content. `None`: ask [`Dav::handle`]; `out` is as it was.
+    /// content, which may be left to the kernel to send if `files`. `None`: ask [`Dav::handle`]; `out` is as it was.
     pub fn quick(
         &self,
-        head: bool,
+        (head, files): (bool, bool),
         target: &str,
         (user, io_client): (Option<&User>, u32),
         out: &mut Vec<u8>,
     ) -> Option<QuickReply> {
         let started = self.recorder.now();
         let (target, _) = plain_target(target, user)?;
-        let hot = self.volume.hot(&target)?;
+        let hot = self.volume.hot(&target, files || head)?;
         if self.locks.due(guard::now()) {
             return None;
         }
@@ -81,7 +81,7 @@ impl Dav {
             path: self.recorder.path_id(&target.to_string()),
         };
         let (method, counted, op, tier, content) = if head {
-            let none = Bytes::new();
+            let none = Content::Memory(Bytes::new());
             (&Method::HEAD, metrics::Method::Head, Op::Head, None, none)
         } else {
             let tier = self.volume.hot_read(&hot, started, io)?;
@@ -98,7 +98,7 @@ impl Dav {
             op,
             status: StatusCode::OK,
             file: hot.file,
-            len: hot.content.len() as u64,
+            len: hot.content.len(),
             asked: 0,
             content,
             tier,
@@ -139,7 +139,7 @@ impl Dav {
             file: FileId(0),
             len: 0,
             asked: asked.len() as u64,
-            content: told.content.clone(),
+            content: Content::Memory(told.content.clone()),
             tier: None,
         };
         Some(self.answered(started, io, answer))
@@ -169,7 +169,7 @@ impl Dav {
             latency_ns,
             status: status.as_u16(),
         };
-        let bytes_out = content.len() as u64;
+        let bytes_out = content.len();
         self.note(answer.counted, answer.asked, bytes_out, record);
         QuickReply {
             method,
@@ -192,7 +192,7 @@ struct Answer {
     len: u64,
     /// Bytes of the request's body.
     asked: u64,
-    content: Bytes,
+    content: Content,
     tier: Option<Tier>,
 }
 
@@ -212,6 +212,13 @@ impl Call<'_> {
         let head = || Bytes::from(rendered(response.status(), response.headers()));
         let volume = &self.dav.volume;
         volume.keep_hot(&self.target.path, meta, head, content);
+    }
+
+    /// [`Call::keep_hot`] of content that is too long to be kept.
+    pub(super) fn keep_long(&self, meta: &Meta, response: &Response<Body>) {
+        let head = || Bytes::from(rendered(response.status(), response.headers()));
+        let volume = &self.dav.volume;
+        volume.keep_long(&self.target.path, meta, head);
     }
 
     /// Opens a file whose properties are asked for plainly, and not for the first time: what is going to be said may be worth

@@ -70,7 +70,7 @@ pub fn at_once(ask: Ask<'_>, peer: SocketAddr, user: Option<&User>, answer: &Qui
         method: answer.method,
         path: ask.target,
         status: answer.status.as_u16(),
-        bytes: answer.content.len() as u64,
+        bytes: answer.content.len(),
         duration: answer.latency,
         user: user.map(|u| u.name.as_str()),
         tier: answer.tier.map_or("none", tiering::Tier::as_str),

@@ -18,11 +18,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::HEADERS_MAX;
 use super::activity::Activity;
+use super::direct::Direct;
 use crate::dav::MEANINGLESS;
+use crate::volume::{Content, FileContent};
 
 /// Answers given one after the other before other connections get their turn.
 const TURN_ANSWERS: usize = 16;
@@ -58,8 +61,9 @@ pub struct Ask<'a> {
 
 /// Who answers.
 pub trait Quick {
-    /// Writes the head of the reply to `out` and returns its content; `None` lets the request pass, with `out` as it was.
-    fn answer(&self, ask: Ask<'_>, out: &mut Vec<u8>) -> Option<Bytes>;
+    /// Writes the head of the reply to `out` and returns its content, which may be a file if `files`; `None` lets the request pass,
+    /// with `out` as it was.
+    fn answer(&self, ask: Ask<'_>, files: bool, out: &mut Vec<u8>) -> Option<Content>;
 }
 
 /// What comes next on the stream.
@@ -102,10 +106,11 @@ pub struct Lane<S, Q> {
     passed: usize,
     /// All of them have had their replies, down to the last byte.
     quiet: bool,
-    /// The reply that is being written: its head, what of it is written, its content.
+    /// The reply that is being written: its head, what of it is written, what is left of its content.
     out: Vec<u8>,
     written: usize,
     content: Bytes,
+    file: Option<Sending>,
     answering: bool,
     /// The last write waits for the client.
     blocked: bool,
@@ -126,6 +131,7 @@ impl<S, Q> Lane<S, Q> {
             out: Vec::new(),
             written: 0,
             content: Bytes::new(),
+            file: None,
             answering: false,
             blocked: false,
         }
@@ -141,12 +147,19 @@ impl<S, Q> Lane<S, Q> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
+/// A file on its way.
+struct Sending {
+    content: FileContent,
+    sent: u64,
+}
+
+impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
     /// Writes what is left of the answer.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.answering {
             return Poll::Ready(Ok(()));
         }
+        ready!(self.poll_file(cx))?;
         while self.written < self.out.len() || !self.content.is_empty() {
             let head = self.out.get(self.written..).unwrap_or_default();
             let parts = [io::IoSlice::new(head), io::IoSlice::new(&self.content)];
@@ -171,6 +184,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
         Poll::Ready(Ok(()))
     }
 
+    /// Has the kernel send the file that the answer consists of, after its head.
+    fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(Sending { content, sent }) = &self.file {
+            let head = self.out.get(self.written..).unwrap_or_default();
+            let of_head = !head.is_empty();
+            let polled = Pin::new(&mut self.stream).poll_direct(cx, &mut |socket| match head {
+                [] => content.send(socket, *sent),
+                // The kernel may wait for what comes next: a head in a packet of its own is one more to be received.
+                _ => {
+                    let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+                    Ok(rustix::net::send(socket, head, flags)?)
+                }
+            });
+            let n = ready!(self.wrote(polled))?;
+            if of_head {
+                self.written += n;
+            } else {
+                self.file.take_if(|sending| {
+                    sending.sent += n as u64;
+                    sending.sent >= sending.content.len()
+                });
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Looks at `bytes`, where a head is due: answers the request, or lets it pass.
     fn judge(&mut self, bytes: &mut [u8]) -> Judged {
         let framing = framing(bytes);
@@ -188,8 +227,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> Lane<S, Q> {
         {
             self.out.clear();
             self.written = 0;
-            if let Some(content) = self.quick.answer(ask, &mut self.out) {
-                self.content = content;
+            let files = self.stream.is_direct();
+            if let Some(content) = self.quick.answer(ask, files, &mut self.out) {
+                match content {
+                    Content::Memory(bytes) => self.content = bytes,
+                    Content::File(content) => self.file = Some(Sending { content, sent: 0 }),
+                }
                 self.answering = true;
                 self.activity.touch();
                 let body = match ask.wish {
@@ -302,7 +345,7 @@ enum Judged {
     Passes,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> AsyncRead for Lane<S, Q> {
+impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> AsyncRead for Lane<S, Q> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -345,7 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> AsyncRead for Lane<S, 
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, Q: Quick + Unpin> AsyncWrite for Lane<S, Q> {
+impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> AsyncWrite for Lane<S, Q> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

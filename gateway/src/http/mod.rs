@@ -2,6 +2,7 @@
 
 mod access;
 mod activity;
+mod direct;
 mod lane;
 pub mod loops;
 mod stall;
@@ -21,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -29,8 +30,9 @@ use crate::auth::{Users, Verdict};
 use crate::dav::{self, Body, Dav, RequestContext, User};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
-use crate::volume::Company;
+use crate::volume::{Company, Content};
 use activity::{Activity, Busy};
+use direct::Direct;
 use lane::{Ask, Lane, Quick, Wish};
 use loops::Loops;
 use stall::Stalling;
@@ -220,7 +222,7 @@ impl Front {
         activity: Activity,
         watcher: Watcher,
     ) where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + Direct + Unpin + Send + 'static,
     {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -281,7 +283,13 @@ impl Front {
     }
 
     /// Answers a plain request for what is in memory, on the connection's own thread.
-    fn quick(&self, ask: Ask<'_>, visitor: &Visitor, out: &mut Vec<u8>) -> Option<Bytes> {
+    fn quick(
+        &self,
+        ask: Ask<'_>,
+        files: bool,
+        visitor: &Visitor,
+        out: &mut Vec<u8>,
+    ) -> Option<Content> {
         if self.stopping.load(Ordering::Relaxed) || ask.target.len() > PATH_MAX {
             return None;
         }
@@ -293,8 +301,8 @@ impl Front {
         };
         let asker = (user.as_deref(), visitor.io_client);
         let answer = match ask.wish {
-            Wish::Content => dav.quick(false, ask.target, asker, out)?,
-            Wish::Head => dav.quick(true, ask.target, asker, out)?,
+            Wish::Content => dav.quick((false, files), ask.target, asker, out)?,
+            Wish::Head => dav.quick((true, false), ask.target, asker, out)?,
             Wish::Properties(asked) => dav.quick_properties(asked, ask.target, asker, out)?,
         };
         access::at_once(ask, visitor.peer, user.as_deref(), &answer);
@@ -394,8 +402,8 @@ struct Visitor {
 }
 
 impl Quick for Visitor {
-    fn answer(&self, ask: Ask<'_>, out: &mut Vec<u8>) -> Option<Bytes> {
-        self.front.quick(ask, self, out)
+    fn answer(&self, ask: Ask<'_>, files: bool, out: &mut Vec<u8>) -> Option<Content> {
+        self.front.quick(ask, files, self, out)
     }
 }
 

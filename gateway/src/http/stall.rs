@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::direct::{Direct, Write};
+
 /// Fails a write that made no progress for `limit`, so that stalled readers do not hold connections for ever.
 /// Reads are limited where their meaning is known: headers by hyper, bodies by the protocol.
 pub struct Stalling<S> {
@@ -87,6 +89,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.judge(poll, cx)
+    }
+}
+
+impl<S: Direct + Unpin> Direct for Stalling<S> {
+    fn is_direct(&self) -> bool {
+        self.stream.is_direct()
+    }
+
+    fn poll_direct(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        write: Write<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_direct(cx, write);
         self.judge(poll, cx)
     }
 }

@@ -523,12 +523,39 @@ impl ObjectCache {
         );
     }
 
+    /// The file of a version of at most one object, if that is in the cache and was checked: the one `kept` from before, if it still
+    /// is. `Some(None)`: it is not in the cache. `None`: neither is certain, or it is longer.
+    pub fn whole_file(
+        &self,
+        file: FileId,
+        len: u64,
+        kept: &mut Option<(Stored, Arc<File>)>,
+    ) -> Option<Option<Arc<File>>> {
+        if len > u64::from(self.opts.object_bytes) || self.pools.is_some() {
+            return None;
+        }
+        match self.lookup_or_lost(ObjectId::new(file, 0)).ok()? {
+            None => {
+                *kept = None;
+                Some(None)
+            }
+            Some((object, true)) if u64::from(object.len) == len => {
+                if kept.as_ref().is_none_or(|(of, _)| *of != object) {
+                    *kept = Some((object, Arc::new(self.open_object(&object).ok()?)));
+                }
+                Some(kept.as_ref().map(|(_, file)| Arc::clone(file)))
+            }
+            Some(_) => None,
+        }
+    }
+
     /// A client read all of a version of at most one object from memory: counts it, and tells trace and policy. Returns the tier
-    /// that has it; `None` if that is not certain, or has not been read since the start.
+    /// that has it; `None` if that is not certain, or is not the one where it was `found`, or has not been read since the start.
     pub fn read_in_memory(
         &self,
         file: FileId,
-        len: usize,
+        len: u64,
+        found: Option<Tier>,
         started: Nanos,
         io: IoContext,
     ) -> Option<Tier> {
@@ -542,6 +569,9 @@ impl ObjectCache {
             Some(_) => Tier::Cache,
             None => Tier::Backing,
         };
+        if found.is_some_and(|found| found != tier) {
+            return None;
+        }
         let latency_ns = self.recorder.now().0.saturating_sub(started.0);
         self.count_read(tier, u64::from(len), latency_ns);
         let run = Run {

@@ -15,6 +15,7 @@
 //! | `copy` | COPY, built aside |
 //! | `log`, `start` | intent log; locks, markers and recovery at start |
 //! | `cleaner` | deletes behind the requests |
+//! | `content`, `page_cache` | a whole file in memory, here or with the kernel |
 //! | `listings` | replies about collections in which nothing has changed |
 //! | `swift`, `company` | whether a change may be made where the request is |
 
@@ -25,6 +26,7 @@ mod backing;
 mod change;
 mod cleaner;
 mod company;
+mod content;
 mod copy;
 mod dirty_set;
 pub mod error;
@@ -42,6 +44,7 @@ pub mod log;
 #[cfg(test)]
 mod lost_tests;
 mod open_files;
+mod page_cache;
 pub mod path;
 #[cfg(test)]
 mod pooled_tests;
@@ -79,6 +82,7 @@ use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFi
 
 pub use crate::objects::Durability;
 pub use company::Company;
+pub use content::{Content, FileContent};
 pub use error::VolumeError;
 pub(crate) use listings::{Gathered, Listing, Piece, Watched};
 pub(crate) use open_files::Opened;
@@ -119,7 +123,7 @@ pub struct HotFile {
     /// What was given to [`Volume::keep_hot`].
     pub head: Bytes,
     /// All of its content.
-    pub content: Bytes,
+    pub content: Content,
 }
 
 pub(crate) struct Inner {
@@ -131,6 +135,8 @@ pub(crate) struct Inner {
     usage: Arc<usage::Usage>,
     sync: sync::SharedSync,
     swift: swift::Swift,
+    /// Whether the kernel may be asked to send files.
+    sends: Arc<swift::Swift>,
     cleaner: cleaner::Cleaner,
     recent: recent::Recent,
     room: room::Room,
@@ -245,6 +251,16 @@ impl Volume {
         }
     }
 
+    /// [`Volume::keep_hot`] for a longer version, whose content is left to the kernel.
+    pub fn keep_long(&self, path: &ResourcePath, meta: &Meta, head: impl FnOnce() -> Bytes) {
+        if FileContent::is_worth(meta.len)
+            && let Some(opened) = self.inner.tree.open_files.get(path)
+            && opened.found.meta == *meta
+        {
+            opened.head.get_or_init(head);
+        }
+    }
+
     /// Opens a file that is in memory, before its properties are looked at for [`Volume::keep_told`]; `None` for any other.
     pub(crate) fn open_to_tell(&self, path: &ResourcePath) -> Option<Arc<Opened>> {
         self.inner.tree.open_now(path)
@@ -264,39 +280,57 @@ impl Volume {
         self.inner.tree.is_still(path, &opened).then_some(told)
     }
 
-    /// What was kept of the file at `path`, if the name still means that very version, unchanged. Waits for nothing.
-    pub fn hot(&self, path: &ResourcePath) -> Option<HotFile> {
-        let (file, hot) = self.hot_open(path).or_else(|| self.hot_pooled(path))?;
-        let open_files::Hot { head, content } = hot;
-        Some(HotFile {
-            file,
-            head,
-            content,
-        })
+    /// What was kept of the file at `path`, if the name still means that very version, unchanged. `long`: even if its content is
+    /// with the kernel. Waits for nothing.
+    pub fn hot(&self, path: &ResourcePath, long: bool) -> Option<HotFile> {
+        self.hot_open(path, long).or_else(|| self.hot_pooled(path))
     }
 
-    fn hot_open(&self, path: &ResourcePath) -> Option<(FileId, open_files::Hot)> {
+    fn hot_open(&self, path: &ResourcePath, long: bool) -> Option<HotFile> {
         let opened = self.inner.tree.open_files.get(path)?;
-        let hot = opened.hot.get()?;
-        let still = self.inner.tree.is_still(path, &opened);
-        still.then(|| (opened.found.meta.file_id, hot.clone()))
+        let (hot, head) = (opened.hot.get(), opened.head.get());
+        if (hot.is_none() && (head.is_none() || !long)) || !self.inner.tree.is_still(path, &opened)
+        {
+            return None;
+        }
+        let found = |head: &Bytes, content| HotFile {
+            file: opened.found.meta.file_id,
+            head: head.clone(),
+            content,
+        };
+        if let Some(head) = head.or(hot.map(|hot| &hot.head))
+            && long
+            && let Some(content) = self.inner.file_content(&opened)
+        {
+            return Some(found(head, Content::File(content)));
+        }
+        let hot = hot?;
+        Some(found(&hot.head, Content::Memory(hot.content.clone())))
     }
 
-    fn hot_pooled(&self, path: &ResourcePath) -> Option<(FileId, open_files::Hot)> {
+    fn hot_pooled(&self, path: &ResourcePath) -> Option<HotFile> {
         if !self.inner.hot.has(path) {
             return None;
         }
         let found = self.inner.tree.find_now(path).filter(|f| f.pooled())?;
         let hot = self.inner.hot.get(path, &found.meta)?;
-        Some((found.meta.file_id, hot))
+        Some(HotFile {
+            file: found.meta.file_id,
+            head: hot.head,
+            content: Content::Memory(hot.content),
+        })
     }
 
     /// Tells policy and trace that a client read all of a file of [`Volume::hot`]. Returns the tier it is in; `None`, and nothing
-    /// is told, if the object is damaged or not known to be whole.
+    /// is told, if the object is damaged, not known to be whole, or elsewhere than its content was found.
     pub fn hot_read(&self, hot: &HotFile, started: Nanos, io: IoContext) -> Option<Tier> {
+        let found = match &hot.content {
+            Content::Memory(_) => None,
+            Content::File(file) => Some(file.tier()),
+        };
         self.inner
             .cache
-            .read_in_memory(hot.file, hot.content.len(), started, io)
+            .read_in_memory(hot.file, hot.content.len(), found, started, io)
     }
 
     /// Notes that a client found its copy still valid (304).
@@ -451,6 +485,21 @@ pub(crate) fn cache_error(op: &'static str, path: &ResourcePath, e: CacheError) 
 }
 
 impl Inner {
+    /// The content of an open file, if the kernel can send it at once, and that costs less than a copy.
+    fn file_content(&self, opened: &Opened) -> Option<FileContent> {
+        let meta = &opened.found.meta;
+        if !FileContent::is_worth(meta.len) {
+            return None;
+        }
+        let mut cached = opened.cached.lock();
+        let source = self.cache.whole_file(meta.file_id, meta.len, &mut cached)?;
+        let (file, tier) = match source {
+            Some(file) => (file, Tier::Cache),
+            None => (Arc::clone(&opened.file), Tier::Backing),
+        };
+        FileContent::now(file, meta.len, tier, &self.sends)
+    }
+
     /// Whether what is there takes its time to remove, whatever the disk.
     fn is_large(&self, path: &ResourcePath) -> bool {
         self.tree

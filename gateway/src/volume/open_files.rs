@@ -19,6 +19,7 @@ use tiering::FileId;
 use super::path::ResourcePath;
 use super::tree::Stat;
 use super::types::Found;
+use crate::objects::Stored;
 
 /// Files kept open: a quarter of the descriptors that a process has at least.
 const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -77,6 +78,10 @@ pub(crate) struct Opened {
     since: Instant,
     /// Its content and what a reply says of it, once it was read whole.
     pub hot: OnceLock<Hot>,
+    /// What a reply says of it, once it was read whole and is too long for `hot`.
+    pub head: OnceLock<Bytes>,
+    /// The cached object that is all of its content, and its file.
+    pub cached: Mutex<Option<(Stored, Arc<File>)>>,
     /// What was last said about it.
     pub told: Mutex<Option<Arc<Told>>>,
 }
@@ -113,6 +118,8 @@ impl Opened {
             stamp,
             since: Instant::now(),
             hot: OnceLock::new(),
+            head: OnceLock::new(),
+            cached: Mutex::default(),
             told: Mutex::new(None),
         }
     }

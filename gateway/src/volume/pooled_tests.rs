@@ -150,11 +150,18 @@ async fn what_is_in_memory_of_pools_is_never_an_old_version() {
         v.keep_hot(&p(path), &meta, || Bytes::from(path.to_string()), &content);
         content
     };
-    let hot = |path: &str| v.hot(&p(path));
-    let kept = |path: &str| {
-        let hot = hot(path).unwrap();
-        (hot.content, hot.head)
+    let hot = |path: &str| match v.hot(&p(path), true)? {
+        HotFile {
+            head,
+            content: Content::Memory(content),
+            ..
+        } => Some((content, head)),
+        HotFile {
+            content: Content::File(_),
+            ..
+        } => panic!("there is no file"),
     };
+    let kept = |path: &str| hot(path).unwrap();
     let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"two"));
     put(&v, b"one", unchecked()).await.unwrap();
     assert!(hot("/f").is_none());
@@ -193,7 +200,7 @@ async fn what_is_in_memory_of_pools_is_never_an_old_version() {
                 continue;
             }
             let content = match hot("/r") {
-                Some(hot) => hot.content,
+                Some((content, _)) => content,
                 None => read("/r").await,
             };
             let number: u64 = std::str::from_utf8(&content).unwrap().parse().unwrap();

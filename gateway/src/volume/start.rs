@@ -127,10 +127,12 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     // Only on file systems of this machine; and what is to be durable waits for a disk anyway.
     let relaxed = options.durability == Durability::Relaxed;
     let swift = swift::Swift::new(relaxed && tree.in_memory() && options.cache.pools().is_none());
+    let sends = Arc::new(swift::Swift::new(tree.in_memory()));
     let listings = super::listings::Listings::new(&tree);
     Ok(Arc::new(Inner {
         tree,
         swift,
+        sends,
         listings,
         cache: options.cache,
         log,

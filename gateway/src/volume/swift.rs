@@ -24,6 +24,7 @@ const WAIT_ALONE_MAX: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Decides it, for all threads together.
+#[derive(Debug)]
 pub(crate) struct Swift {
     allowed: bool,
     started: Instant,
@@ -52,15 +53,20 @@ impl Swift {
         large: impl FnOnce() -> bool,
         work: W,
     ) -> Result<T, W> {
-        let begun = self.started.elapsed();
-        if !self.may(begun) {
+        if !self.is_on() {
             return Err(work);
         }
-        QUEUED.with(|q| q.look(begun, LOOK_EVERY));
-        let done = match large() {
+        self.noting(|| match large() {
             true => Err(work),
             false => Ok(work()),
-        };
+        })
+    }
+
+    /// Does `work` here, and notes how long it waited.
+    pub fn noting<T>(&self, work: impl FnOnce() -> T) -> T {
+        let begun = self.started.elapsed();
+        QUEUED.with(|q| q.look(begun, LOOK_EVERY));
+        let done = work();
         let ended = self.started.elapsed();
         let took = ended.saturating_sub(begun);
         if took > WAIT_MAX {

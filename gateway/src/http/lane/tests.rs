@@ -20,7 +20,7 @@ use super::*;
 struct Answers;
 
 impl Quick for Answers {
-    fn answer(&self, ask: Ask<'_>, out: &mut Vec<u8>) -> Option<Bytes> {
+    fn answer(&self, ask: Ask<'_>, _: bool, out: &mut Vec<u8>) -> Option<Content> {
         let content = format!("quick {}", ask.target);
         if !ask.target.starts_with("/q") {
             return None;
@@ -29,14 +29,14 @@ impl Quick for Answers {
         out.extend_from_slice(
             format!("HTTP/1.1 200 OK\r\ncontent-length: {len}\r\n\r\n").as_bytes(),
         );
-        Some(match ask.wish {
+        Some(Content::Memory(match ask.wish {
             Wish::Head => Bytes::new(),
             Wish::Content => content.into(),
             Wish::Properties(body) => {
                 assert!(body.iter().all(|b| *b == b'p'));
                 content.into()
             }
-        })
+        }))
     }
 }
 
@@ -45,9 +45,17 @@ async fn serve(stream: tokio::io::DuplexStream) {
 }
 
 async fn serve_unless_idle(stream: tokio::io::DuplexStream, limit: Duration) {
+    serve_by(stream, Answers, limit).await;
+}
+
+async fn serve_by<S, Q>(stream: S, quick: Q, limit: Duration)
+where
+    S: AsyncRead + Direct + Unpin + Send + 'static,
+    Q: Quick + Unpin + Send + 'static,
+{
     let activity = Activity::new();
     let seen = activity.clone();
-    let lane = Lane::new(stream, Answers, activity.clone(), 8192);
+    let lane = Lane::new(stream, quick, activity.clone(), 8192);
     let service = service_fn(move |request: Request<Incoming>| {
         let busy = activity.begin();
         async move {
@@ -427,4 +435,110 @@ fn only_a_targets_fragment_is_spoiled() {
         spoil(&mut bytes);
         assert_eq!(String::from_utf8_lossy(&bytes), want);
     }
+}
+
+/// Answers what begins with `/q` by a file.
+struct Files(FileContent);
+
+impl Quick for Files {
+    fn answer(&self, ask: Ask<'_>, files: bool, out: &mut Vec<u8>) -> Option<Content> {
+        if !files || !ask.target.starts_with("/q") {
+            return None;
+        }
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+            self.0.len()
+        );
+        out.extend_from_slice(head.as_bytes());
+        Some(Content::File(self.0.clone()))
+    }
+}
+
+const FILE_BYTES: usize = 3_000_000;
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..=250).cycle().take(len).collect()
+}
+
+/// A client of a server that answers by a file of so many bytes, and the file.
+async fn files(len: usize) -> (tokio::net::TcpStream, std::fs::File) {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, &pattern(len)).unwrap();
+    let content = FileContent::of_test(file.try_clone().unwrap(), len as u64);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+    let (client, accepted) = tokio::join!(client, listener.accept());
+    tokio::spawn(serve_by(
+        accepted.unwrap().0,
+        Files(content),
+        Duration::from_secs(3600),
+    ));
+    (client.unwrap(), file)
+}
+
+/// The content of the next reply; what came behind it stays in `got`.
+async fn next_content(stream: &mut (impl AsyncRead + Unpin), got: &mut Vec<u8>) -> Vec<u8> {
+    loop {
+        if let Some(end) = got.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head = std::str::from_utf8(&got[..end]).unwrap();
+            let len = head.to_ascii_lowercase();
+            let len = len.split("content-length: ").nth(1).unwrap();
+            let len: usize = len.split("\r\n").next().unwrap().parse().unwrap();
+            while got.len() < end + 4 + len {
+                assert_ne!(stream.read_buf(got).await.unwrap(), 0);
+                tokio::task::yield_now().await;
+            }
+            let rest = got.split_off(end + 4 + len);
+            return std::mem::replace(got, rest).split_off(end + 4);
+        }
+        assert_ne!(stream.read_buf(got).await.unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_slow_client_gets_files_and_other_replies_whole_and_in_order() {
+    run(async {
+        let pattern = pattern(FILE_BYTES);
+        let (mut client, _file) = files(FILE_BYTES).await;
+        let mut got = Vec::new();
+        // Hyper's replies between those by a file, and several requests at once.
+        for paths in [
+            &["/q1"][..],
+            &["/h"],
+            &["/q2", "/q3", "/q4", "/h"],
+            &["/q5"],
+        ] {
+            for path in paths {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+                client.write_all(request.as_bytes()).await.unwrap();
+            }
+            for path in paths {
+                let content = next_content(&mut client, &mut got).await;
+                match path.starts_with("/q") {
+                    true => assert!(content == pattern, "{path}"),
+                    false => assert_eq!(content, format!("hyper {path} 0").as_bytes()),
+                }
+            }
+        }
+        assert!(got.is_empty());
+    });
+}
+
+#[test]
+fn a_file_cut_off_on_its_way_ends_the_connection() {
+    run(async {
+        // More than sockets hold.
+        let len = 50_000_000;
+        let (mut client, file) = files(len).await;
+        client
+            .write_all(b"GET /q HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut first = [0; 1000];
+        client.read_exact(&mut first).await.unwrap();
+        file.set_len(len as u64 - 1).unwrap();
+        let mut rest = Vec::new();
+        let ended = client.read_to_end(&mut rest).await;
+        assert!(ended.is_err() || rest.len() < len);
+    });
 }

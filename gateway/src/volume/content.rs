@@ -1,0 +1,172 @@
+//! Content that is in memory: with the gateway, or with the kernel.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tiering::Tier;
+
+use super::page_cache;
+use super::swift::Swift;
+
+/// Longest content of a file that the kernel may be asked to send by itself: a larger one is not likely to be in memory, and few
+/// of those cost more than what they are sent with.
+const SENT_BYTES_MAX: u64 = 4 << 20;
+/// Shortest content: copying less costs less than the calls.
+const SENT_BYTES_MIN: u64 = 32 << 10;
+/// How far apart pages of a plain file are looked at for whether it is in memory: as far as the kernel reads ahead. What it forgets,
+/// it forgets by the file, or in large pieces.
+const LOOK_BYTES: usize = 128 << 10;
+/// The smallest page of a kernel.
+const PAGE_BYTES: usize = 4 << 10;
+/// Bytes that one call sends at most, so that other connections have their turn.
+const SEND_BYTES: usize = 1 << 20;
+
+/// All content of a version.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// These bytes.
+    Memory(Bytes),
+    /// Those of a file, most likely in the kernel's memory.
+    File(FileContent),
+}
+
+/// What a file contains.
+#[derive(Debug, Clone)]
+pub struct FileContent {
+    file: Arc<File>,
+    len: u64,
+    tier: Tier,
+    sends: Arc<Swift>,
+}
+
+impl Content {
+    /// Bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Content::Memory(bytes) => bytes.len() as u64,
+            Content::File(file) => file.len,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl FileContent {
+    /// Whether content of `len` bytes should be sent by the kernel.
+    pub(crate) fn is_worth(len: u64) -> bool {
+        (SENT_BYTES_MIN..=SENT_BYTES_MAX).contains(&len)
+    }
+
+    /// The `len` bytes of `file`, of this tier, if the kernel can send them without a disk, as far as can be told, and sends lately
+    /// did not wait.
+    pub(crate) fn now(
+        file: Arc<File>,
+        len: u64,
+        tier: Tier,
+        sends: &Arc<Swift>,
+    ) -> Option<FileContent> {
+        let step = match tier {
+            // What a disk made of an object in the meantime is found when it is read from there, which must not pass unseen.
+            Tier::Cache => PAGE_BYTES,
+            Tier::Backing => LOOK_BYTES,
+        };
+        let now = sends.is_on() && page_cache::holds(&file, len, step);
+        now.then(|| FileContent {
+            file,
+            len,
+            tier,
+            sends: Arc::clone(sends),
+        })
+    }
+
+    /// Where the file is.
+    pub(crate) fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// The `len` bytes of `file`.
+    #[cfg(test)]
+    pub(crate) fn of_test(file: File, len: u64) -> FileContent {
+        FileContent {
+            file: Arc::new(file),
+            len,
+            tier: Tier::Backing,
+            sends: Arc::new(Swift::new(true)),
+        }
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Has the kernel write what is there from `at` on to a socket, as much as that takes now.
+    ///
+    /// # Errors
+    /// Those of sendfile(2); `UnexpectedEof` if the file has become shorter.
+    pub fn send(&self, socket: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
+        let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
+        let mut from = at;
+        let send =
+            || rustix::fs::sendfile(socket, &self.file, Some(&mut from), left.min(SEND_BYTES));
+        match self.sends.noting(send)? {
+            0 if left > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => Ok(n),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn file(len: usize) -> Arc<File> {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &vec![7; len]).unwrap();
+        Arc::new(file)
+    }
+
+    #[test]
+    fn only_what_is_in_memory_and_whole_is_sent() {
+        let sends = Arc::new(Swift::new(true));
+        let len = 300_000;
+        let file = file(len as usize);
+        let never = Arc::new(Swift::new(false));
+        let now = |len, tier, sends| FileContent::now(Arc::clone(&file), len, tier, sends);
+        for tier in [Tier::Backing, Tier::Cache] {
+            assert!(now(len, tier, &sends).is_some());
+            assert!(now(len, tier, &never).is_none());
+        }
+    }
+
+    #[test]
+    fn a_file_that_has_become_shorter_is_an_error_not_an_end() {
+        let sends = Arc::new(Swift::new(true));
+        let file = file(5);
+        let content = FileContent::now(Arc::clone(&file), 5, Tier::Backing, &sends).unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = std::os::fd::AsFd::as_fd(&ours);
+        assert_eq!(content.send(socket, 3).unwrap(), 2);
+        assert_eq!(content.send(socket, 5).unwrap(), 0);
+        file.set_len(4).unwrap();
+        assert_eq!(content.send(socket, 3).unwrap(), 1);
+        let error = content.send(socket, 4).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        drop(ours);
+        let mut all = Vec::new();
+        io::Read::read_to_end(&mut &theirs, &mut all).unwrap();
+        assert_eq!(all.len(), 3);
+    }
+}
