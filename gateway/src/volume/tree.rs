@@ -127,7 +127,8 @@ impl Tree {
         };
         let in_memory = in_place && LOCAL.contains(&kind);
         Ok(Tree {
-            fine_times: in_memory && fine_time::tells_changes_apart(&tmp)?,
+            // A full disk is no reason not to start.
+            fine_times: in_memory && fine_time::tells_changes_apart(&tmp).unwrap_or(false),
             journals_inodes,
             file_system_sync,
             in_memory,
