@@ -19,12 +19,13 @@ use super::tree::{self, id_name};
 use super::types::{Check, Found, Kind, Meta, unchecked};
 use super::usage::Reservation;
 use super::{
-    Durability, Inner, Volume, cache_error, cleaner, hop, now_ns, unavailable, visit, visit_unless,
+    Durability, Inner, Volume, cache_error, cleaner, company, hop, now_ns, unavailable, visit,
+    visit_unless,
 };
 use crate::objects::pools::Pools;
 use crate::objects::{ContentReader, IoContext, Staged, Staging};
 
-/// Longest content that is written where the request is.
+/// Longest content that is written where the request is, if others may be waiting there.
 const IN_PLACE_BYTES_MAX: usize = 16 << 10;
 
 /// The temporary name of a version on its way; gone when dropped.
@@ -221,7 +222,8 @@ impl Volume {
         // Copying more than this takes longer than handing it over.
         let guard = inner.locks.lock(&[&path]).await;
         let at = path.clone();
-        let large = || len > IN_PLACE_BYTES_MAX || self.inner.is_large(&at);
+        let long = len > IN_PLACE_BYTES_MAX && !company::is_alone();
+        let large = || long || self.inner.is_large(&at);
         visit_unless(large, &self.inner, move || {
             let _guard = guard;
             inner.put_whole(&path, io, data, &origin, &check)
