@@ -183,7 +183,7 @@ pub fn command() -> Command {
              tierdav status --json\n  \
              tierdav top\n\n\
              Exit status: 0 done; 1 failed, with the reason on standard error; 2 wrong arguments or configuration; \
-             3 scrub or export found damage.",
+             3 scrub or export found damage; 130 or 143 interrupted by Ctrl-C or SIGTERM, with what to do on standard error.",
         )
         .subcommand(settings(Command::new("serve").about("Serve WebDAV until SIGTERM or SIGINT")))
         .subcommand(settings(Command::new("check-config").about("Print the effective configuration and where it comes from")))
@@ -231,7 +231,7 @@ pub fn command() -> Command {
             .arg(Arg::new("rate").long("rate").value_name("SIZE").value_parser(rate).help("with --deep: bytes per second to read at most, such as 50MiB"))
             .arg(
                 Arg::new("resume").long("resume").action(ArgAction::SetTrue)
-                    .help("Ceph pools: go on where a scrub was interrupted"),
+                    .help("Ceph pools: go on where a scrub was interrupted, if that was as thorough; the report is of both"),
             ),
         ))
         .subcommand(settings(

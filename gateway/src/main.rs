@@ -9,6 +9,7 @@ use gateway::cli::{self, Request};
 use gateway::config::{Config, Raw};
 use gateway::{admin, auth, scrub, serve, tiers, top, transfer};
 use http::Method;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::prelude::*;
 
 fn main() -> ExitCode {
@@ -20,14 +21,42 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("tierdav: {error:#}");
-            let code = if error.is::<gateway::config::ConfigError>() {
-                2
-            } else {
-                1
+            let code = match error.downcast_ref() {
+                Some(Interrupted { signal, .. }) => 128 + signal,
+                None if error.is::<gateway::config::ConfigError>() => 2,
+                None => 1,
             };
             ExitCode::from(code)
         }
     }
+}
+
+/// A command was stopped by a signal before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; what is done stays done, nothing is lost: {advice}")]
+struct Interrupted {
+    signal: u8,
+    advice: &'static str,
+}
+
+/// Runs `work` to its end, or until the user has had enough. That is as a crash then: the lock in the pools stays, so that the next
+/// run shuts this one out, and nothing that is still on its way to the cluster arrives after that.
+async fn until_interrupted<T>(
+    advice: &'static str,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
+    let mut signals = [signal(kinds[0])?, signal(kinds[1])?];
+    let [terminate, interrupt] = &mut signals;
+    let mut work = Box::pin(work);
+    let kind = tokio::select! {
+        done = &mut work => return done,
+        _ = terminate.recv() => kinds[0],
+        _ = interrupt.recv() => kinds[1],
+    };
+    std::mem::forget(work);
+    let signal = u8::try_from(kind.as_raw_value())?;
+    Err(Interrupted { signal, advice }.into())
 }
 
 /// Prints. A reader that has seen enough (`| head`) is no error.
@@ -70,11 +99,13 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
         }
         Request::Drain { admin: None, raw } => {
             let config = checked(&raw)?;
-            runtime()?.block_on(drain(&config))?;
+            let advice = "run it again to flush the rest";
+            runtime()?.block_on(until_interrupted(advice, drain(&config)))?;
         }
         Request::Scrub { how, raw } => {
             let config = checked(&raw)?;
-            return runtime()?.block_on(scrub(&config, how));
+            let advice = "with --resume, a scrub of pools goes on where this one was";
+            return runtime()?.block_on(until_interrupted(advice, scrub(&config, how)));
         }
         Request::Transfer {
             direction,
@@ -82,7 +113,9 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             raw,
         } => {
             let config = checked(&raw)?;
-            let report = runtime()?.block_on(transfer::run(&config, direction, &path))?;
+            let advice = "run it again, and it goes on where it was";
+            let work = transfer::run(&config, direction, &path);
+            let report = runtime()?.block_on(until_interrupted(advice, work))?;
             say(format_args!("{}\n", serde_json::to_string_pretty(&report)?))?;
             if !report.damaged.is_empty() {
                 return Ok(ExitCode::from(3));

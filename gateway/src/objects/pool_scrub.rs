@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
 use tiering::{FileId, ObjectId, Tier};
 
 use super::cache::ObjectCache;
@@ -29,7 +30,7 @@ pub struct PooledFile {
 }
 
 /// How thorough, and how fast.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PoolScrub {
     /// Remove orphans, and copies that are damaged where the other pool has a sound one.
     pub repair: bool,
@@ -37,8 +38,17 @@ pub struct PoolScrub {
     pub deep: bool,
     /// Bytes per second to read at most; 0 is unlimited.
     pub bytes_per_s: u64,
-    /// Versions up to this one, in the order of their ids, were checked already.
-    pub after: Option<FileId>,
+    /// How far an earlier scrub came that this one goes on with.
+    pub checked: Option<Checked>,
+}
+
+/// What a scrub saw of versions so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// Versions up to this one, in the order of their ids.
+    pub up_to: FileId,
+    /// What was found in them: who goes on reports that as well.
+    pub found: ScrubReport,
 }
 
 /// What a pool has of an object.
@@ -51,12 +61,12 @@ enum Copy {
 
 impl ObjectCache {
     /// Checks the pools against all placeholders of the tree. Nothing else may use them meanwhile. `done` is told after
-    /// each version, in the order of their ids.
+    /// each version, in the order of their ids, how far it has come.
     pub async fn scrub_pools(
         self: &Arc<Self>,
         mut files: Vec<PooledFile>,
         options: PoolScrub,
-        mut done: impl FnMut(FileId),
+        mut done: impl FnMut(&Checked),
     ) -> Result<ScrubReport, CacheError> {
         let mut report = ScrubReport::default();
         let Some(pools) = self.pools().cloned() else {
@@ -93,15 +103,28 @@ impl ObjectCache {
             listed[usize::from(tier == Tier::Backing)] = listing.objects;
         }
         let began = Instant::now();
+        let after = options.checked.as_ref().map(|checked| checked.up_to);
+        let mut checked = options.checked.clone().unwrap_or_else(|| Checked {
+            up_to: FileId(0),
+            found: ScrubReport::default(),
+        });
+        let bytes_before = checked.found.checked_bytes;
         let rest = files
             .iter()
-            .filter(|f| options.after.is_none_or(|after| f.file > after));
+            .filter(|f| after.is_none_or(|after| f.file > after));
         for file in rest {
+            let report = &mut checked.found;
             let n = self.objects_in(file.len);
             let checks = (0..n).map(|index| {
                 let id = ObjectId::new(file.file, index);
                 let there = listed.each_ref().map(|l| l.binary_search(&id).is_ok());
-                self.check_object(&pools, id, self.object_len(file.len, index), there, options)
+                self.check_object(
+                    &pools,
+                    id,
+                    self.object_len(file.len, index),
+                    there,
+                    &options,
+                )
             });
             let mut findings = futures_util::stream::iter(checks).buffer_unordered(READ_AT_ONCE);
             while let Some((id, bytes, found)) = findings.next().await {
@@ -111,12 +134,15 @@ impl ObjectCache {
                     report.add(problem, format!("{} {id}", file.path), removed);
                 }
             }
-            if let Some(due) = report.checked_bytes.checked_div(options.bytes_per_s) {
+            let bytes = report.checked_bytes - bytes_before;
+            if let Some(due) = bytes.checked_div(options.bytes_per_s) {
                 let ahead = Duration::from_secs(due).saturating_sub(began.elapsed());
                 tokio::time::sleep(ahead).await;
             }
-            done(file.file);
+            checked.up_to = file.file;
+            done(&checked);
         }
+        report.join(checked.found);
         Ok(report)
     }
 
@@ -126,7 +152,7 @@ impl ObjectCache {
         id: ObjectId,
         len: u32,
         [in_cache, in_data]: [bool; 2],
-        options: PoolScrub,
+        options: &PoolScrub,
     ) -> (ObjectId, u64, Vec<(Problem, bool)>) {
         let mut found = Vec::new();
         let row = self.lookup(id).map(|(object, _)| object);

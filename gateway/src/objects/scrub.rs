@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tiering::{Event, FileId, ObjectId};
 
 use super::Backing;
@@ -19,7 +19,7 @@ use super::store::{Mark, StoreError, Stored, read_verified};
 const FINDINGS_MAX: usize = 1000;
 
 /// What is wrong with a name in the cache directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
     /// A dirty object's bytes do not match their checksum: lost.
@@ -45,7 +45,7 @@ pub enum Problem {
 }
 
 /// One thing that scrub found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What is wrong.
     pub problem: Problem,
@@ -56,7 +56,7 @@ pub struct Finding {
 }
 
 /// What scrub saw.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubReport {
     /// Objects read and checked.
     pub checked_objects: u64,
@@ -76,6 +76,17 @@ impl ScrubReport {
     /// Whether nothing is wrong any more.
     pub fn is_clean(&self) -> bool {
         self.problems == self.removed
+    }
+
+    /// Adds what another part of the same scrub saw.
+    pub(super) fn join(&mut self, other: ScrubReport) {
+        self.checked_objects += other.checked_objects;
+        self.checked_bytes += other.checked_bytes;
+        self.compared_objects += other.compared_objects;
+        self.problems += other.problems;
+        self.removed += other.removed;
+        let room = FINDINGS_MAX.saturating_sub(self.findings.len());
+        self.findings.extend(other.findings.into_iter().take(room));
     }
 
     pub(super) fn add(&mut self, problem: Problem, name: String, removed: bool) {
