@@ -178,7 +178,7 @@ impl Rig {
         self.trees.files.lock().remove(&version.file);
         let len = version.data.len() as u64;
         match self.pools {
-            Some(_) => self.cache.purge(version.file, Some(len)),
+            Some(_) => self.cache.purge(version.file, Extent::Whole(len)),
             None => self.cache.forget(version.file, len),
         }
     }
@@ -188,7 +188,7 @@ impl Rig {
         for tier in [Tier::Cache, Tier::Backing] {
             for id in pools.list(tier).unwrap().objects {
                 if !self.trees.files.lock().contains_key(&id.file) {
-                    self.cache.purge(id.file, None);
+                    self.cache.purge(id.file, Extent::Unfinished(0));
                 }
             }
         }

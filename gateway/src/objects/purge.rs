@@ -32,16 +32,25 @@ const PURGE_WAITING_MAX: usize = 65_536;
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Versions whose placeholders are removed together.
 const PURGED_TOGETHER: usize = 64;
-/// After so many absent objects in a row, a version of unknown length has no more: more than one upload has under way.
+/// After so many absent objects in a row, an unfinished version has no more: more than one upload has under way.
 const ABSENT_ENDS: u32 = 64;
 /// Until a failed removal is tried again.
 const PURGE_RETRY: Duration = Duration::from_secs(5);
 
-/// A version to be removed from the pools; `None`: an upload of unknown length.
+/// How long a version that is to be removed is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// So many bytes.
+    Whole(u64),
+    /// An upload that came to nothing. Objects may be anywhere in so many bytes, and one after the other behind them.
+    Unfinished(u64),
+}
+
+/// A version to be removed from the pools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Purge {
     pub file: FileId,
-    pub len: Option<u64>,
+    pub extent: Extent,
     /// The data pool never had any object of it.
     pub alone: bool,
 }
@@ -128,24 +137,25 @@ impl ObjectCache {
     }
 
     /// A version's name is gone: its objects go as soon as nobody uses them, and then its placeholder
-    /// ([`Backing::purged`](super::Backing::purged)). `None`: an upload of unknown length.
-    pub fn purge(&self, file: FileId, len: Option<u64>) {
+    /// ([`Backing::purged`](super::Backing::purged)).
+    pub fn purge(&self, file: FileId, extent: Extent) {
         let Some(side) = &self.pools else { return };
         let purge = Purge {
             file,
-            len,
+            extent,
             alone: false,
         };
         // Who found the name before it went has pinned the version after this.
         drop(side.looking.write());
         let mut core = self.core.lock();
         core.queue.cancel(file);
-        if let Some(len) = len {
-            let objects = self.objects_in(len);
-            self.event(&mut core, &Event::Deleted { file, objects });
-            core.queue.cancel(file);
-        } else {
-            core.residency.spare_nothing(file);
+        match extent {
+            Extent::Whole(len) => {
+                let objects = self.objects_in(len);
+                self.event(&mut core, &Event::Deleted { file, objects });
+                core.queue.cancel(file);
+            }
+            Extent::Unfinished(_) => core.residency.spare_nothing(file),
         }
         match core.pins.get_mut(&file) {
             Some(pin) => {
@@ -162,9 +172,12 @@ impl ObjectCache {
 
     /// A removal, with what the rows that the map had of the version say of it.
     pub(super) fn knowing(&self, purge: Purge, rows: &[Entry]) -> Purge {
-        let all = purge.len.map(|len| self.objects_in(len) as usize);
+        let all_known = match purge.extent {
+            Extent::Whole(len) => rows.len() == self.objects_in(len) as usize,
+            Extent::Unfinished(_) => false,
+        };
         Purge {
-            alone: all == Some(rows.len()) && rows.iter().all(|row| row.alone),
+            alone: all_known && rows.iter().all(|row| row.alone),
             ..purge
         }
     }
@@ -307,18 +320,25 @@ impl ObjectCache {
     }
 
     async fn remove_version(&self, purge: Purge) -> Result<(), PoolError> {
-        let Purge { file, len, alone } = purge;
-        match len {
-            Some(len) => {
+        let Purge {
+            file,
+            extent,
+            alone,
+        } = purge;
+        match extent {
+            Extent::Whole(len) => {
                 let objects = 0..self.objects_in(len);
                 self.remove_objects(file, objects, alone).await.map(|_| ())
             }
-            None => self.remove_until_absent(file).await,
+            Extent::Unfinished(len) => {
+                let within = self.objects_in(len);
+                self.remove_objects(file, 0..within, false).await?;
+                self.remove_until_absent(file, within).await
+            }
         }
     }
 
-    async fn remove_until_absent(&self, file: FileId) -> Result<(), PoolError> {
-        let mut from = 0;
+    async fn remove_until_absent(&self, file: FileId, mut from: u32) -> Result<(), PoolError> {
         while self
             .remove_objects(file, from..from.saturating_add(ABSENT_ENDS), false)
             .await?

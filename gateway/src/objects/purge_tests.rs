@@ -11,6 +11,7 @@ use super::cache::ObjectCache;
 use super::error::CacheError;
 use super::options::{CacheOptions, IoContext};
 use super::pools::{ObjectInfo, Pools};
+use super::purge::Extent;
 use super::test_pools::MemoryPools;
 use super::tests::Nothing;
 use crate::metrics::Metrics;
@@ -47,7 +48,7 @@ async fn the_data_pool_is_left_alone_only_if_no_flush_ever_began() {
             cache.begin_flush(id).unwrap();
             let _ = cache.end_flush(id, Err("no answer".into()), false);
         }
-        cache.purge(file, Some(3));
+        cache.purge(file, Extent::Whole(3));
         // There is no tree here whose placeholder could go.
         let _ = cache.purge_queued().await;
         assert!(pools.info(Tier::Cache, id).await.is_err());
@@ -66,7 +67,7 @@ fn waiting(versions: u64) -> Arc<ObjectCache> {
     let metrics = Arc::new(Metrics::new());
     let cache = ObjectCache::open(options, Recorder::disabled(), metrics).unwrap();
     for file in 1..=versions {
-        cache.purge(FileId(file), Some(3));
+        cache.purge(FileId(file), Extent::Whole(3));
     }
     cache
 }
@@ -75,14 +76,14 @@ fn waiting(versions: u64) -> Arc<ObjectCache> {
 async fn an_upload_waits_when_65536_versions_are_to_be_removed_and_goes_on_when_one_is() {
     let cache = waiting(65_535);
     assert!(cache.turn_to_upload().now_or_never().unwrap().is_ok());
-    cache.purge(FileId(65_536), Some(3));
+    cache.purge(FileId(65_536), Extent::Whole(3));
     let mut first = Box::pin(cache.turn_to_upload());
     let mut second = Box::pin(cache.turn_to_upload());
     assert!((&mut first).now_or_never().is_none());
     assert!((&mut second).now_or_never().is_none());
 
     cache.attach_backing(Arc::new(Nothing));
-    cache.purge(FileId(65_537), Some(3));
+    cache.purge(FileId(65_537), Extent::Whole(3));
     // One of 65 537 goes: one turn.
     assert_eq!(cache.purge_next().await, 65_536);
     assert!((&mut first).now_or_never().unwrap().is_ok());

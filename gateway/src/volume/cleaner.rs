@@ -17,7 +17,7 @@ use super::identity::{self, State};
 use super::tree::{Entry, Tree, id_name, look_at, names, open_dir_raw};
 use super::types::{Found, Kind};
 use super::usage::Usage;
-use crate::objects::ObjectCache;
+use crate::objects::{Extent, ObjectCache};
 
 enum Job {
     /// Remove `.tierdav/tmp/<name>` with all below it; `counted`: its bytes are in the usage.
@@ -186,7 +186,7 @@ fn purge(tree: &Tree, cache: &ObjectCache, name: &str, found: &Found) -> io::Res
         if name != id_name(id) {
             rustix::fs::renameat(&tree.tmp, name, &tree.tmp, id_name(id).as_str())?;
         }
-        cache.purge(id, Some(found.identity.len));
+        cache.purge(id, Extent::Whole(found.identity.len));
         return Ok(true);
     }
     // An upload that was given up bears its id as its name, and nothing else.
@@ -194,7 +194,8 @@ fn purge(tree: &Tree, cache: &ObjectCache, name: &str, found: &Found) -> io::Res
     let id = u64::from_str_radix(name, 16).ok().map(FileId);
     match id.filter(|id| cache.pools().is_some() && unfinished && id_name(*id) == name) {
         Some(id) => {
-            cache.purge(id, None);
+            // As long as the version that it began with, if it is a change of one.
+            cache.purge(id, Extent::Unfinished(found.identity.len));
             Ok(true)
         }
         None => Ok(false),
@@ -217,7 +218,8 @@ pub(crate) fn forget(tree: &Tree, cache: &ObjectCache, found: &super::types::Fou
     if found.pooled() {
         // Its placeholder is in `.tierdav/tmp` by now, unless it has other names.
         if found.links <= 1 {
-            cache.purge(found.identity.file_id, Some(found.identity.len));
+            let extent = Extent::Whole(found.identity.len);
+            cache.purge(found.identity.file_id, extent);
         }
         return;
     }

@@ -11,7 +11,7 @@ use super::path::ResourcePath;
 use super::tree::id_name;
 use super::types::{Found, Kind};
 use super::{Inner, Volume, cache_error, hop, unavailable};
-use crate::objects::{ContentReader, IoContext};
+use crate::objects::{ContentReader, Extent, IoContext};
 
 /// Bytes read or written at a time.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -97,7 +97,7 @@ impl Volume {
         .await?;
         let id = job.found.identity.file_id;
         self.end_transfer(path, job, State::Inline).await?;
-        self.inner.cache.purge(id, Some(len));
+        self.inner.cache.purge(id, Extent::Whole(len));
         Ok(Transfer::Moved(len))
     }
 

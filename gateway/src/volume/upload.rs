@@ -164,6 +164,11 @@ impl Volume {
             let mut reserved = inner.usage.reservation(found.meta.len);
             inner.check_room(&path, found.meta.len, &mut reserved)?;
             let prepared = Prepared::new(&inner, &path)?;
+            if found.pooled() {
+                // What is written first may lie anywhere: where its objects are to be looked for, should it come to nothing.
+                let extended = prepared.tree.set_len(found.meta.len);
+                extended.at("extend the placeholder of", &path)?;
+            }
             Ok((path, found.meta.file_id, reader, prepared, reserved))
         })
         .await?;
