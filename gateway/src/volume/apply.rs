@@ -18,6 +18,31 @@ use super::tree::{self, Stat, Tree, id_name};
 use super::types::{Found, Kind};
 use crate::objects::{FileSystemSync, ObjectCache};
 
+/// What a change leaves in `.tierdav/tmp`. It is removed only once the change is durable: objects in pools would be gone for good,
+/// while a power cut takes the change back. The next start removes it, too.
+#[must_use]
+#[derive(Default)]
+pub(crate) enum Left {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The placeholder of a version.
+    Version(Box<Found>),
+    /// Something under this name.
+    Aside(String),
+}
+
+impl Left {
+    /// Removes it.
+    pub fn clear(self, tree: &Tree, cache: &ObjectCache, cleaner: &Cleaner) {
+        match self {
+            Left::Nothing => {}
+            Left::Version(found) => forget(tree, cache, &found),
+            Left::Aside(name) => cleaner.remove(name, true),
+        }
+    }
+}
+
 /// A directory handle and a name in it.
 pub(crate) struct Place<'a> {
     pub dir: &'a OwnedFd,
@@ -97,12 +122,11 @@ pub(crate) fn take_out(tree: &Tree, at: &Place<'_>, found: &Found) -> io::Result
 /// are the caller's to [`forget`].
 pub(crate) fn rename_in(
     tree: &Tree,
-    cleaner: &Cleaner,
     from: &Place<'_>,
     kind: Kind,
     to: &Place<'_>,
     replaced: Option<&Found>,
-) -> io::Result<()> {
+) -> io::Result<Left> {
     match (kind, replaced.map(|old| (old, old.meta.kind))) {
         (_, None) => {
             rustix::fs::renameat_with(
@@ -120,18 +144,17 @@ pub(crate) fn rename_in(
         }
         (_, Some(_)) => {
             rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, RenameFlags::EXCHANGE)?;
-            set_aside(tree, cleaner, from)?;
+            return set_aside(tree, from);
         }
     }
-    Ok(())
+    Ok(Left::Nothing)
 }
 
-/// Moves a name into `.tierdav/tmp`, where the cleaner removes it.
-pub(crate) fn set_aside(tree: &Tree, cleaner: &Cleaner, place: &Place<'_>) -> io::Result<()> {
+/// Moves a name into `.tierdav/tmp`.
+pub(crate) fn set_aside(tree: &Tree, place: &Place<'_>) -> io::Result<Left> {
     let aside = id_name(identity::fresh()?);
     rustix::fs::renameat(place.dir, place.name, &tree.tmp, aside.as_str())?;
-    cleaner.remove(aside, true);
-    Ok(())
+    Ok(Left::Aside(aside))
 }
 
 /// Makes a collection with its identity at once.
@@ -171,26 +194,23 @@ pub(crate) fn prepare_dir(
 pub(crate) fn remove(
     tree: &Tree,
     cache: &ObjectCache,
-    cleaner: &Cleaner,
     at: &Place<'_>,
     found: &Found,
-) -> io::Result<()> {
+) -> io::Result<Left> {
     match found.meta.kind {
         Kind::Collection => match rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Left::Nothing),
             // It has members, which go with it at once.
-            Err(_) => set_aside(tree, cleaner, at),
+            Err(_) => set_aside(tree, at),
         },
-        Kind::File if found.pooled() => {
-            if take_out(tree, at, found)? {
-                forget(tree, cache, found);
-            }
-            Ok(())
-        }
+        Kind::File if found.pooled() => Ok(match take_out(tree, at, found)? {
+            true => Left::Version(Box::new(found.clone())),
+            false => Left::Nothing,
+        }),
         Kind::File => {
             rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())?;
             forget(tree, cache, found);
-            Ok(())
+            Ok(Left::Nothing)
         }
     }
 }

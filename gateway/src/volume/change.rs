@@ -153,16 +153,11 @@ impl Inner {
             path: path.clone(),
             id: found.meta.file_id,
         };
-        self.commit(path, record, &[&dir], || {
-            apply::remove(
-                &self.tree,
-                &self.cache,
-                &self.cleaner,
-                &Place { dir: &dir, name },
-                &found,
-            )
-            .at("delete", path)
+        let left = self.commit(path, record, &[&dir], || {
+            let place = Place { dir: &dir, name };
+            apply::remove(&self.tree, &self.cache, &place, &found).at("delete", path)
         })?;
+        left.clear(&self.tree, &self.cache, &self.cleaner);
         if found.meta.kind == Kind::File {
             self.usage.take(found.meta.file_id, found.meta.len);
         }
@@ -199,7 +194,7 @@ impl Inner {
             id,
             replaced: old.as_ref().map(|f| f.meta.file_id),
         };
-        self.commit(to, record, &[&from_dir, to_dir], || {
+        let left = self.commit(to, record, &[&from_dir, to_dir], || {
             let source = Place {
                 dir: &from_dir,
                 name: from_name,
@@ -208,16 +203,10 @@ impl Inner {
                 dir: to_dir,
                 name: to_name,
             };
-            apply::rename_in(
-                &self.tree,
-                &self.cleaner,
-                &source,
-                found.meta.kind,
-                &target,
-                old.as_ref(),
-            )
-            .at("rename", to)
+            apply::rename_in(&self.tree, &source, found.meta.kind, &target, old.as_ref())
+                .at("rename", to)
         })?;
+        left.clear(&self.tree, &self.cache, &self.cleaner);
         // What was exchanged and set aside is the cleaner's; a file renamed over is ours.
         if let (Kind::File, Some(old)) = (found.meta.kind, &old)
             && old.meta.kind == Kind::File

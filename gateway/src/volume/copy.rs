@@ -288,22 +288,16 @@ impl Built {
             id: self.id,
             replaced: old.as_ref().map(|f| f.meta.file_id),
         };
-        inner.commit(to, record, &[&dir], || {
+        let left = inner.commit(to, record, &[&dir], || {
             let from = Place {
                 dir: &inner.tree.tmp,
                 name: &tmp,
             };
             let place = Place { dir: &dir, name };
-            apply::rename_in(
-                &inner.tree,
-                &inner.cleaner,
-                &from,
-                Kind::Collection,
-                &place,
-                old.as_ref(),
-            )
-            .at("rename", to)
+            apply::rename_in(&inner.tree, &from, Kind::Collection, &place, old.as_ref())
+                .at("rename", to)
         })?;
+        left.clear(&inner.tree, &inner.cache, &inner.cleaner);
         self.named = false;
         inner.usage.collection_placed(self.bytes);
         Ok(Replaced(old.is_some()))

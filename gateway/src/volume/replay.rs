@@ -87,6 +87,10 @@ pub(super) fn run(
 }
 
 impl Replay<'_> {
+    fn clear(&self, left: apply::Left) {
+        left.clear(self.tree, self.cache, self.cleaner);
+    }
+
     fn redo(&self, record: &Record) -> io::Result<()> {
         match record {
             Record::Put {
@@ -110,7 +114,8 @@ impl Replay<'_> {
             } => self.rename(from, to, *id, *replaced),
             Record::Delete { path, id } => self.at(path, |place, entry| match &entry {
                 Entry::Found(found) if found.meta.file_id == *id => {
-                    apply::remove(self.tree, self.cache, self.cleaner, place, found)
+                    self.clear(apply::remove(self.tree, self.cache, place, found)?);
+                    Ok(())
                 }
                 Entry::Found(_) | Entry::Absent | Entry::Other => Ok(()),
             }),
@@ -198,7 +203,7 @@ impl Replay<'_> {
             };
             let tmp = id_name(id);
             let from = Place { dir: &self.tree.tmp, name: &tmp };
-            apply::rename_in(self.tree, self.cleaner, &from, Kind::File, place, old)?;
+            self.clear(apply::rename_in(self.tree, &from, Kind::File, place, old)?);
             if let Some(old) = old.filter(|f| f.meta.kind == Kind::File) {
                 cleaner::forget(self.tree, self.cache, old);
             }
@@ -227,7 +232,9 @@ impl Replay<'_> {
                 tracing::warn!(%path, %id, "intent log: the prepared copy is gone, change skipped");
                 return Ok(());
             }
-            apply::rename_in(self.tree, self.cleaner, &from, Kind::Collection, place, old)
+            let left = apply::rename_in(self.tree, &from, Kind::Collection, place, old)?;
+            self.clear(left);
+            Ok(())
         })
     }
 
@@ -243,7 +250,7 @@ impl Replay<'_> {
                 if is_version(&entry, id) {
                     // Died between the exchange and the removal of what was replaced?
                     if replaced.is_some_and(|r| is_version(&moving, r)) {
-                        apply::set_aside(self.tree, self.cleaner, source)?;
+                        self.clear(apply::set_aside(self.tree, source)?);
                     }
                     return Ok(());
                 }
@@ -257,14 +264,8 @@ impl Replay<'_> {
                     Entry::Found(old) => Some(&**old),
                     Entry::Absent | Entry::Other => None,
                 };
-                apply::rename_in(
-                    self.tree,
-                    self.cleaner,
-                    source,
-                    found.meta.kind,
-                    target,
-                    old,
-                )?;
+                let kind = found.meta.kind;
+                self.clear(apply::rename_in(self.tree, source, kind, target, old)?);
                 if let (Kind::File, Some(old)) = (found.meta.kind, old)
                     && old.meta.kind == Kind::File
                 {

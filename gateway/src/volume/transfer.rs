@@ -201,18 +201,13 @@ impl Inner {
             dir: &self.tree.tmp,
             name: &job.name,
         };
-        apply::rename_in(
-            &self.tree,
-            &self.cleaner,
-            &from,
-            Kind::File,
-            &to,
-            Some(&old),
-        )
-        .at("rename", path)?;
+        let left = apply::rename_in(&self.tree, &from, Kind::File, &to, Some(&old));
+        let left = left.at("rename", path)?;
         self.sync
             .sync(&dir)
-            .map_err(|e| unavailable("sync", path, e))
+            .map_err(|e| unavailable("sync", path, e))?;
+        left.clear(&self.tree, &self.cache, &self.cleaner);
+        Ok(())
     }
 }
 

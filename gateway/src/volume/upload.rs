@@ -772,7 +772,7 @@ impl Inner {
         let (id, len) = (identity.file_id, identity.len);
         // The record is made before the staged objects are consumed below.
         let record = record();
-        self.commit(path, || record, &[to.dir], || {
+        let left = self.commit(path, || record, &[to.dir], || {
             if identity.state == State::Dirty {
                 apply::link_dirty(&self.tree, id).at("link", path)?;
             }
@@ -781,20 +781,20 @@ impl Inner {
             let tmp = id_name(id);
             let from = Place { dir: &self.tree.tmp, name: &tmp };
             let renamed =
-                apply::rename_in(&self.tree, &self.cleaner, &from, Kind::File, to, old.as_ref());
-            if let Err(e) = renamed {
+                apply::rename_in(&self.tree, &from, Kind::File, to, old.as_ref());
+            renamed.inspect_err(|_| {
                 self.cache.forget(id, len);
                 if let Err(error) = apply::unlink_dirty(&self.tree, id) {
                     tracing::warn!(%error, %id, "could not remove a dirty name; the next start tries again");
                 }
-                return Err(e).at("rename", path);
-            }
-            Ok(())
+            })
+            .at("rename", path)
         })?;
         prepared.named = false;
         self.tree.learn_given(identity, bare, || {
             tree::statx(&prepared.tree, "", AtFlags::EMPTY_PATH)
         });
+        left.clear(&self.tree, &self.cache, &self.cleaner);
         // A replaced collection is the cleaner's.
         if let Some(old) = old.as_ref().filter(|f| f.meta.kind == Kind::File) {
             cleaner::forget(&self.tree, &self.cache, old);
