@@ -16,11 +16,14 @@
 //! | 40 | 8 | inode number the record was made for |
 //!
 //! When the state is inline, (mtime, len, inode) are the stamp: a file that differs was written
-//! beside the gateway, and its identity is derived from what it is now.
+//! beside the gateway, and its identity is derived from what it is now. A placeholder ([`Identity::describes`])
+//! may be copied.
 
 use std::cell::RefCell;
 
 use tiering::FileId;
+
+use super::tree::Stat;
 
 /// Name of the attribute.
 pub const ATTRIBUTE: &str = "user.tierdav.id";
@@ -115,13 +118,21 @@ impl Identity {
     }
 
     /// Whether the record still describes a file that now looks like this.
-    pub fn describes(&self, mtime_ns: i64, len: u64, ino: u64) -> bool {
+    ///
+    /// A placeholder stays one when it is copied, as a backup of the root and the way back do, and when it is touched: nothing
+    /// was written into it as long as it has holes. Taken for a plain file it would be served as zeros.
+    pub(super) fn describes(&self, stat: &Stat) -> bool {
+        let (same_len, same_time) = (self.len == stat.len, self.mtime_ns == stat.mtime_ns);
         match self.state {
             State::Dirty => true,
-            State::Inline | State::Pooled => {
-                self.mtime_ns == mtime_ns && self.len == len && self.ino == ino
-            }
+            State::Inline => same_time && same_len && self.ino == stat.ino,
+            State::Pooled => same_len && (same_time || stat.has_holes()),
         }
+    }
+
+    /// Whether the file is the one that the record was written for, not a copy of it or changed by others.
+    pub(super) fn is_own(&self, stat: &Stat) -> bool {
+        self.mtime_ns == stat.mtime_ns && self.len == stat.len && self.ino == stat.ino
     }
 }
 

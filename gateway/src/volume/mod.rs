@@ -66,6 +66,7 @@ mod unchanged_tests;
 mod upload;
 mod usage;
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustix::fs::AtFlags;
 use tiering::{FileId, Nanos, Tier};
 
 use crate::objects::pools::PoolSpace;
@@ -96,6 +98,7 @@ pub use types::{
 pub use upload::Upload;
 
 use error::At;
+use identity::Identity;
 use log::Log;
 use log::record::Record;
 use tree::{Entry, Tree};
@@ -378,12 +381,13 @@ impl Volume {
         self.inner.skipped_names.load(Ordering::Relaxed)
     }
 
-    /// All files whose content is in pools. Reads the whole tree; waits until discarded collections are gone.
+    /// All files whose content is in pools. Reads the whole tree; waits until discarded collections are gone. Placeholders that
+    /// came back from a backup become what they were, unless two have the same version.
     pub async fn pooled_files(&self) -> Result<Vec<PooledFile>, VolumeError> {
         let inner = Arc::clone(&self.inner);
         hop(move || {
             inner.cleaner.finish();
-            let mut files = Vec::new();
+            let (mut files, mut strange) = (Vec::new(), Vec::new());
             let mut left = vec![ResourcePath::root()];
             while let Some(path) = left.pop() {
                 let dir = inner.tree.dir(&path).at("list", &path)?;
@@ -400,14 +404,26 @@ impl Volume {
                         .at("stat", &child)?
                     {
                         Entry::Found(f) if f.meta.kind == Kind::Collection => left.push(child),
-                        Entry::Found(f) if f.pooled() => files.push(PooledFile {
-                            file: f.identity.file_id,
-                            len: f.identity.len,
-                            path: child.to_string(),
-                        }),
+                        Entry::Found(f) if f.pooled() => {
+                            if f.links > 1 {
+                                strange.push((f.identity.file_id, child.clone()));
+                            }
+                            files.push(PooledFile {
+                                file: f.identity.file_id,
+                                len: f.identity.len,
+                                path: child.to_string(),
+                            });
+                        }
                         Entry::Found(_) | Entry::Absent | Entry::Other => {}
                     }
                 }
+            }
+            let mut names: HashMap<FileId, u32> = HashMap::new();
+            for file in &files {
+                *names.entry(file.file).or_default() += 1;
+            }
+            for (id, path) in strange.iter().filter(|(id, _)| names[id] == 1) {
+                inner.adopt(*id, path).at("adopt", path)?;
             }
             Ok(files)
         })
@@ -615,6 +631,26 @@ impl Inner {
         }
         self.recent.seen(id, path);
         Some((found.clone(), reader))
+    }
+
+    /// Makes a copy of a placeholder the one that its version belongs to.
+    fn adopt(&self, id: FileId, path: &ResourcePath) -> io::Result<()> {
+        let file = self.tree.file(path)?;
+        let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
+        let record = tree::get_identity(&file)?;
+        let Some(record) = record.filter(|r| r.file_id == id && !r.is_own(&stat)) else {
+            return Ok(());
+        };
+        tree::set_mtime(&file, record.mtime_ns)?;
+        let kept = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
+        let own = Identity {
+            mtime_ns: kept.mtime_ns,
+            ino: kept.ino,
+            ..record
+        };
+        tree::set_identity(&file, &own)?;
+        tracing::info!(%path, "a placeholder from elsewhere was adopted");
+        Ok(())
     }
 
     /// Opens a file whose content is in pools, if this is one: the placeholder itself need not be opened.

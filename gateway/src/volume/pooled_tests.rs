@@ -9,8 +9,11 @@ use super::tests::{get, p};
 use super::types::Check;
 use super::*;
 use crate::metrics::Metrics;
+use crate::objects::pools::Pools;
 use crate::objects::test_pools::MemoryPools;
-use crate::objects::{CacheOptions, IoContext, ObjectCache};
+use crate::objects::{
+    Backing, CacheOptions, Checked, IoContext, ObjectCache, PoolScrub, Problem, Tier,
+};
 use crate::recorder::Recorder;
 
 async fn open(root: &std::path::Path, pools: &Arc<MemoryPools>) -> Arc<Volume> {
@@ -21,8 +24,18 @@ async fn try_open(
     root: &std::path::Path,
     pools: &Arc<MemoryPools>,
 ) -> Result<Arc<Volume>, VolumeError> {
+    let size = CacheOptions::uncached().object_bytes;
+    try_open_with(root, pools, size).await
+}
+
+async fn try_open_with(
+    root: &std::path::Path,
+    pools: &Arc<MemoryPools>,
+    object_bytes: u32,
+) -> Result<Arc<Volume>, VolumeError> {
     let options = CacheOptions {
-        pools: Some(Arc::clone(pools) as Arc<dyn crate::objects::pools::Pools>),
+        pools: Some(Arc::clone(pools) as Arc<dyn Pools>),
+        object_bytes,
         capacity_bytes: 1 << 20,
         ..CacheOptions::uncached()
     };
@@ -209,4 +222,139 @@ async fn what_is_in_memory_of_pools_is_never_an_old_version() {
         }
     };
     tokio::join!(writes, reads);
+}
+
+/// Removes what waits to be, and says how many objects are left in both pools.
+async fn objects_left(v: &Arc<Volume>, pools: &Arc<MemoryPools>) -> usize {
+    v.inner
+        .cache
+        .attach_backing(Arc::clone(v) as Arc<dyn Backing>);
+    v.inner.cleaner.finish();
+    v.inner.cache.purge_queued().await.unwrap();
+    let in_pool = |tier| pools.list(tier).unwrap().objects.len();
+    in_pool(Tier::Cache) + in_pool(Tier::Backing)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_far_behind_the_first_object_that_comes_to_nothing_leaves_no_object() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = try_open_with(root.path(), &pools, 64).await.unwrap();
+    let whole = vec![7; 64 * 200];
+    let mut upload = v
+        .create(&p("/f"), IoContext::default(), None)
+        .await
+        .unwrap();
+    upload.write(Bytes::from(whole.clone())).await.unwrap();
+    upload.commit(unchecked()).await.unwrap();
+    let mut change = v.patch(&p("/f"), IoContext::default()).await.unwrap();
+    // Two objects that are whole, and so are on their way at once, with more absent ones before them than end a search.
+    let two = Bytes::from(vec![8; 128]);
+    change.write_at(64 * 150, two).await.unwrap();
+    drop(change);
+    assert_eq!(objects_left(&v, &pools).await, 200);
+    assert_eq!(get(&v, "/f").await.unwrap(), whole);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_go_only_after_the_change_that_ends_their_version_is_durable() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    put(&v, b"old", unchecked()).await.unwrap();
+    let path = p("/f");
+    let (dir, name, found) = v.inner.existing(&path).unwrap();
+    let place = apply::Place { dir: &dir, name };
+    // All of a removal but the sync of the directory, and what follows that.
+    let left = apply::remove(&v.inner.tree, &v.inner.cache, &place, &found).unwrap();
+    assert_eq!(objects_left(&v, &pools).await, 1);
+    left.clear(&v.inner.tree, &v.inner.cache, &v.inner.cleaner);
+    assert_eq!(objects_left(&v, &pools).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrub_that_goes_on_reports_what_was_found_before_it_was_interrupted() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    for name in ["/a", "/b", "/c"] {
+        let data = vec![Bytes::from_static(b"content")];
+        v.put_whole(&p(name), IoContext::default(), data, unchecked())
+            .await
+            .unwrap();
+    }
+    let mut files = v.pooled_files().await.unwrap();
+    files.sort_unstable_by_key(|file| file.file);
+    let first = tiering::ObjectId::new(files[0].file, 0);
+    pools.remove(Tier::Cache, first).await.unwrap();
+    let scrub = async |checked| {
+        let mut seen = Vec::new();
+        let options = PoolScrub {
+            deep: true,
+            checked,
+            ..PoolScrub::default()
+        };
+        let done = |so_far: &Checked| seen.push(so_far.clone());
+        let cache = Arc::clone(&v.inner.cache);
+        let report = cache.scrub_pools(files.clone(), options, done).await;
+        (report.unwrap(), seen)
+    };
+    let (whole, seen) = scrub(None).await;
+    assert_eq!((whole.problems, whole.checked_objects), (1, 3));
+    assert_eq!(whole.findings[0].problem, Problem::Missing);
+    assert_eq!(seen.len(), 3);
+    for so_far in seen {
+        let (resumed, _) = scrub(Some(so_far)).await;
+        assert_eq!(resumed, whole);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_root_that_came_back_from_a_backup_has_its_content_and_placeholders_are_never_served_as_zeros()
+ {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = try_open_with(root.path(), &pools, 8192).await.unwrap();
+    let content = vec![7; 50_000];
+    let mut upload = v
+        .create(&p("/f"), IoContext::default(), None)
+        .await
+        .unwrap();
+    upload.write(Bytes::from(content.clone())).await.unwrap();
+    let (meta, _) = upload.commit(unchecked()).await.unwrap();
+    // As `cp -a`, `rsync -aX` and `tar --xattrs` do: another file with the same attributes and times.
+    let copy = |from: &str, to: &str| {
+        let done = std::process::Command::new("cp")
+            .args(["-a", from, to])
+            .current_dir(root.path())
+            .status();
+        assert!(done.unwrap().success());
+    };
+    let touch = |name: &str| {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(root.path().join(name));
+        file.unwrap()
+            .set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+    };
+    copy("f", "copy");
+    touch("copy");
+    for name in ["/f", "/copy"] {
+        assert_eq!(get(&v, name).await.unwrap(), content, "{name}");
+        assert_eq!(v.stat(&p(name)).await.unwrap().file_id, meta.file_id);
+    }
+    // The version has two names, so it stays when one goes, whichever that is; the last one is made its own.
+    v.remove(&p("/copy"), unchecked()).await.unwrap();
+    assert_eq!(objects_left(&v, &pools).await, 7);
+    copy("f", "g");
+    std::fs::remove_file(root.path().join("f")).unwrap();
+    assert_eq!(get(&v, "/g").await.unwrap(), content);
+    assert_eq!(v.inner.found(&p("/g")).unwrap().links, 2);
+    assert_eq!(v.pooled_files().await.unwrap().len(), 1);
+    assert_eq!(v.inner.found(&p("/g")).unwrap().links, 1);
+    assert_eq!(v.stat(&p("/g")).await.unwrap().file_id, meta.file_id);
+    // What somebody wrote beside the gateway is a plain file, of the same length, too.
+    std::fs::write(root.path().join("g"), vec![9; 50_000]).unwrap();
+    assert_eq!(get(&v, "/g").await.unwrap(), vec![9; 50_000]);
 }

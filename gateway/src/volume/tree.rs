@@ -335,10 +335,8 @@ impl Tree {
 
     /// Remembers a record that was read after `before` and before `stat`, if nothing has changed between.
     fn learn(&self, before: Stamp, stat: &Stat, record: Option<Identity>, now: i64) {
-        let fits = record.is_none_or(|r| {
-            stat.file_type != FileType::RegularFile
-                || r.describes(stat.mtime_ns, stat.len, stat.ino)
-        });
+        let fits =
+            record.is_none_or(|r| stat.file_type != FileType::RegularFile || r.describes(stat));
         if self.in_memory && fits && before == Stamp::of(stat) && self.is_settled(&before, now) {
             self.records.put(before, record, false);
         }
@@ -358,7 +356,7 @@ impl Tree {
         if lasts
             && self.fine_times
             && let Ok(stat) = status()
-            && record.describes(stat.mtime_ns, stat.len, stat.ino)
+            && record.is_own(&stat)
         {
             self.records.put(Stamp::of(&stat), Some(record), bare);
         }
@@ -532,9 +530,8 @@ fn look_and_tell(
     if stat.file_type == FileType::Symlink {
         return Ok((None, None));
     }
-    let mismatch = record.is_some_and(|r| {
-        stat.file_type == FileType::RegularFile && !r.describes(stat.mtime_ns, stat.len, stat.ino)
-    });
+    let mismatch =
+        record.is_some_and(|r| stat.file_type == FileType::RegularFile && !r.describes(&stat));
     if mismatch {
         // Either written beside the gateway, or another file took the name between the two calls.
         let flags =
@@ -571,12 +568,21 @@ pub(crate) struct Stat {
     pub file_type: FileType,
     pub mode: u32,
     pub len: u64,
+    /// Bytes that the file takes on its disk, what is beside its content included.
+    pub disk_bytes: u64,
     pub mtime_ns: i64,
     pub created_ns: i64,
     pub ctime_ns: i64,
     pub dev: (u32, u32),
     pub ino: u64,
     pub links: u32,
+}
+
+impl Stat {
+    /// Whether there is certainly less content than the length says. Never so for a few bytes.
+    pub fn has_holes(&self) -> bool {
+        self.disk_bytes < self.len
+    }
 }
 
 /// `statx` of a name in a directory, or of an open file with an empty name.
@@ -598,6 +604,7 @@ pub(crate) fn statx(dir: &impl AsFd, name: &str, flags: AtFlags) -> Result<Stat,
         file_type: FileType::from_raw_mode(u32::from(s.stx_mode)),
         mode: u32::from(s.stx_mode) & 0o7777,
         len: s.stx_size,
+        disk_bytes: s.stx_blocks.saturating_mul(512),
         mtime_ns,
         created_ns: if born { ns(s.stx_btime) } else { mtime_ns },
         ctime_ns: ns(s.stx_ctime),
@@ -615,7 +622,7 @@ fn entry_of(record: Option<Identity>, stat: &Stat) -> Entry {
     };
     let mut stale = None;
     let identity = match (kind, record) {
-        (Kind::File, Some(r)) if r.describes(stat.mtime_ns, stat.len, stat.ino) => r,
+        (Kind::File, Some(r)) if r.describes(stat) => r,
         (Kind::Collection, r) => Identity {
             file_id: r.map_or_else(|| identity::derived_dir(stat.ino), |r| r.file_id),
             len: 0,
@@ -647,7 +654,10 @@ fn entry_of(record: Option<Identity>, stat: &Stat) -> Entry {
         identity,
         stale,
         mode: stat.mode,
-        links: stat.links,
+        links: match identity.state {
+            State::Pooled if !identity.is_own(stat) => stat.links.max(2),
+            State::Pooled | State::Inline | State::Dirty => stat.links,
+        },
     }))
 }
 

@@ -129,7 +129,8 @@ pub(crate) struct Found {
     /// The id in the record differs from what the file now is: written beside the gateway.
     pub stale: Option<FileId>,
     pub mode: u32,
-    /// Names of the file.
+    /// Names of the file; of a placeholder that is a copy of another one, or changed by others, two at least: its version may have
+    /// another name, and its objects stay when this one goes (scrub finds them).
     pub links: u32,
 }
 
