@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, Mode};
 
 use super::apply::{self, Place};
 use super::error::{At, VolumeError};
+use super::exchange::Exchange;
 use super::identity::{self, Identity, State};
 use super::log::record::Record;
 use super::path::ResourcePath;
@@ -194,6 +195,17 @@ impl Inner {
             id,
             replaced: old.as_ref().map(|f| f.meta.file_id),
         };
+        let collection = |found: &Found| found.meta.kind == Kind::Collection;
+        let noted = match old
+            .as_ref()
+            .filter(|old| collection(&found) || collection(old))
+        {
+            Some(old) if self.log.is_none() => {
+                let noted = Exchange::note(&self.tree, from, old.meta.file_id);
+                noted.at("note the move of", from)?
+            }
+            Some(_) | None => None,
+        };
         let left = self.commit(to, record, &[&from_dir, to_dir], || {
             let source = Place {
                 dir: &from_dir,
@@ -206,6 +218,7 @@ impl Inner {
             apply::rename_in(&self.tree, &source, found.meta.kind, &target, old.as_ref())
                 .at("rename", to)
         })?;
+        drop(noted);
         left.clear(&self.tree, &self.cache, &self.cleaner);
         // What was exchanged and set aside is the cleaner's; a file renamed over is ours.
         if let (Kind::File, Some(old)) = (found.meta.kind, &old)

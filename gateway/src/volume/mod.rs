@@ -30,6 +30,7 @@ mod content;
 mod copy;
 mod dirty_set;
 pub mod error;
+mod exchange;
 mod fine_time;
 mod hot_objects;
 pub mod identity;

@@ -358,3 +358,47 @@ async fn a_root_that_came_back_from_a_backup_has_its_content_and_placeholders_ar
     std::fs::write(root.path().join("g"), vec![9; 50_000]).unwrap();
     assert_eq!(get(&v, "/g").await.unwrap(), vec![9; 50_000]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_over_a_collection_that_a_crash_cuts_in_two_is_finished_by_the_next_start() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    for (path, data) in [("/old", &b"o"[..]), ("/new", b"n")] {
+        v.mkcol(&p(path), unchecked()).await.unwrap();
+        let file = p(path).join("f").unwrap();
+        let data = vec![Bytes::from_static(data)];
+        v.put_whole(&file, IoContext::default(), data, unchecked())
+            .await
+            .unwrap();
+    }
+    let replaced = v.stat(&p("/old")).await.unwrap().file_id;
+    // What the first step of `MOVE /new /old` leaves, and a note of one that never got that far.
+    for id in [replaced, FileId(5)] {
+        let noted = exchange::Exchange::note(&v.inner.tree, &p("/new"), id);
+        std::mem::forget(noted.unwrap());
+    }
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    let at = |name: &str| root.path().join(name);
+    rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        at("new"),
+        rustix::fs::CWD,
+        at("old"),
+        exchange,
+    )
+    .unwrap();
+    drop(v);
+    let v = open(root.path(), &pools).await;
+    assert!(v.stat(&p("/new")).await.is_err());
+    assert_eq!(get(&v, "/old/f").await.unwrap(), b"n");
+    assert_eq!(objects_left(&v, &pools).await, 1);
+    assert_eq!(std::fs::read_dir(at(".tierdav/tmp")).unwrap().count(), 0);
+
+    // And one that runs to its end leaves no note, nor does a refused one.
+    v.mkcol(&p("/b"), unchecked()).await.unwrap();
+    let moved = v.rename(&p("/b"), &p("/old"), true, unchecked()).await;
+    assert_eq!(moved.unwrap(), Replaced(true));
+    assert_eq!(objects_left(&v, &pools).await, 0);
+    assert_eq!(std::fs::read_dir(at(".tierdav/tmp")).unwrap().count(), 0);
+}

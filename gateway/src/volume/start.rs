@@ -21,7 +21,7 @@ use super::path::{HIDDEN, ResourcePath};
 use super::tree::{self, Entry, Tree};
 use super::types::{Kind, VolumeOptions};
 use super::usage::{self, Usage};
-use super::{Durability, Inner, locks, log, replay, swift, sync};
+use super::{Durability, Inner, exchange, locks, log, replay, swift, sync};
 use crate::objects::ObjectCache;
 use crate::objects::pools::AttachError;
 
@@ -442,7 +442,11 @@ pub(super) fn store_applied(tree: &Tree, state: &[u8]) -> io::Result<()> {
 ///
 /// With `pools`, objects have to go with each file.
 fn clean_up(tree: &Tree, cleaner: &Cleaner, pools: bool) -> io::Result<()> {
-    for name in tree::names(&tree.tmp)? {
+    let names = tree::names(&tree.tmp)?;
+    for name in &names {
+        exchange::finish(tree, cleaner, name)?;
+    }
+    for name in names {
         if pools {
             cleaner.remove(String::from_utf8_lossy(&name).into_owned(), false);
             continue;
