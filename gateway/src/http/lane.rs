@@ -29,6 +29,8 @@ use crate::volume::{Content, FileContent};
 
 /// Answers given one after the other before other connections get their turn.
 const TURN_ANSWERS: usize = 16;
+/// Bytes of files sent before that.
+const TURN_BYTES: u64 = 2 << 20;
 /// Smallest buffer of hyper's into which a head is read directly: it looks for HTTP/2 with 24 bytes.
 const DIRECT_BYTES: usize = 1024;
 /// What is read at a time otherwise.
@@ -111,6 +113,8 @@ pub struct Lane<S, Q> {
     written: usize,
     content: Bytes,
     file: Option<Sending>,
+    /// Bytes of files that may be sent in this turn.
+    turn: u64,
     answering: bool,
     /// The last write waits for the client.
     blocked: bool,
@@ -132,6 +136,7 @@ impl<S, Q> Lane<S, Q> {
             written: 0,
             content: Bytes::new(),
             file: None,
+            turn: 0,
             answering: false,
             blocked: false,
         }
@@ -187,6 +192,10 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
     /// Has the kernel send the file that the answer consists of, after its head.
     fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(Sending { content, sent }) = &self.file {
+            if self.turn == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let head = self.out.get(self.written..).unwrap_or_default();
             let of_head = !head.is_empty();
             let polled = Pin::new(&mut self.stream).poll_direct(cx, &mut |socket| match head {
@@ -201,6 +210,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             if of_head {
                 self.written += n;
             } else {
+                self.turn = self.turn.saturating_sub(n as u64);
                 self.file.take_if(|sending| {
                     sending.sent += n as u64;
                     sending.sent >= sending.content.len()
@@ -353,6 +363,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> AsyncRead for Lane<S, Q> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
+        this.turn = TURN_BYTES;
         for _ in 0..TURN_ANSWERS {
             ready!(this.poll_answer(cx))?;
             if this.next == Next::Head && !this.held.is_empty() {
@@ -409,6 +420,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> AsyncWrite for Lane<S, Q> 
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Hyper does not know of an answer that its stop would cut off.
+        self.turn = TURN_BYTES;
         ready!(self.poll_answer(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }

@@ -73,6 +73,15 @@ impl ReadState {
     }
 }
 
+/// Where all content of a version is.
+#[derive(Debug)]
+pub enum Whole {
+    /// In the backing tier.
+    InTree,
+    /// In this file of the cache; its bytes have this CRC-32C.
+    Cached(Arc<File>, u32),
+}
+
 /// Checksum of an object's first bytes.
 #[derive(Clone, Copy)]
 struct Running {
@@ -523,27 +532,17 @@ impl ObjectCache {
         );
     }
 
-    /// The file of a version of at most one object, if that is in the cache and was checked: the one `kept` from before, if it still
-    /// is. `Some(None)`: it is not in the cache. `None`: neither is certain, or it is longer.
-    pub fn whole_file(
-        &self,
-        file: FileId,
-        len: u64,
-        kept: &mut Option<(Stored, Arc<File>)>,
-    ) -> Option<Option<Arc<File>>> {
+    /// Where all of a version of at most one object is, if it is in the cache and was checked there, and its file can be opened without
+    /// a disk, or if it is not in the cache. `None`: nothing is certain, or it is longer.
+    pub fn whole_file(&self, file: FileId, len: u64) -> Option<Whole> {
         if len > u64::from(self.opts.object_bytes) || self.pools.is_some() {
             return None;
         }
         match self.lookup_or_lost(ObjectId::new(file, 0)).ok()? {
-            None => {
-                *kept = None;
-                Some(None)
-            }
+            None => Some(Whole::InTree),
             Some((object, true)) if u64::from(object.len) == len => {
-                if kept.as_ref().is_none_or(|(of, _)| *of != object) {
-                    *kept = Some((object, Arc::new(self.open_object(&object).ok()?)));
-                }
-                Some(kept.as_ref().map(|(_, file)| Arc::clone(file)))
+                let file = self.dir.as_ref()?.open_object_now(&object)?;
+                Some(Whole::Cached(file, object.crc))
             }
             Some(_) => None,
         }

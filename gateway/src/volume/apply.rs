@@ -261,6 +261,11 @@ pub(crate) fn dress_as_seen(
     dirty: impl IntoIterator<Item = u32>,
 ) -> io::Result<(Identity, u32)> {
     let mut kept = seen;
+    let cut = kept.len != identity.len;
+    if cut {
+        // It may take bits of the mode away.
+        rustix::fs::ftruncate(file, identity.len)?;
+    }
     if let Some(mode) = mode.filter(|m| *m != kept.mode) {
         rustix::fs::fchmod(file, Mode::from(mode))?;
         kept.mode = mode;
@@ -268,10 +273,7 @@ pub(crate) fn dress_as_seen(
     if !props.is_empty() {
         tree::set_props(file, props)?;
     }
-    if kept.len != identity.len || kept.mtime_ns != identity.mtime_ns {
-        if kept.len != identity.len {
-            rustix::fs::ftruncate(file, identity.len)?;
-        }
+    if cut || kept.mtime_ns != identity.mtime_ns {
         tree::set_mtime(file, identity.mtime_ns)?;
         kept = tree::statx(file, "", AtFlags::EMPTY_PATH)?;
     }

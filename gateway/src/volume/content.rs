@@ -1,11 +1,13 @@
 //! Content that is in memory: with the gateway, or with the kernel.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use tiering::Tier;
 
 use super::page_cache;
@@ -38,7 +40,8 @@ pub enum Content {
 pub struct FileContent {
     file: Arc<File>,
     len: u64,
-    tier: Tier,
+    /// CRC-32C of a cached object.
+    crc: Option<u32>,
     sends: Arc<Swift>,
 }
 
@@ -63,31 +66,38 @@ impl FileContent {
         (SENT_BYTES_MIN..=SENT_BYTES_MAX).contains(&len)
     }
 
-    /// The `len` bytes of `file`, of this tier, if the kernel can send them without a disk, as far as can be told, and sends lately
-    /// did not wait.
+    /// The `len` bytes of `file`, which is a cached object if its `crc` is given, if the kernel can send them without a disk, as far as
+    /// can be told, and sends lately did not wait.
     pub(crate) fn now(
         file: Arc<File>,
         len: u64,
-        tier: Tier,
+        crc: Option<u32>,
         sends: &Arc<Swift>,
     ) -> Option<FileContent> {
-        let step = match tier {
-            // What a disk made of an object in the meantime is found when it is read from there, which must not pass unseen.
-            Tier::Cache => PAGE_BYTES,
-            Tier::Backing => LOOK_BYTES,
-        };
-        let now = sends.is_on() && page_cache::holds(&file, len, step);
-        now.then(|| FileContent {
+        let content = FileContent {
             file,
             len,
-            tier,
+            crc,
             sends: Arc::clone(sends),
-        })
+        };
+        (sends.is_on() && content.is_in_memory()).then_some(content)
+    }
+
+    fn is_in_memory(&self) -> bool {
+        let step = match self.crc {
+            // What a disk made of an object in the meantime is found when it is read from there, which must not pass unseen.
+            Some(_) => PAGE_BYTES,
+            None => LOOK_BYTES,
+        };
+        page_cache::holds(&self.file, self.len, step)
     }
 
     /// Where the file is.
     pub(crate) fn tier(&self) -> Tier {
-        self.tier
+        match self.crc {
+            Some(_) => Tier::Cache,
+            None => Tier::Backing,
+        }
     }
 
     /// The `len` bytes of `file`.
@@ -96,7 +106,7 @@ impl FileContent {
         FileContent {
             file: Arc::new(file),
             len,
-            tier: Tier::Backing,
+            crc: None,
             sends: Arc::new(Swift::new(true)),
         }
     }
@@ -114,15 +124,46 @@ impl FileContent {
     /// Has the kernel write what is there from `at` on to a socket, as much as that takes now.
     ///
     /// # Errors
-    /// Those of sendfile(2); `UnexpectedEof` if the file has become shorter.
+    /// Those of sendfile(2); `UnexpectedEof` if the file has become shorter, `InvalidData` if it is an object that has become another
+    /// while it was sent: then the reply must not be ended as if it were whole.
     pub fn send(&self, socket: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
+        let sent = self.send_checked(socket, at);
+        if let Err(error) = &sent
+            && (matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::InvalidData
+            ) || error.raw_os_error() == Some(Errno::IO.raw_os_error()))
+        {
+            tracing::error!(%error, "content cannot be sent; connection broken off");
+        }
+        sent
+    }
+
+    fn send_checked(&self, socket: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
+        // A slow client may have outlasted the kernel's memory of an object: what comes from a disk is checked.
+        if let Some(crc) = self.crc
+            && at > 0
+            && !self.is_in_memory()
+        {
+            self.sends.noting(|| self.check(crc))?;
+        }
         let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
         let mut from = at;
         let send =
             || rustix::fs::sendfile(socket, &self.file, Some(&mut from), left.min(SEND_BYTES));
         match self.sends.noting(send)? {
-            0 if left > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            0 if left > 0 => Err(ErrorKind::UnexpectedEof.into()),
             n => Ok(n),
+        }
+    }
+
+    /// Reads all of it, and compares the checksum.
+    fn check(&self, crc: u32) -> io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        match crc32c::crc32c(&bytes) == crc {
+            true => Ok(()),
+            false => Err(ErrorKind::InvalidData.into()),
         }
     }
 }
@@ -144,10 +185,38 @@ mod tests {
         let len = 300_000;
         let file = file(len as usize);
         let never = Arc::new(Swift::new(false));
-        let now = |len, tier, sends| FileContent::now(Arc::clone(&file), len, tier, sends);
-        for tier in [Tier::Backing, Tier::Cache] {
-            assert!(now(len, tier, &sends).is_some());
-            assert!(now(len, tier, &never).is_none());
+        let now = |len, crc, sends| FileContent::now(Arc::clone(&file), len, crc, sends);
+        for crc in [None, Some(1)] {
+            assert!(now(len, crc, &sends).is_some());
+            assert!(now(len, crc, &never).is_none());
+        }
+    }
+
+    #[test]
+    fn an_object_that_comes_from_the_disk_again_is_checked_before_the_rest_is_sent() {
+        use std::os::fd::AsFd;
+        // Not on a tmpfs, which has nowhere to drop pages to.
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let bytes = vec![7; 300_000];
+        io::Write::write_all(&mut file, &bytes).unwrap();
+        let file = Arc::new(file);
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        for (crc, good) in [(crc32c::crc32c(&bytes), true), (1, false)] {
+            let sends = Arc::new(Swift::new(true));
+            let content = FileContent::now(Arc::clone(&file), 300_000, Some(crc), &sends);
+            let content = content.unwrap();
+            assert_eq!(content.send(ours.as_fd(), 299_999).unwrap(), 1);
+            file.sync_all().unwrap();
+            rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+            let sent = content.send(ours.as_fd(), 299_999);
+            assert_eq!(
+                sent.map_err(|e| e.kind()),
+                if good {
+                    Ok(1)
+                } else {
+                    Err(ErrorKind::InvalidData)
+                }
+            );
         }
     }
 
@@ -155,7 +224,7 @@ mod tests {
     fn a_file_that_has_become_shorter_is_an_error_not_an_end() {
         let sends = Arc::new(Swift::new(true));
         let file = file(5);
-        let content = FileContent::now(Arc::clone(&file), 5, Tier::Backing, &sends).unwrap();
+        let content = FileContent::now(Arc::clone(&file), 5, None, &sends).unwrap();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let socket = std::os::fd::AsFd::as_fd(&ours);
         assert_eq!(content.send(socket, 3).unwrap(), 2);

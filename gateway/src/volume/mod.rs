@@ -81,7 +81,7 @@ use rustix::fs::AtFlags;
 use tiering::{FileId, Nanos, Tier};
 
 use crate::objects::pools::PoolSpace;
-use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFile};
+use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFile, Whole};
 
 pub use crate::objects::Durability;
 pub use company::Company;
@@ -508,13 +508,11 @@ impl Inner {
         if !FileContent::is_worth(meta.len) {
             return None;
         }
-        let mut cached = opened.cached.lock();
-        let source = self.cache.whole_file(meta.file_id, meta.len, &mut cached)?;
-        let (file, tier) = match source {
-            Some(file) => (file, Tier::Cache),
-            None => (Arc::clone(&opened.file), Tier::Backing),
+        let (file, crc) = match self.cache.whole_file(meta.file_id, meta.len)? {
+            Whole::Cached(file, crc) => (file, Some(crc)),
+            Whole::InTree => (Arc::clone(&opened.file), None),
         };
-        FileContent::now(file, meta.len, tier, &self.sends)
+        FileContent::now(file, meta.len, crc, &self.sends)
     }
 
     /// Whether what is there takes its time to remove, whatever the disk.

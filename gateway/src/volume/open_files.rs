@@ -19,7 +19,6 @@ use tiering::FileId;
 use super::path::ResourcePath;
 use super::tree::Stat;
 use super::types::Found;
-use crate::objects::Stored;
 
 /// Files kept open: a quarter of the descriptors that a process has at least.
 const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -80,8 +79,6 @@ pub(crate) struct Opened {
     pub hot: OnceLock<Hot>,
     /// What a reply says of it, once it was read whole and is too long for `hot`.
     pub head: OnceLock<Bytes>,
-    /// The cached object that is all of its content, and its file.
-    pub cached: Mutex<Option<(Stored, Arc<File>)>>,
     /// What was last said about it.
     pub told: Mutex<Option<Arc<Told>>>,
 }
@@ -119,7 +116,6 @@ impl Opened {
             since: Instant::now(),
             hot: OnceLock::new(),
             head: OnceLock::new(),
-            cached: Mutex::default(),
             told: Mutex::new(None),
         }
     }

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{ReadWriteFlags, preadv2};
 
-/// Number of cachestat(2) on every architecture.
+/// Number of cachestat(2) on all architectures that Rust's Linux targets with a standard library share numbers of new calls with;
+/// on others (MIPS) it is none, and answers `ENOSYS`.
 const CACHESTAT: libc::c_long = 451;
 
 /// What part of a file cachestat is asked about; `struct cachestat_range` of linux/mman.h.
@@ -34,7 +35,7 @@ struct Answer {
 
 /// Whether the kernel has the first `len` bytes of a file in memory. Before Linux 6.5 one byte in `step` is looked at.
 pub(crate) fn holds(file: &File, len: u64, step: usize) -> bool {
-    /// The kernel does not know the call, or does not allow it.
+    /// The kernel does not know the call.
     static UNKNOWN: AtomicBool = AtomicBool::new(false);
     if len == 0 {
         return true;
@@ -42,7 +43,11 @@ pub(crate) fn holds(file: &File, len: u64, step: usize) -> bool {
     if !UNKNOWN.load(Ordering::Relaxed) {
         match cached_pages(file, len) {
             Ok(pages) => return pages >= len.div_ceil(rustix::param::page_size() as u64),
-            Err(_) => UNKNOWN.store(true, Ordering::Relaxed),
+            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+                UNKNOWN.store(true, Ordering::Relaxed);
+            }
+            // Not of this file: it belongs to somebody else.
+            Err(_) => {}
         }
     }
     looks(file, len, step)

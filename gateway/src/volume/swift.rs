@@ -18,7 +18,7 @@ use super::company;
 const WAIT_MAX: Duration = Duration::from_millis(2);
 /// Most of a thread's time that changes made there may wait: one part in so many.
 const WAITING_SHARE: u64 = 20;
-/// Who is served alone may wait this long: whoever comes meanwhile does not notice.
+/// After a wait of more than this even who is served alone is served elsewhere, until less is to be paid back.
 const WAIT_ALONE_MAX: Duration = Duration::from_millis(20);
 /// The time that a thread has spent in a run queue is looked at so often; for a slow change once more.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -59,8 +59,8 @@ pub(crate) struct Tree {
     pub journals_inodes: bool,
     /// Where `syncfs` is as strong as a sync of each file ([`journal::syncs_whole`]).
     pub file_system_sync: Option<Arc<FileSystemSync>>,
-    /// Any change after a look gives another [`Stamp`], however soon it is made.
-    fine_times: bool,
+    /// The file system, not those mounted below it, if any change there after a look gives another [`Stamp`], however soon it is made.
+    fine_times: Option<(u32, u32)>,
     /// What the kernel has in memory of it needs no question to anybody else: not so for file systems of a network.
     in_memory: bool,
     /// Files read a moment ago.
@@ -126,9 +126,13 @@ impl Tree {
             false => None,
         };
         let in_memory = in_place && LOCAL.contains(&kind);
+        // A full disk is no reason not to start.
+        let fine_times = match in_memory && fine_time::tells_changes_apart(&tmp).unwrap_or(false) {
+            true => Some(statx(&tmp, "", AtFlags::EMPTY_PATH)?.dev),
+            false => None,
+        };
         Ok(Tree {
-            // A full disk is no reason not to start.
-            fine_times: in_memory && fine_time::tells_changes_apart(&tmp).unwrap_or(false),
+            fine_times,
             journals_inodes,
             file_system_sync,
             in_memory,
@@ -279,7 +283,8 @@ impl Tree {
 
     /// Bytes of the file that `path` names; `None` if there is none. Links are not followed.
     pub fn file_len(&self, path: &ResourcePath) -> Option<u64> {
-        let stat = statx(&self.root, path.relative(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let (dir, name) = self.parent(path).ok()?;
+        let stat = statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         (stat.file_type == FileType::RegularFile).then_some(stat.len)
     }
 
@@ -354,8 +359,9 @@ impl Tree {
     ) {
         let lasts = record.state != State::Dirty && !identity::is_derived(record.file_id);
         if lasts
-            && self.fine_times
+            && self.fine_times.is_some()
             && let Ok(stat) = status()
+            && self.fine_times == Some(stat.dev)
             && record.is_own(&stat)
         {
             self.records.put(Stamp::of(&stat), Some(record), bare);
@@ -364,7 +370,7 @@ impl Tree {
 
     /// Whether a change from `now_ns` on would give another stamp.
     fn is_settled(&self, stamp: &Stamp, now_ns: i64) -> bool {
-        self.fine_times || stamp.is_settled(now_ns)
+        self.fine_times == Some(stamp.dev) || stamp.is_settled(now_ns)
     }
 
     /// Whether a name means what was opened under it, unchanged.
