@@ -118,8 +118,8 @@ pub(crate) fn take_out(tree: &Tree, at: &Place<'_>, found: &Found) -> io::Result
 /// Renames `from` to `to`, replacing what `replaced` says is there.
 ///
 /// What cannot be replaced by a plain rename (a collection on either side) is exchanged and then
-/// moved aside, so that the destination exists at every instant. The objects of a replaced version
-/// are the caller's to [`forget`].
+/// moved aside, so that the destination exists at every instant. If that fails, the names are
+/// exchanged back. The objects of a replaced version are the caller's to [`forget`].
 pub(crate) fn rename_in(
     tree: &Tree,
     from: &Place<'_>,
@@ -143,8 +143,17 @@ pub(crate) fn rename_in(
                 .inspect_err(|_| unkeep(tree, old))?;
         }
         (_, Some(_)) => {
-            rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, RenameFlags::EXCHANGE)?;
-            return set_aside(tree, from);
+            let exchange = || {
+                let flags = RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
+            };
+            exchange()?;
+            return set_aside(tree, from).inspect_err(|error| {
+                if let Err(back) = exchange() {
+                    let (from, to) = (from.name, to.name);
+                    tracing::warn!(%error, %back, from, to, "a MOVE failed half-way: the two names are exchanged");
+                }
+            });
         }
     }
     Ok(Left::Nothing)

@@ -206,19 +206,23 @@ impl Inner {
             }
             Some(_) | None => None,
         };
-        let left = self.commit(to, record, &[&from_dir, to_dir], || {
-            let source = Place {
-                dir: &from_dir,
-                name: from_name,
-            };
-            let target = Place {
-                dir: to_dir,
-                name: to_name,
-            };
+        let source = Place {
+            dir: &from_dir,
+            name: from_name,
+        };
+        let target = Place {
+            dir: to_dir,
+            name: to_name,
+        };
+        let moved = self.commit(to, record, &[&from_dir, to_dir], || {
             apply::rename_in(&self.tree, &source, found.meta.kind, &target, old.as_ref())
                 .at("rename", to)
-        })?;
-        drop(noted);
+        });
+        match (moved.is_err(), noted, &old) {
+            (true, Some(noted), Some(old)) => noted.failed(&source, from, old.meta.file_id),
+            (_, noted, _) => drop(noted),
+        }
+        let left = moved?;
         left.clear(&self.tree, &self.cache, &self.cleaner);
         // What was exchanged and set aside is the cleaner's; a file renamed over is ours.
         if let (Kind::File, Some(old)) = (found.meta.kind, &old)

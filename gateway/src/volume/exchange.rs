@@ -16,7 +16,8 @@ use super::tree::{self, Tree, id_name};
 
 const SUFFIX: &str = ".replaced";
 
-/// A MOVE that is under way. Gone when dropped, with its note: either the MOVE was finished, or it never began.
+/// A MOVE that is under way. Gone when dropped, with its note: either the MOVE was finished, or it never began. If neither is so,
+/// [`Exchange::failed`].
 pub(super) struct Exchange<'a> {
     tree: &'a Tree,
     name: String,
@@ -35,6 +36,16 @@ impl<'a> Exchange<'a> {
             // A path that no link can hold: then it is as if this were not here.
             Err(Errno::NAMETOOLONG) => Ok(None),
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The MOVE failed. If `replaced` stands at `from`, the names could not be exchanged back: the note stays for the next start.
+    pub fn failed(self, from: &apply::Place<'_>, path: &ResourcePath, replaced: FileId) {
+        let there = self.tree.look(from.dir, from.name, path);
+        // Of what cannot be looked at, the next start finds out.
+        if there.map_or(true, |entry| is_version(&entry, replaced)) {
+            tracing::warn!(%path, "the next start removes what a MOVE that failed half-way has left here");
+            std::mem::forget(self);
         }
     }
 }

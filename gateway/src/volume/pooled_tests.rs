@@ -360,6 +360,51 @@ async fn a_root_that_came_back_from_a_backup_has_its_content_and_placeholders_ar
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_cannot_set_aside_what_it_replaces_changes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    for path in ["/old", "/new"] {
+        v.mkcol(&p(path), unchecked()).await.unwrap();
+    }
+    let (old_path, new_path) = (p("/old"), p("/new"));
+    let (from_dir, from_name, found) = v.inner.existing(&new_path).unwrap();
+    let (to_dir, to_name, old) = v.inner.existing(&old_path).unwrap();
+    let from = apply::Place {
+        dir: &from_dir,
+        name: from_name,
+    };
+    let to = apply::Place {
+        dir: &to_dir,
+        name: to_name,
+    };
+    // The note of a failed one stays while the names are exchanged, and only then.
+    let tmp = root.path().join(".tierdav/tmp");
+    let note_of_failed = || {
+        let noted = exchange::Exchange::note(&v.inner.tree, &new_path, old.meta.file_id);
+        let noted = noted.unwrap().unwrap();
+        noted.failed(&from, &new_path, old.meta.file_id);
+        std::fs::read_dir(&tmp).unwrap().count()
+    };
+    let swap = || {
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(&from_dir, from_name, &to_dir, to_name, flags).unwrap();
+    };
+    assert_eq!(note_of_failed(), 0);
+    swap();
+    assert_eq!(note_of_failed(), 1);
+    swap();
+    assert_eq!(note_of_failed(), 0);
+
+    std::fs::remove_dir(&tmp).unwrap();
+    let moved = apply::rename_in(&v.inner.tree, &from, Kind::Collection, &to, Some(&old));
+    assert!(moved.is_err());
+    for (path, was) in [(&old_path, &old), (&new_path, &found)] {
+        assert_eq!(v.stat(path).await.unwrap().file_id, was.meta.file_id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_over_a_collection_that_a_crash_cuts_in_two_is_finished_by_the_next_start() {
     let root = tempfile::tempdir().unwrap();
     let pools = Arc::new(MemoryPools::default());
