@@ -59,6 +59,20 @@ async fn until_interrupted<T>(
     Err(Interrupted { signal, advice }.into())
 }
 
+/// [`until_interrupted`] in a runtime of its own, whose threads are not waited for after an interruption: one may be reading a
+/// whole tree, or wait for a cluster that is away.
+fn run_until_interrupted<T>(
+    advice: &'static str,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(until_interrupted(advice, work));
+    if done.as_ref().is_err_and(|e| e.is::<Interrupted>()) {
+        runtime.shutdown_background();
+    }
+    done
+}
+
 /// Prints. A reader that has seen enough (`| head`) is no error.
 fn say(text: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -100,12 +114,12 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
         Request::Drain { admin: None, raw } => {
             let config = checked(&raw)?;
             let advice = "run it again to flush the rest";
-            runtime()?.block_on(until_interrupted(advice, drain(&config)))?;
+            run_until_interrupted(advice, drain(&config))?;
         }
         Request::Scrub { how, raw } => {
             let config = checked(&raw)?;
             let advice = "with --resume, a scrub of pools goes on where this one was";
-            return runtime()?.block_on(until_interrupted(advice, scrub(&config, how)));
+            return run_until_interrupted(advice, scrub(&config, how));
         }
         Request::Transfer {
             direction,
@@ -115,7 +129,7 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             let config = checked(&raw)?;
             let advice = "run it again, and it goes on where it was";
             let work = transfer::run(&config, direction, &path);
-            let report = runtime()?.block_on(until_interrupted(advice, work))?;
+            let report = run_until_interrupted(advice, work)?;
             say(format_args!("{}\n", serde_json::to_string_pretty(&report)?))?;
             if !report.damaged.is_empty() {
                 return Ok(ExitCode::from(3));
