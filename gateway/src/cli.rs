@@ -221,7 +221,13 @@ pub fn command() -> Command {
                 .arg(admin(false)),
         ))
         .subcommand(settings(
-            Command::new("scrub").about("Check the cache against the root (server stopped); exits 3 on damage").arg(
+            Command::new("scrub").about("Check the cache against the root (server stopped); exits 3 on damage")
+                .long_about(
+                    "Check the cache, or the Ceph pools, against the root; the server must be stopped. Exits with 3 on damage. \
+                     Without --repair nothing is removed; but placeholders that came back from a backup are adopted: \
+                     their times and attributes are written anew.",
+                )
+                .arg(
                 Arg::new("repair").long("repair").action(ArgAction::SetTrue).help("remove orphans and damaged clean copies"),
             )
             .arg(
@@ -231,7 +237,7 @@ pub fn command() -> Command {
             .arg(Arg::new("rate").long("rate").value_name("SIZE").value_parser(rate).help("with --deep: bytes per second to read at most, such as 50MiB"))
             .arg(
                 Arg::new("resume").long("resume").action(ArgAction::SetTrue)
-                    .help("Ceph pools: go on where a scrub was interrupted, if that was as thorough; the report is of both"),
+                    .help("Ceph pools: go on where a scrub was interrupted, if that was as thorough; the report has the damage that both found"),
             ),
         ))
         .subcommand(settings(

@@ -16,8 +16,8 @@
 //! | 40 | 8 | inode number the record was made for |
 //!
 //! When the state is inline, (mtime, len, inode) are the stamp: a file that differs was written
-//! beside the gateway, and its identity is derived from what it is now. A placeholder ([`Identity::describes`])
-//! may be copied.
+//! beside the gateway, and its identity is derived from what it is now. A placeholder may be copied and touched, as long as
+//! nothing is written into it ([`Identity::describes_if_hollow`]).
 
 use std::cell::RefCell;
 
@@ -117,17 +117,22 @@ impl Identity {
         })
     }
 
-    /// Whether the record still describes a file that now looks like this.
-    ///
-    /// A placeholder stays one when it is copied, as a backup of the root and the way back do, and when it is touched: nothing
-    /// was written into it as long as it has holes. Taken for a plain file it would be served as zeros.
+    /// Whether the record still describes a file that now looks like this. A placeholder stays one when it is copied with its
+    /// time, as a backup of the root and the way back do.
     pub(super) fn describes(&self, stat: &Stat) -> bool {
         let (same_len, same_time) = (self.len == stat.len, self.mtime_ns == stat.mtime_ns);
         match self.state {
             State::Dirty => true,
             State::Inline => same_time && same_len && self.ino == stat.ino,
-            State::Pooled => same_len && (same_time || stat.has_holes()),
+            State::Pooled => same_len && same_time,
         }
+    }
+
+    /// Whether the record describes a file that now looks like this if, and only if, that has no data at all: a placeholder
+    /// that was touched, or copied without its time. Taken for a plain file it would be served as zeros; but what somebody
+    /// wrote into one looks the same from outside.
+    pub(super) fn describes_if_hollow(&self, stat: &Stat) -> bool {
+        self.state == State::Pooled && self.len == stat.len && self.mtime_ns != stat.mtime_ns
     }
 
     /// Whether the file is the one that the record was written for, not a copy of it or changed by others.

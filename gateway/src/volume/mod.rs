@@ -424,7 +424,10 @@ impl Volume {
                 *names.entry(file.file).or_default() += 1;
             }
             for (id, path) in strange.iter().filter(|(id, _)| names[id] == 1) {
-                inner.adopt(*id, path).at("adopt", path)?;
+                // Its content is served all the same.
+                if let Err(error) = inner.adopt(*id, path) {
+                    tracing::warn!(%path, %error, "a placeholder from elsewhere could not be adopted");
+                }
             }
             Ok(files)
         })
@@ -636,10 +639,13 @@ impl Inner {
     fn adopt(&self, id: FileId, path: &ResourcePath) -> io::Result<()> {
         let file = self.tree.file(path)?;
         let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
-        let record = tree::get_identity(&file)?;
-        let Some(record) = record.filter(|r| r.file_id == id && !r.is_own(&stat)) else {
-            return Ok(());
+        let record = match tree::look_fd(&file)? {
+            Entry::Found(found) if found.pooled() => found.identity,
+            Entry::Found(_) | Entry::Absent | Entry::Other => return Ok(()),
         };
+        if record.file_id != id || record.is_own(&stat) {
+            return Ok(());
+        }
         tree::set_mtime(&file, record.mtime_ns)?;
         let kept = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
         let own = Identity {

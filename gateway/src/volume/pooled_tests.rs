@@ -344,7 +344,8 @@ async fn a_root_that_came_back_from_a_backup_has_its_content_and_placeholders_ar
         assert_eq!(get(&v, name).await.unwrap(), content, "{name}");
         assert_eq!(v.stat(&p(name)).await.unwrap().file_id, meta.file_id);
     }
-    // The version has two names, so it stays when one goes, whichever that is; the last one is made its own.
+    // The copy is not the version's own name, so its removal takes nothing with it (that of the original does: the copy would
+    // answer 503). The last name is made its own.
     v.remove(&p("/copy"), unchecked()).await.unwrap();
     assert_eq!(objects_left(&v, &pools).await, 7);
     copy("f", "g");
@@ -357,6 +358,54 @@ async fn a_root_that_came_back_from_a_backup_has_its_content_and_placeholders_ar
     // What somebody wrote beside the gateway is a plain file, of the same length, too.
     std::fs::write(root.path().join("g"), vec![9; 50_000]).unwrap();
     assert_eq!(get(&v, "/g").await.unwrap(), vec![9; 50_000]);
+}
+
+/// Into the placeholder itself: it keeps its inode, its record and its length, and most of it stays without data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_into_a_placeholder_beside_the_gateway_is_served_and_never_adopted() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    const LEN: usize = 500_000;
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = try_open_with(root.path(), &pools, 8192).await.unwrap();
+    let at = |name: &str| root.path().join(name);
+    // Touched only, with a few blocks changed, and replaced by a sparse file of the same length.
+    for name in ["touched", "changed", "replaced"] {
+        let path = p(&format!("/{name}"));
+        let mut upload = v.create(&path, IoContext::default(), None).await.unwrap();
+        upload.write(Bytes::from(vec![7; LEN])).await.unwrap();
+        upload.commit(unchecked()).await.unwrap();
+        assert!(get(&v, &path.to_string()).await.unwrap() == vec![7; LEN]);
+    }
+    let open = |name: &str| std::fs::File::options().write(true).open(at(name)).unwrap();
+    open("touched")
+        .set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    open("changed").write_all_at(&[9; 8192], 200_000).unwrap();
+    let new = tempfile::NamedTempFile::new_in(root.path()).unwrap();
+    new.as_file().set_len(LEN as u64).unwrap();
+    new.as_file()
+        .write_all_at(&[8; 100], LEN as u64 - 100)
+        .unwrap();
+    let ino = std::fs::metadata(at("replaced")).unwrap().ino();
+    let copied = std::process::Command::new("cp")
+        .arg("--sparse=always")
+        .args([new.path(), &at("replaced")])
+        .status();
+    assert!(copied.unwrap().success());
+    assert_eq!(std::fs::metadata(at("replaced")).unwrap().ino(), ino);
+    for adopted in [false, true] {
+        for name in ["changed", "replaced"] {
+            let served = get(&v, &format!("/{name}")).await.unwrap();
+            let written = std::fs::read(at(name)).unwrap();
+            assert!(written.iter().any(|b| *b != 0));
+            assert!(served == written, "{name}, adopted: {adopted}");
+        }
+        assert!(get(&v, "/touched").await.unwrap() == vec![7; LEN]);
+        let files = v.pooled_files().await.unwrap();
+        assert_eq!(files.len(), 1);
+        assert_eq!(files[0].path, p("/touched").to_string());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, XattrFlags,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, SeekFrom, StatxFlags, Timespec, Timestamps,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -539,7 +540,7 @@ fn look_and_tell(
     let mismatch =
         record.is_some_and(|r| stat.file_type == FileType::RegularFile && !r.describes(&stat));
     if mismatch {
-        // Either written beside the gateway, or another file took the name between the two calls.
+        // Written beside the gateway, or a touched placeholder, or another file took the name between the two calls.
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, name, flags, Mode::empty()) {
@@ -556,7 +557,13 @@ fn look_and_tell(
 pub(crate) fn look_fd(fd: &impl AsFd) -> io::Result<Entry> {
     let record = get_identity(fd)?;
     let stat = statx(fd, "", AtFlags::EMPTY_PATH)?;
-    Ok(entry_of(record, &stat))
+    let touched = record.is_some_and(|r| r.describes_if_hollow(&stat)) && is_hollow(fd);
+    Ok(entry_as(record, &stat, touched))
+}
+
+/// Whether an open file has no data anywhere. Not so where the file system cannot tell, or the question fails.
+fn is_hollow(fd: &impl AsFd) -> bool {
+    rustix::fs::seek(fd, SeekFrom::Data(0)) == Err(Errno::NXIO)
 }
 
 /// The record of an open file, valid or not for what the file now is.
@@ -574,21 +581,12 @@ pub(crate) struct Stat {
     pub file_type: FileType,
     pub mode: u32,
     pub len: u64,
-    /// Bytes that the file takes on its disk, what is beside its content included.
-    pub disk_bytes: u64,
     pub mtime_ns: i64,
     pub created_ns: i64,
     pub ctime_ns: i64,
     pub dev: (u32, u32),
     pub ino: u64,
     pub links: u32,
-}
-
-impl Stat {
-    /// Whether there is certainly less content than the length says. Never so for a few bytes.
-    pub fn has_holes(&self) -> bool {
-        self.disk_bytes < self.len
-    }
 }
 
 /// `statx` of a name in a directory, or of an open file with an empty name.
@@ -610,7 +608,6 @@ pub(crate) fn statx(dir: &impl AsFd, name: &str, flags: AtFlags) -> Result<Stat,
         file_type: FileType::from_raw_mode(u32::from(s.stx_mode)),
         mode: u32::from(s.stx_mode) & 0o7777,
         len: s.stx_size,
-        disk_bytes: s.stx_blocks.saturating_mul(512),
         mtime_ns,
         created_ns: if born { ns(s.stx_btime) } else { mtime_ns },
         ctime_ns: ns(s.stx_ctime),
@@ -620,7 +617,13 @@ pub(crate) fn statx(dir: &impl AsFd, name: &str, flags: AtFlags) -> Result<Stat,
     })
 }
 
+/// What a file or directory is by its record and status alone: a touched placeholder counts as written to.
 fn entry_of(record: Option<Identity>, stat: &Stat) -> Entry {
+    entry_as(record, stat, false)
+}
+
+/// [`entry_of`]; `touched`: it is known to be a placeholder all the same.
+fn entry_as(record: Option<Identity>, stat: &Stat, touched: bool) -> Entry {
     let kind = match stat.file_type {
         FileType::RegularFile => Kind::File,
         FileType::Directory => Kind::Collection,
@@ -628,7 +631,7 @@ fn entry_of(record: Option<Identity>, stat: &Stat) -> Entry {
     };
     let mut stale = None;
     let identity = match (kind, record) {
-        (Kind::File, Some(r)) if r.describes(stat) => r,
+        (Kind::File, Some(r)) if touched || r.describes(stat) => r,
         (Kind::Collection, r) => Identity {
             file_id: r.map_or_else(|| identity::derived_dir(stat.ino), |r| r.file_id),
             len: 0,
