@@ -200,3 +200,28 @@ async fn what_is_known_of_a_member_ends_with_its_next_change() {
     assert_ne!(v.stat(&p("/a")).await.unwrap().etag, first.etag);
     v.shutdown().await.unwrap();
 }
+
+/// From where its content is: the tree, or the cache. Asked again, it is left to the kernel to send.
+#[tokio::test]
+async fn a_long_file_that_was_read_is_left_to_the_kernel() {
+    for cached in [false, true] {
+        let f = Fixture::new(cached);
+        let v = f.open().await;
+        let content = vec![7; 50_000];
+        put(&v, "/long", &content).await.unwrap();
+        keep_open(&f, &v, "long").await;
+        let meta = v.stat(&p("/long")).await.unwrap();
+        let head = Bytes::from_static(b"head");
+        let io = IoContext::default();
+        v.keep_long(&p("/long"), &meta, || head.clone());
+        assert!(v.hot(&p("/long"), false).is_none());
+        let hot = v.hot(&p("/long"), true).unwrap();
+        assert_eq!((hot.file, &hot.head), (meta.file_id, &head));
+        assert!(matches!(&hot.content, Content::File(file) if file.len() == 50_000));
+        let tier = if cached { Tier::Cache } else { Tier::Backing };
+        assert_eq!(v.hot_read(&hot, Nanos(0), io), Some(tier));
+        put(&v, "/long", &vec![8; 50_000]).await.unwrap();
+        assert!(v.hot(&p("/long"), true).is_none());
+        v.shutdown().await.unwrap();
+    }
+}
