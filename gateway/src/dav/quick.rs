@@ -209,14 +209,14 @@ static PROPFIND: LazyLock<Method> =
 impl Call<'_> {
     /// Keeps a whole content that was just sent, and the head it was sent with.
     pub(super) fn keep_hot(&self, meta: &Meta, response: &Response<Body>, content: &Bytes) {
-        let head = || Bytes::from(rendered(response.status(), response.headers()));
+        let head = || rendered(response.status(), response.headers());
         let volume = &self.dav.volume;
         volume.keep_hot(&self.target.path, meta, head, content);
     }
 
     /// [`Call::keep_hot`] of content that is too long to be kept.
     pub(super) fn keep_long(&self, meta: &Meta, response: &Response<Body>) {
-        let head = || Bytes::from(rendered(response.status(), response.headers()));
+        let head = || rendered(response.status(), response.headers());
         let volume = &self.dav.volume;
         volume.keep_long(&self.target.path, meta, head);
     }
@@ -246,7 +246,7 @@ impl Call<'_> {
         let told = Told {
             asked,
             root: self.root.clone(),
-            head: rendered(response.status(), &headers).into(),
+            head: rendered(response.status(), &headers),
             content: xml.clone(),
         };
         self.dav.volume.keep_told(&self.target.path, opened, told);
@@ -254,7 +254,7 @@ impl Call<'_> {
 }
 
 /// The head of a reply as hyper writes it, up to the date.
-fn rendered(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+fn rendered(status: StatusCode, headers: &HeaderMap) -> Bytes {
     let mut out = format!("HTTP/1.1 {status}\r\n").into_bytes();
     for (name, value) in headers {
         out.extend_from_slice(name.as_str().as_bytes());
@@ -262,7 +262,7 @@ fn rendered(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    out
+    out.into()
 }
 
 /// The end of a head: the date, rendered once a second and thread.

@@ -258,28 +258,15 @@ impl Tree {
         let now = super::now_ns();
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = File::from(self.resolve_now(path, flags)?);
-        let mut stat = statx(&file, "", AtFlags::EMPTY_PATH).ok()?;
-        let entry = match self.known(&stat) {
-            Some(entry) => entry,
-            None => {
-                let before = Stamp::of(&stat);
-                let record = get_identity(&file).ok()?;
-                stat = statx(&file, "", AtFlags::EMPTY_PATH).ok()?;
-                self.learn(before, &stat, record, now);
-                entry_of(record, &stat)
-            }
-        };
-        match entry {
-            Entry::Found(found) if found.meta.kind == Kind::File && found.stale.is_none() => {
-                let stamp = Stamp::of(&stat);
-                let opened = Arc::new(Opened::new(file, *found, stamp));
-                if self.is_settled(&stamp, now) {
-                    self.open_files.put(path.clone(), Arc::clone(&opened));
-                }
-                Some(opened)
-            }
-            _ => None,
+        let (found, stamp) = self.look_open(&file, || get_identity(&file).ok())?;
+        if found.meta.kind != Kind::File {
+            return None;
         }
+        let opened = Arc::new(Opened::new(file, found, stamp));
+        if self.is_settled(&stamp, now) {
+            self.open_files.put(path.clone(), Arc::clone(&opened));
+        }
+        Some(opened)
     }
 
     /// Bytes of the file that `path` names; `None` if there is none. Links are not followed.
@@ -306,24 +293,38 @@ impl Tree {
             return Some(opened.found.clone());
         }
         let fd = self.resolve_now(path, OFlags::PATH | OFlags::NOFOLLOW)?;
-        let stat = statx(&fd, "", AtFlags::EMPTY_PATH).ok()?;
-        if let Some(entry) = self.known(&stat) {
-            return entry.found();
-        }
-        let now = super::now_ns();
-        let mut buf = [0u8; 128];
-        let at = proc_path(&fd, None);
-        let record = match rustix::fs::getxattr(at, identity::ATTRIBUTE, &mut buf[..]) {
-            Ok(n) => Identity::decode(&buf[..n]),
-            Err(Errno::NODATA) => None,
-            Err(_) => return None,
+        let read = || {
+            let mut buf = [0u8; 128];
+            let at = proc_path(&fd, None);
+            match rustix::fs::getxattr(at, identity::ATTRIBUTE, &mut buf[..]) {
+                Ok(n) => Some(Identity::decode(&buf[..n])),
+                Err(Errno::NODATA) => Some(None),
+                Err(_) => None,
+            }
         };
-        let before = Stamp::of(&stat);
-        let stat = statx(&fd, "", AtFlags::EMPTY_PATH).ok()?;
-        self.learn(before, &stat, record, now);
-        entry_of(record, &stat)
-            .found()
-            .filter(|f| f.stale.is_none())
+        Some(self.look_open(&fd, read)?.0)
+    }
+
+    /// What an open file or directory is, and in which state: as that is known, else by its record, which `read` tells and which is
+    /// remembered. `None` where the record does not describe it, or cannot be read.
+    fn look_open(
+        &self,
+        fd: &impl AsFd,
+        read: impl FnOnce() -> Option<Option<Identity>>,
+    ) -> Option<(Found, Stamp)> {
+        let mut stat = statx(fd, "", AtFlags::EMPTY_PATH).ok()?;
+        let entry = match self.known(&stat) {
+            Some(entry) => entry,
+            None => {
+                let (before, now) = (Stamp::of(&stat), super::now_ns());
+                let record = read()?;
+                stat = statx(fd, "", AtFlags::EMPTY_PATH).ok()?;
+                self.learn(before, &stat, record, now);
+                entry_of(record, &stat)
+            }
+        };
+        let found = entry.found().filter(|f| f.stale.is_none())?;
+        Some((found, Stamp::of(&stat)))
     }
 
     /// What a file or directory in this state is, if that is known.
