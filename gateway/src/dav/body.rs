@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -151,23 +152,26 @@ impl Incoming {
     }
 
     /// Reads a small XML body; `None` if it is empty.
-    pub async fn xml(&mut self, max: usize) -> Result<Option<Element>, Refusal> {
+    pub async fn xml(&mut self, max: usize) -> Result<Option<Arc<Element>>, Refusal> {
         Ok(self.xml_as_sent(max).await?.1)
     }
 
     /// [`Incoming::xml`], and its bytes.
-    pub async fn xml_as_sent(&mut self, max: usize) -> Result<(Bytes, Option<Element>), Refusal> {
-        let bytes = self.collect(max).await?;
+    pub async fn xml_as_sent(
+        &mut self,
+        max: usize,
+    ) -> Result<(Bytes, Option<Arc<Element>>), Refusal> {
+        let bytes = Bytes::from(self.collect(max).await?);
         if bytes.is_empty() {
-            return Ok((Bytes::new(), None));
+            return Ok((bytes, None));
         }
-        let parsed = Element::parse(&bytes).map_err(|e| match e {
+        let parsed = Element::parse_again(&bytes).map_err(|e| match e {
             XmlError::Doctype => {
                 Refusal::bad_request(e.to_string()).with_condition("<D:no-external-entities/>")
             }
             XmlError::Malformed(_) | XmlError::TooDeep => Refusal::bad_request(e.to_string()),
         })?;
-        Ok((bytes.into(), Some(parsed)))
+        Ok((bytes, Some(parsed)))
     }
 
     /// Gives up what was not read: reads on in the background within bounds, because a connection closed under a

@@ -216,7 +216,7 @@ impl Call<'_> {
 
     pub(super) async fn propfind(&self, body: &mut Incoming) -> Reply {
         let (asked, request) = body.xml_as_sent(self.dav.opts.max_xml_bytes).await?;
-        let find = Find::parse(request.as_ref())?;
+        let find = Find::parse(request.as_deref())?;
         let depth = self.depth()?.unwrap_or(Depth::Infinity);
         let opened = match depth {
             Depth::Zero => self.worth_telling(),

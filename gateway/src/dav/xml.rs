@@ -3,8 +3,13 @@
 //! The reader refuses document type declarations, so there are no entities to expand, and bounds nesting. Elements keep
 //! their prefixes, attributes and text: a property or a lock owner comes back as it was sent.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use lru::LruCache;
 use xml::reader::{ParserConfig, XmlEvent};
 
 /// The `DAV:` namespace.
@@ -14,6 +19,10 @@ pub const APACHE: &str = "http://apache.org/dav/props/";
 const XML_NS: &str = "http://www.w3.org/XML/1998/namespace";
 /// Deepest nesting accepted in a request body.
 const DEPTH_MAX: usize = 64;
+/// Documents that a thread remembers.
+const KNOWN_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+/// Longest of them, bytes.
+const KNOWN_BYTES_MAX: usize = 1024;
 
 /// Why a request body is not usable XML.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -67,6 +76,25 @@ pub enum Node {
 }
 
 impl Element {
+    /// [`Element::parse`], which takes longer than most that follows it: a client sends the same few documents again and again, so
+    /// that the last ones are remembered.
+    pub fn parse_again(document: &Bytes) -> Result<Arc<Element>, XmlError> {
+        thread_local! {
+            static KNOWN: RefCell<LruCache<Bytes, Arc<Element>>> = RefCell::new(LruCache::new(KNOWN_MAX));
+        }
+        if document.len() > KNOWN_BYTES_MAX {
+            return Element::parse(document).map(Arc::new);
+        }
+        KNOWN.with_borrow_mut(|known| {
+            if let Some(element) = known.get(document) {
+                return Ok(Arc::clone(element));
+            }
+            let element = Arc::new(Element::parse(document)?);
+            known.put(document.clone(), Arc::clone(&element));
+            Ok(element)
+        })
+    }
+
     /// Parses one document.
     pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
         let config = ParserConfig::new()
@@ -328,6 +356,28 @@ mod tests {
             b,
             "{fragment}"
         );
+    }
+
+    #[test]
+    fn a_document_that_comes_again_means_the_same_and_a_bad_one_stays_bad() {
+        let documents: Vec<Bytes> = (0..20)
+            .map(|n| Bytes::from(format!("<a xmlns=\"urn:{n}\"><b/></a>")))
+            .chain([Bytes::from(format!(
+                "<a>{}</a>",
+                "x".repeat(2 * KNOWN_BYTES_MAX)
+            ))])
+            .collect();
+        for _ in 0..3 {
+            for document in &documents {
+                let known = Element::parse_again(document).unwrap();
+                assert_eq!(*known, Element::parse(document).unwrap());
+            }
+            let bad = Bytes::from_static(b"<a>");
+            assert!(Element::parse_again(&bad).is_err());
+        }
+        let first = Element::parse_again(&documents[0]).unwrap();
+        let again = Element::parse_again(&documents[0]).unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
     }
 
     proptest! {
