@@ -184,6 +184,17 @@ pub(crate) fn make_dir(tree: &Tree, at: &Place<'_>, identity: &Identity) -> io::
     Ok(())
 }
 
+/// [`make_dir`] in place: for an instant, and after a crash just then, it is a collection that somebody made beside the gateway.
+pub(crate) fn make_dir_here(at: &Place<'_>, identity: &Identity) -> io::Result<()> {
+    rustix::fs::mkdirat(at.dir, at.name, Mode::from(0o777))?;
+    let dressed = tree::open_dir_raw(at.dir, at.name.as_bytes())
+        .and_then(|dir| tree::set_identity(&dir, identity));
+    if dressed.is_err() {
+        let _ = rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR);
+    }
+    dressed
+}
+
 /// Makes directory `name` in `parent` and gives it its record.
 pub(crate) fn prepare_dir(
     parent: &OwnedFd,

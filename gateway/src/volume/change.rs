@@ -13,7 +13,9 @@ use super::identity::{self, Identity, State};
 use super::log::record::Record;
 use super::path::ResourcePath;
 use super::types::{Check, Found, Kind, Meta, PropChange, Replaced};
-use super::{Inner, Volume, cleaner, decode_props, now_ns, props, tree, visit, visit_unless};
+use super::{
+    Durability, Inner, Volume, cleaner, decode_props, now_ns, props, tree, visit, visit_unless,
+};
 
 impl Volume {
     /// Makes a collection. A taken name is [`VolumeError::Exists`], a missing parent [`VolumeError::Conflict`].
@@ -138,7 +140,15 @@ impl Inner {
                 identity,
             },
             &[&dir],
-            || apply::make_dir(&self.tree, &Place { dir: &dir, name }, &identity).at("mkdir", path),
+            || {
+                let place = Place { dir: &dir, name };
+                let made = match self.durability {
+                    Durability::Relaxed => apply::make_dir_here(&place, &identity),
+                    // Replay must find all of it, or nothing.
+                    Durability::Commit => apply::make_dir(&self.tree, &place, &identity),
+                };
+                made.at("mkdir", path)
+            },
         )
     }
 
