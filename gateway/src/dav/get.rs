@@ -144,17 +144,7 @@ impl Call<'_> {
     }
 
     fn head_of(&self, meta: &Meta, status: StatusCode, len: u64) -> Response<Body> {
-        let mut response = super::bare(status);
-        validators(&mut response, meta);
-        let headers = response.headers_mut();
-        let content_type = HeaderValue::from_static(mime::of(self.target.path.name()));
-        headers.insert(header::CONTENT_TYPE, content_type);
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
-        headers.insert(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        );
+        let mut response = head_of(self.target.path.name(), meta, status, len);
         response.extensions_mut().insert(Touched {
             file: Some(meta.file_id),
             len: meta.len,
@@ -175,6 +165,22 @@ impl Call<'_> {
         let query = self.parts.uri.query().unwrap_or("");
         Ok(listing::page(&shown, &base, at_root, entries, query))
     }
+}
+
+/// The head of a reply with `len` bytes of the file `name`.
+pub(super) fn head_of(name: &str, meta: &Meta, status: StatusCode, len: u64) -> Response<Body> {
+    let mut response = super::bare(status);
+    validators(&mut response, meta);
+    let headers = response.headers_mut();
+    let content_type = HeaderValue::from_static(mime::of(name));
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
 }
 
 fn set(response: &mut Response<Body>, name: header::HeaderName, value: &str) {

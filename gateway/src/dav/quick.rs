@@ -10,18 +10,23 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{Method, Response, StatusCode};
+use http_body_util::BodyExt;
 use tiering::trace::{Op, Record};
 use tiering::{FileId, Nanos, Tier};
 
 use super::body::Body;
 use super::dates::{Dates, http_date};
+use super::get::head_of;
+use super::status::Refusal;
 use super::{Call, Dav, User, guard, uri};
 use crate::metrics;
 use crate::objects::IoContext;
-use crate::volume::{Content, Meta, Opened, ResourcePath, Told};
+use crate::volume::{Content, Meta, Opened, ResourcePath, Told, VolumeError};
 
 /// Longest XML that is kept, of a request or of its reply.
 pub(super) const TOLD_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a `date` field and of what ends a head.
+const DATE_BYTES: usize = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n".len();
 /// Fields of a request that change nothing about the reply to a GET or PROPFIND.
 pub const MEANINGLESS: [&str; 12] = [
     "host",
@@ -104,6 +109,66 @@ impl Dav {
             tier,
         };
         Some(self.answered(started, io, answer))
+    }
+
+    /// Begins to answer a GET of a small file of pools that is not in memory: as [`Dav::quick`], but what is returned tells the
+    /// reply's head and content once the pool did, or what [`Dav::handle`] says to the trouble that there was.
+    pub fn quick_pooled(
+        self: &Arc<Self>,
+        target: &str,
+        (user, io_client): (Option<&User>, u32),
+    ) -> Option<impl Future<Output = (Vec<u8>, Bytes, QuickReply)> + Send + use<>> {
+        if !self.volume.has_pools() || self.locks.due(guard::now()) {
+            return None;
+        }
+        let started = self.recorder.now();
+        let (target, _) = plain_target(target, user)?;
+        let io = IoContext {
+            client: io_client,
+            path: self.recorder.path_id(&target.to_string()),
+        };
+        let (meta, reader) = self.volume.open_small_pooled(&target, io)?;
+        let dav = Arc::clone(self);
+        Some(async move {
+            reader.announce(meta.len);
+            let read = reader.read(0, reader.len() as usize).await;
+            // What it tells of the read comes before what is told of the request.
+            drop(reader);
+            let (status, head, content, tier) = match read {
+                Ok((content, tier)) => {
+                    let response = head_of(target.name(), &meta, StatusCode::OK, meta.len);
+                    let head = rendered(response.status(), response.headers());
+                    dav.volume
+                        .keep_hot(&target, &meta, || head.clone(), &content);
+                    (StatusCode::OK, head, content, Some(tier))
+                }
+                Err(trouble) => {
+                    let refusal = Refusal::from(VolumeError::from(trouble)).into_response();
+                    let (mut parts, body) = refusal.into_parts();
+                    let text = body.collect().await.map(|body| body.to_bytes());
+                    let text = text.unwrap_or_default();
+                    parts.headers.insert(CONTENT_LENGTH, text.len().into());
+                    let head = rendered(parts.status, &parts.headers);
+                    (parts.status, head, text, None)
+                }
+            };
+            let ok = status == StatusCode::OK;
+            let answer = Answer {
+                method: &Method::GET,
+                counted: metrics::Method::Get,
+                op: Op::Get,
+                status,
+                file: if ok { meta.file_id } else { FileId(0) },
+                len: if ok { meta.len } else { 0 },
+                asked: 0,
+                content: Content::Memory(content.clone()),
+                tier,
+            };
+            let mut out = Vec::with_capacity(head.len() + DATE_BYTES);
+            out.extend_from_slice(&head);
+            date(&mut out);
+            (out, content, dav.answered(started, io, answer))
+        })
     }
 
     /// Answers a PROPFIND with `Depth: 0` and the body `asked` that has no conditions: as [`Dav::quick`].

@@ -11,7 +11,6 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::activity::Busy;
-use super::lane::Ask;
 use crate::dav::{Body, QuickReply, Served, User};
 
 /// What is known when the request arrives.
@@ -65,10 +64,10 @@ impl Entry {
 }
 
 /// The event of a request that was answered before hyper saw it.
-pub fn at_once(ask: Ask<'_>, peer: SocketAddr, user: Option<&User>, answer: &QuickReply) {
+pub fn at_once(path: &str, peer: SocketAddr, user: Option<&User>, answer: &QuickReply) {
     let line = Line {
         method: answer.method,
-        path: ask.target,
+        path,
         status: answer.status.as_u16(),
         bytes: answer.content.len(),
         duration: answer.latency,

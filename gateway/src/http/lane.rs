@@ -63,10 +63,20 @@ pub struct Ask<'a> {
 
 /// Who answers.
 pub trait Quick {
-    /// Writes the head of the reply to `out` and returns its content, which may be a file if `files`; `None` lets the request pass,
-    /// with `out` as it was.
-    fn answer(&self, ask: Ask<'_>, files: bool, out: &mut Vec<u8>) -> Option<Content>;
+    /// Answers a request, with a file only if `files`; `None` lets it pass, with `out` as it was.
+    fn answer(&self, ask: Ask<'_>, files: bool, out: &mut Vec<u8>) -> Option<Answer>;
 }
+
+/// An answer.
+pub enum Answer {
+    /// Its head is in `out`, this is its content.
+    Now(Content),
+    /// It has to be waited for.
+    Later(Later),
+}
+
+/// The head and the content of an answer to come.
+pub type Later = Pin<Box<dyn Future<Output = (Vec<u8>, Bytes)> + Send>>;
 
 /// What comes next on the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +114,8 @@ pub struct Lane<S, Q> {
     next: Next,
     /// Read, but not yet passed on.
     held: Vec<u8>,
+    /// The answer that is waited for, and how many of the bytes held it answers.
+    later: Option<(Later, usize)>,
     /// Requests that passed.
     passed: usize,
     /// All of them have had their replies, down to the last byte.
@@ -116,7 +128,7 @@ pub struct Lane<S, Q> {
     /// Bytes of files that may be sent in this turn.
     turn: u64,
     answering: bool,
-    /// The last write waits for the client.
+    /// An answer, or the last write, waits.
     blocked: bool,
 }
 
@@ -130,6 +142,7 @@ impl<S, Q> Lane<S, Q> {
             head_max,
             next: Next::Head,
             held: Vec::new(),
+            later: None,
             passed: 0,
             quiet: true,
             out: Vec::new(),
@@ -142,8 +155,8 @@ impl<S, Q> Lane<S, Q> {
         }
     }
 
-    /// Notes whether a write waits.
-    fn wrote<T>(&mut self, poll: Poll<T>) -> Poll<T> {
+    /// Notes whether an answer waits: to come, or to be taken.
+    fn noted<T>(&mut self, poll: Poll<T>) -> Poll<T> {
         if poll.is_pending() != self.blocked {
             self.blocked = poll.is_pending();
             self.activity.blocked(self.blocked);
@@ -159,8 +172,17 @@ struct Sending {
 }
 
 impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
-    /// Writes what is left of the answer.
+    /// Waits for the answer that is to come, and writes what is left of it.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some((later, used)) = &mut self.later {
+            let (polled, used) = (later.as_mut().poll(cx), *used);
+            (self.out, self.content) = ready!(self.noted(polled));
+            self.written = 0;
+            self.later = None;
+            self.answering = true;
+            self.held.drain(..used);
+            self.activity.touch();
+        }
         if !self.answering {
             return Poll::Ready(Ok(()));
         }
@@ -174,7 +196,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
                 [] => stream.poll_write(cx, &self.content),
                 _ => stream.poll_write_vectored(cx, &parts),
             };
-            let n = ready!(self.wrote(polled))?;
+            let n = ready!(self.noted(polled))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -184,7 +206,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
         }
         // A buffering stream (TLS) must not keep it.
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        ready!(self.wrote(flushed))?;
+        ready!(self.noted(flushed))?;
         self.answering = false;
         Poll::Ready(Ok(()))
     }
@@ -206,7 +228,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
                     Ok(rustix::net::send(socket, head, flags)?)
                 }
             });
-            let n = ready!(self.wrote(polled))?;
+            let n = ready!(self.noted(polled))?;
             if of_head {
                 self.written += n;
             } else {
@@ -238,17 +260,23 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             self.out.clear();
             self.written = 0;
             let files = self.stream.is_direct();
-            if let Some(content) = self.quick.answer(ask, files, &mut self.out) {
-                match content {
-                    Content::Memory(bytes) => self.content = bytes,
-                    Content::File(content) => self.file = Some(Sending { content, sent: 0 }),
-                }
-                self.answering = true;
-                self.activity.touch();
+            if let Some(answer) = self.quick.answer(ask, files, &mut self.out) {
                 let body = match ask.wish {
                     Wish::Content | Wish::Head => 0,
                     Wish::Properties(body) => body.len(),
                 };
+                match answer {
+                    Answer::Now(Content::Memory(bytes)) => self.content = bytes,
+                    Answer::Now(Content::File(content)) => {
+                        self.file = Some(Sending { content, sent: 0 });
+                    }
+                    Answer::Later(later) => {
+                        self.later = Some((later, head + body));
+                        return Judged::Later;
+                    }
+                }
+                self.answering = true;
+                self.activity.touch();
                 return Judged::Answered(head + body);
             }
         }
@@ -324,7 +352,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             }
             let used = match self.judge(read) {
                 Judged::Answered(used) => used,
-                Judged::Incomplete | Judged::Passes => 0,
+                Judged::Incomplete | Judged::Later | Judged::Passes => 0,
             };
             self.divide(buf, before, used);
             return Poll::Ready(Ok(false));
@@ -351,6 +379,8 @@ enum Judged {
     Incomplete,
     /// So many of them were a request that has its answer.
     Answered(usize),
+    /// They begin with a request that will have its answer: all are to be held until then.
+    Later,
     /// They are hyper's, as far as `next` says.
     Passes,
 }
@@ -373,7 +403,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> AsyncRead for Lane<S, Q> {
                     held.drain(..used);
                 }
                 this.held = held;
-                if let Judged::Answered(_) = judged {
+                if let Judged::Answered(_) | Judged::Later = judged {
                     continue;
                 }
             }
@@ -406,12 +436,12 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> AsyncWrite for Lane<S, Q> 
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(written)
+        self.noted(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        ready!(self.wrote(flushed))?;
+        ready!(self.noted(flushed))?;
         if !self.quiet && self.activity.finished() == self.passed {
             self.quiet = true;
         }
@@ -431,7 +461,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> AsyncWrite for Lane<S, Q> 
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(written)
+        self.noted(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -30,10 +30,10 @@ use crate::auth::{Users, Verdict};
 use crate::dav::{self, Body, Dav, RequestContext, User};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
-use crate::volume::{Company, Content};
+use crate::volume::Company;
 use activity::{Activity, Busy};
 use direct::Direct;
-use lane::{Ask, Lane, Quick, Wish};
+use lane::{Answer, Ask, Lane, Quick, Wish};
 use loops::Loops;
 use stall::Stalling;
 
@@ -282,14 +282,14 @@ impl Front {
         }
     }
 
-    /// Answers a plain request for what is in memory, on the connection's own thread.
+    /// Answers a plain request for what is in memory, or for a small file of pools, on the connection's own thread.
     fn quick(
         &self,
         ask: Ask<'_>,
         files: bool,
         visitor: &Visitor,
         out: &mut Vec<u8>,
-    ) -> Option<Content> {
+    ) -> Option<Answer> {
         if self.stopping.load(Ordering::Relaxed) || ask.target.len() > PATH_MAX {
             return None;
         }
@@ -301,12 +301,25 @@ impl Front {
         };
         let asker = (user.as_deref(), visitor.io_client);
         let answer = match ask.wish {
-            Wish::Content => dav.quick((false, files), ask.target, asker, out)?,
+            Wish::Content => match dav.quick((false, files), ask.target, asker, out) {
+                Some(answer) => answer,
+                None => {
+                    let reading = dav.quick_pooled(ask.target, asker)?;
+                    let running = self.metrics.request_started();
+                    let (path, peer) = (ask.target.to_owned(), visitor.peer);
+                    return Some(Answer::Later(Box::pin(async move {
+                        let (head, content, reply) = reading.await;
+                        access::at_once(&path, peer, user.as_deref(), &reply);
+                        drop(running);
+                        (head, content)
+                    })));
+                }
+            },
             Wish::Head => dav.quick((true, false), ask.target, asker, out)?,
             Wish::Properties(asked) => dav.quick_properties(asked, ask.target, asker, out)?,
         };
-        access::at_once(ask, visitor.peer, user.as_deref(), &answer);
-        Some(answer.content)
+        access::at_once(ask.target, visitor.peer, user.as_deref(), &answer);
+        Some(Answer::Now(answer.content))
     }
 
     async fn answer(
@@ -402,7 +415,7 @@ struct Visitor {
 }
 
 impl Quick for Visitor {
-    fn answer(&self, ask: Ask<'_>, files: bool, out: &mut Vec<u8>) -> Option<Content> {
+    fn answer(&self, ask: Ask<'_>, files: bool, out: &mut Vec<u8>) -> Option<Answer> {
         self.front.quick(ask, files, self, out)
     }
 }

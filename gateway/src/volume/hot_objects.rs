@@ -3,7 +3,7 @@
 //! Files outside of pools are kept with the open file ([`open_files`](super::open_files)); in pools there is none to keep, and what
 //! is spared is not a system call but a question to the cluster.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -16,13 +16,16 @@ use super::types::Meta;
 /// Longest content that is kept: with more, the transfer costs more than the question.
 pub(crate) const BYTES_MAX: usize = 16 << 10;
 /// Bytes of all that is kept.
-const ALL_BYTES_MAX: usize = 16 << 20;
+const ALL_BYTES_MAX: usize = 64 << 20;
+/// How long after it was last asked for.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 /// What one costs beside its bytes, about: names, table, allocations.
 const OVERHEAD_BYTES: usize = 512;
 
 struct Kept {
     version: Version,
     hot: Hot,
+    used: Instant,
 }
 
 /// What a file must still be for its content and the reply about it to hold.
@@ -64,8 +67,9 @@ impl HotObjects {
     /// What is kept of the file at `path`, if that still is what `now` says. Else it goes.
     pub fn get(&self, path: &ResourcePath, now: &Meta) -> Option<Hot> {
         let mut inner = self.0.lock();
-        let kept = inner.by_path.get(path)?;
+        let kept = inner.by_path.get_mut(path)?;
         if kept.version == version(now) {
+            kept.used = Instant::now();
             return Some(kept.hot.clone());
         }
         inner.forget(path);
@@ -77,20 +81,33 @@ impl HotObjects {
         let kept = Kept {
             version: version(meta),
             hot,
+            used: Instant::now(),
         };
         let mut inner = self.0.lock();
         inner.forget(path);
         inner.bytes += kept.bytes();
         inner.by_path.put(path.clone(), kept);
-        while inner.bytes > ALL_BYTES_MAX
-            && let Some((_, gone)) = inner.by_path.pop_lru()
-        {
-            inner.bytes -= gone.bytes();
-        }
+        inner.drop_while(|inner, _| inner.bytes > ALL_BYTES_MAX);
+    }
+
+    /// Gives up what nobody asked for lately. Call it about once a second.
+    pub fn drop_old(&self, now: Instant) {
+        let old = |_: &Inner, kept: &Kept| now.saturating_duration_since(kept.used) > KEPT_FOR;
+        self.0.lock().drop_while(old);
     }
 }
 
 impl Inner {
+    /// Gives up what was asked for least lately, as long as that is to go.
+    fn drop_while(&mut self, goes: impl Fn(&Inner, &Kept) -> bool) {
+        while let Some((_, last)) = self.by_path.peek_lru()
+            && goes(self, last)
+            && let Some((_, gone)) = self.by_path.pop_lru()
+        {
+            self.bytes -= gone.bytes();
+        }
+    }
+
     fn forget(&mut self, path: &ResourcePath) {
         if let Some(gone) = self.by_path.pop(path) {
             self.bytes -= gone.bytes();
@@ -142,8 +159,16 @@ mod tests {
         assert!(all.get(&path(2), &meta(1 << 40)).is_none());
         assert!(!all.has(&path(2)));
         all.put(&path(3), &meta(3), hot);
+        {
+            let inner = all.0.lock();
+            assert_eq!(inner.bytes, inner.by_path.len() * each);
+            assert_eq!(inner.by_path.len() as u64, fit - 1);
+        }
+        let later = Instant::now() + KEPT_FOR + Duration::from_secs(1);
+        all.0.lock().by_path.get_mut(&path(5)).unwrap().used = later;
+        all.drop_old(later);
         let inner = all.0.lock();
-        assert_eq!(inner.bytes, inner.by_path.len() * each);
-        assert_eq!(inner.by_path.len() as u64, fit - 1);
+        assert_eq!((inner.bytes, inner.by_path.len()), (each, 1));
+        assert!(inner.by_path.contains(&path(5)));
     }
 }

@@ -108,6 +108,8 @@ use types::Found;
 /// A file with more bytes than this has its blocks and objects removed by a thread that may wait.
 const LARGE_BYTES: u64 = 4 << 20;
 
+/// Longest file of pools that is read whole where it is asked for.
+const SMALL_POOLED_BYTES_MAX: u64 = 64 << 10;
 /// Tries of a read that races with overwrites of its resource before it gives up.
 const READ_TRIES: usize = 16;
 
@@ -222,6 +224,25 @@ impl Volume {
                 .map(|(found, reader)| (found.meta, reader))
         })
         .await
+    }
+
+    /// Whether content lives in pools.
+    pub fn has_pools(&self) -> bool {
+        self.inner.cache.pools().is_some()
+    }
+
+    /// Opens a file that one short read from the pools has all of; `None` for any other, and when anything is out of the ordinary.
+    /// Waits for nothing.
+    pub fn open_small_pooled(
+        &self,
+        path: &ResourcePath,
+        io: IoContext,
+    ) -> Option<(Meta, ContentReader)> {
+        let (found, reader) = self.inner.open_pooled_now(path, io)?;
+        let len = found.meta.len;
+        let one_object = u64::from(self.inner.cache.object_bytes());
+        let is_small = len > 0 && len <= one_object.min(SMALL_POOLED_BYTES_MAX);
+        is_small.then_some((found.meta, reader))
     }
 
     /// Keeps the whole content of a version that was just read, with the `head` of a reply about it, for [`Volume::hot`]; nothing
@@ -438,6 +459,7 @@ impl Volume {
     pub fn close_old(&self) {
         let now = Instant::now();
         self.inner.tree.open_files.close_old(now);
+        self.inner.hot.drop_old(now);
         self.inner.listings.forget_old(now);
     }
 

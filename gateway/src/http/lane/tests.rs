@@ -16,27 +16,37 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-/// Answers what begins with `/q`.
+/// Answers what begins with `/q`; a little later, if it begins with `/ql`.
 struct Answers;
 
 impl Quick for Answers {
-    fn answer(&self, ask: Ask<'_>, _: bool, out: &mut Vec<u8>) -> Option<Content> {
+    fn answer(&self, ask: Ask<'_>, _: bool, out: &mut Vec<u8>) -> Option<Answer> {
         let content = format!("quick {}", ask.target);
         if !ask.target.starts_with("/q") {
             return None;
         }
         let len = content.len();
-        out.extend_from_slice(
-            format!("HTTP/1.1 200 OK\r\ncontent-length: {len}\r\n\r\n").as_bytes(),
-        );
-        Some(Content::Memory(match ask.wish {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {len}\r\n\r\n").into_bytes();
+        let content = match ask.wish {
             Wish::Head => Bytes::new(),
             Wish::Content => content.into(),
             Wish::Properties(body) => {
                 assert!(body.iter().all(|b| *b == b'p'));
                 content.into()
             }
-        }))
+        };
+        if ask.target.starts_with("/ql") {
+            let slow = ask.target == "/ql-slow";
+            return Some(Answer::Later(Box::pin(async move {
+                tokio::task::yield_now().await;
+                if slow {
+                    tokio::time::sleep(Duration::from_secs(50)).await;
+                }
+                (head, content)
+            })));
+        }
+        out.extend_from_slice(&head);
+        Some(Answer::Now(Content::Memory(content)))
     }
 }
 
@@ -107,9 +117,23 @@ async fn a_client_that_takes_its_time_over_a_reply_is_not_idle() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_answer_takes_its_time_is_not_idle() {
+    let (ours, mut theirs) = tokio::io::duplex(512);
+    let server = tokio::spawn(serve_unless_idle(ours, Duration::from_secs(30)));
+    let asked = b"GET /ql-slow HTTP/1.1\r\n\r\nGET /q HTTP/1.1\r\n\r\n";
+    theirs.write_all(asked).await.unwrap();
+    let mut replies = String::new();
+    theirs.read_to_string(&mut replies).await.unwrap();
+    let at = |text| replies.find(text).unwrap();
+    assert!(at("quick /ql-slow") < at("content-length: 8"), "{replies}");
+    assert!(replies.ends_with("quick /q"), "{replies}");
+    server.await.unwrap();
+}
+
 #[derive(Debug, Clone)]
 enum Message {
-    Quick { head: bool },
+    Quick { head: bool, later: bool },
     Find(usize),
     Query,
     Put(usize),
@@ -127,9 +151,10 @@ impl Message {
                 .take(len)
         };
         match self {
-            Message::Quick { head } => {
+            Message::Quick { head, later } => {
                 let method = if *head { "HEAD" } else { "GET" };
-                format!("{method} /q{n} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
+                let later = if *later { "l" } else { "" };
+                format!("{method} /q{later}{n} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
             }
             Message::Find(len) => {
                 let head =
@@ -165,8 +190,11 @@ impl Message {
     fn reply(&self, n: usize) -> Vec<String> {
         let quick = format!("quick /q{n}");
         match self {
-            Message::Quick { head: true } => vec![String::new()],
-            Message::Quick { head: false } => vec![quick, format!("hyper /q{n} 0")],
+            Message::Quick { head: true, .. } => vec![String::new()],
+            Message::Quick { later: true, .. } => {
+                vec![format!("quick /ql{n}"), format!("hyper /ql{n} 0")]
+            }
+            Message::Quick { .. } => vec![quick, format!("hyper /q{n} 0")],
             Message::Find(len) => vec![quick, format!("hyper /q{n} {len}")],
             Message::Query => vec![format!("hyper /q{n}?x 0")],
             Message::Plain => vec![format!("hyper /h{n} 0")],
@@ -177,7 +205,7 @@ impl Message {
 
 fn messages() -> impl Strategy<Value = Vec<Message>> {
     let one = prop_oneof![
-        4 => any::<bool>().prop_map(|head| Message::Quick { head }),
+        4 => any::<(bool, bool)>().prop_map(|(head, later)| Message::Quick { head, later }),
         2 => prop_oneof![0usize..80, 2000usize..2100].prop_map(Message::Find),
         1 => Just(Message::Query),
         2 => Just(Message::Plain),
@@ -234,7 +262,11 @@ async fn exchange(messages: Vec<Message>, cuts: Vec<usize>, in_turns: bool) {
         to
     });
     for (n, message) in &numbered {
-        let got = reply(&mut from, matches!(message, Message::Quick { head: true })).await;
+        let got = reply(
+            &mut from,
+            matches!(message, Message::Quick { head: true, .. }),
+        )
+        .await;
         assert!(
             message.reply(*n).contains(&got),
             "request {n}, {message:?}: {got:?}"
@@ -280,30 +312,33 @@ proptest! {
 
 #[test]
 fn a_stop_does_not_cut_an_answer_off() {
-    run(async {
-        let (mut client, server) = tokio::io::duplex(16);
-        let mut lane = Lane::new(server, Answers, Activity::new(), 8192);
-        client.write_all(b"GET /q HTTP/1.1").await.unwrap();
-        let read = tokio::spawn(async move {
-            client.write_all(b"\r\n\r\n").await.unwrap();
-            let mut got = String::new();
-            client.read_to_string(&mut got).await.unwrap();
-            got
+    for path in ["/q", "/ql"] {
+        run(async move {
+            let (mut client, server) = tokio::io::duplex(16);
+            let mut lane = Lane::new(server, Answers, Activity::new(), 8192);
+            let asked = format!("GET {path} HTTP/1.1");
+            let read = tokio::spawn(async move {
+                client.write_all(asked.as_bytes()).await.unwrap();
+                client.write_all(b"\r\n\r\n").await.unwrap();
+                let mut got = String::new();
+                client.read_to_string(&mut got).await.unwrap();
+                got
+            });
+            // It is to come, or does not fit into the stream, when the stop comes.
+            let mut buf = [0; 64];
+            let asked = async {
+                while !lane.answering && lane.later.is_none() {
+                    let _ = futures_util::poll!(Box::pin(lane.read(&mut buf)));
+                    tokio::task::yield_now().await
+                }
+            };
+            asked.await;
+            lane.shutdown().await.unwrap();
+            drop(lane);
+            let got = read.await.unwrap();
+            assert!(got.ends_with(&format!("\r\n\r\nquick {path}")), "{got:?}");
         });
-        // The answer does not fit into the stream: it is under way when the stop comes.
-        let mut buf = [0; 64];
-        let asked = async {
-            while !lane.answering {
-                let _ = futures_util::poll!(Box::pin(lane.read(&mut buf)));
-                tokio::task::yield_now().await
-            }
-        };
-        asked.await;
-        lane.shutdown().await.unwrap();
-        drop(lane);
-        let got = read.await.unwrap();
-        assert!(got.ends_with("\r\n\r\nquick /q"), "{got:?}");
-    });
+    }
 }
 
 #[test]
@@ -441,7 +476,7 @@ fn only_a_targets_fragment_is_spoiled() {
 struct Files(FileContent);
 
 impl Quick for Files {
-    fn answer(&self, ask: Ask<'_>, files: bool, out: &mut Vec<u8>) -> Option<Content> {
+    fn answer(&self, ask: Ask<'_>, files: bool, out: &mut Vec<u8>) -> Option<Answer> {
         if !files || !ask.target.starts_with("/q") {
             return None;
         }
@@ -450,7 +485,7 @@ impl Quick for Files {
             self.0.len()
         );
         out.extend_from_slice(head.as_bytes());
-        Some(Content::File(self.0.clone()))
+        Some(Answer::Now(Content::File(self.0.clone())))
     }
 }
 
