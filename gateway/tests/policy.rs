@@ -209,6 +209,7 @@ fn auto_changes_to_the_better_shadow_and_says_why() {
         }
         policy(&gateway) == "lru"
     });
+    assert_eq!(status(&gateway)["policy"]["by_auto"], true);
     let why = status(&gateway)["shadow"]["switched"].to_string();
     assert!(why.contains("lru instead of cost-benefit: in "), "{why}");
     assert!(gateway.log().contains("lru instead of cost-benefit: in "));
@@ -221,4 +222,5 @@ fn auto_changes_to_the_better_shadow_and_says_why() {
     assert_eq!(in_force(&gateway, "policy").0, "auto");
     assert_eq!(set(&gateway, "policy = \"cost-benefit\"").status, 200);
     assert_eq!(policy(&gateway), "cost-benefit");
+    assert_eq!(status(&gateway)["policy"]["by_auto"], false);
 }

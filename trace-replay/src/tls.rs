@@ -88,6 +88,18 @@ impl Tls {
     /// # Errors
     /// When the server is not the one that is trusted, or speaks no TLS.
     pub async fn connect(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-        self.connector.connect(self.name.clone(), stream).await
+        let connected = self.connector.connect(self.name.clone(), stream).await;
+        connected.map_err(|error| {
+            use rustls::Error::InvalidMessage;
+            let why = error.get_ref().and_then(|e| e.downcast_ref());
+            match why {
+                // Its first bytes are no record of TLS's: plain text, most likely.
+                Some(InvalidMessage(_)) => std::io::Error::new(
+                    error.kind(),
+                    format!("no TLS is spoken there (http:// instead of https://?): {error}"),
+                ),
+                _ => error,
+            }
+        })
     }
 }

@@ -78,6 +78,15 @@ fn a_replay_over_tls_checks_every_byte_and_who_answers() {
             "{ca}: {text}"
         );
     }
+    let open = Gateway::start();
+    let url = open.url.replace("http://127.0.0.1", "https://localhost");
+    let refused = replay(&url, &["--ca-file", &file("ca.pem")]);
+    let said = [refused.stdout, refused.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("http:// instead of https://?"),
+        "{said}"
+    );
     let plain = replay("ftp://localhost/", &[]);
     assert!(String::from_utf8_lossy(&plain.stderr).contains("begins with http:// or https://"));
 }

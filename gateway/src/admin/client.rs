@@ -115,7 +115,7 @@ pub fn describe(status: &Status) -> String {
     }
     out += &format!(
         "policy    {}\ncache     {} of {} used\n",
-        t.policy,
+        status.policy.decider(),
         human_size(t.used_bytes),
         human_size(t.capacity_bytes)
     );

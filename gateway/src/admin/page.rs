@@ -410,7 +410,7 @@ fn policy(o: &mut String, status: &Status) {
         o,
         "<section aria-labelledby=\"h-policy\"><h2 id=\"h-policy\">Policy: {}</h2><div class=\"wide\"><table class=\"stack\"><thead><tr>\
          <th scope=\"col\">Setting</th><th scope=\"col\" class=\"n\">Value</th><th scope=\"col\">Meaning</th></tr></thead><tbody>",
-        escape(&status.policy.name)
+        escape(&status.policy.decider())
     );
     for setting in &status.policy.parameters {
         let _ = write!(

@@ -86,8 +86,19 @@ pub struct Place {
 pub struct PolicyStatus {
     /// The policy's name.
     pub name: String,
+    /// Whether `policy = "auto"` chose it, and may choose another.
+    #[serde(default)]
+    pub by_auto: bool,
     /// Its parameters, and the keys of the configuration beside it.
     pub parameters: Vec<Setting>,
+}
+
+impl PolicyStatus {
+    /// Who decides, for people.
+    pub fn decider(&self) -> String {
+        let how = if self.by_auto { ", chosen by auto" } else { "" };
+        format!("{}{how}", self.name)
+    }
 }
 
 /// A setting in force.
@@ -283,6 +294,7 @@ impl Admin {
         );
         PolicyStatus {
             name: config.name().to_owned(),
+            by_auto: options.auto.is_some(),
             parameters,
         }
     }

@@ -337,7 +337,7 @@ fn policy(status: &Status) -> Vec<Line> {
         .collect();
     vec![
         heading("policy    ")
-            .plain(&status.policy.name)
+            .plain(status.policy.decider())
             .faint(format!("   {}", settings.join(", "))),
     ]
 }

@@ -228,7 +228,8 @@ impl Volume {
         let guard = inner.locks.lock(&[&path]).await;
         let at = path.clone();
         let long = len > IN_PLACE_BYTES_MAX && !company::is_alone();
-        let large = || long || self.inner.is_large(&at);
+        let replaces = !matches!(origin, Origin::LockNull);
+        let large = || long || (replaces && self.inner.is_large(&at));
         visit_unless(large, &self.inner, move || {
             let _guard = guard;
             inner.put_whole(&path, io, data, &origin, &check)
