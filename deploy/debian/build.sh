@@ -12,7 +12,7 @@ profile=${PROFILE:-release} features=${FEATURES-rados}
 built=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}
 
 cargo build --quiet --locked --profile "$profile" --package gateway --bin tierdav --features "$features"
-cargo build --quiet --locked --profile "$profile" --package trace-replay --bin trace-replay
+cargo build --quiet --locked --profile "$profile" --package trace-replay --bin trace-replay --features "$features"
 
 # Beside the programs: cargo-deb looks for whatever was built there, whichever directory that is.
 pages=$built/package

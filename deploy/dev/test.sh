@@ -69,7 +69,7 @@ cluster() {
 unit() {
     local log status passes fails
     log=$(mktemp)
-    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} timeout -k 60 2400 cargo test --workspace --features gateway/rados --no-fail-fast 2>&1 | tee "$log"
+    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} timeout -k 60 2400 cargo test --workspace --features gateway/rados,trace-replay/rados --no-fail-fast 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     read -r passes fails < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
     rm -f "$log"
@@ -81,7 +81,7 @@ unit() {
 stage install install
 stage cluster cluster
 stage format cargo fmt --all --check
-stage clippy cargo clippy --quiet --workspace --all-targets --features gateway/rados -- -D warnings
+stage clippy cargo clippy --quiet --workspace --all-targets --features gateway/rados,trace-replay/rados -- -D warnings
 stage plain cargo check --quiet --workspace
 stage unit unit
 stage libcachesim deploy/dev/libcachesim.sh

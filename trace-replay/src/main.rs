@@ -52,9 +52,10 @@ enum Command {
     Simulate(Box<simulate::Args>),
     /// What positioning and transfer cost on a device: the numbers for `simulate` and for the gateway's policy.
     ///
-    /// Writes a file into the directory, reads it in order and anywhere, passing the page cache by, and removes it.
+    /// Writes a file into the directory, or objects into the pool, reads in order and anywhere, passing the page cache and
+    /// that of the OSDs by, and removes what it wrote.
     #[command(after_help = calibrate::EXAMPLES)]
-    Calibrate(calibrate::Args),
+    Calibrate(Box<calibrate::Args>),
     /// Searches better parameters of a policy for recorded loads, and prints them as settings of the gateway.
     ///
     /// The search sees the first two thirds of each trace. What it found is then tried on the last third, which it
@@ -264,20 +265,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Calibrate(args) => {
-            say(format_args!("{}", calibrate::calibrate(&args)?))?;
+            let (_hears, interrupted) = hear()?;
+            let said = calibrate::calibrate(&args, &|| *interrupted.borrow())?;
+            say(format_args!("{said}"))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Tune(args) => {
-            // Hears the signals while this thread searches.
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()?;
-            let interrupted = runtime.block_on(async { interrupt() })?;
-            say(format_args!(
-                "{}",
-                tune::tune(&args, &|| *interrupted.borrow())?
-            ))?;
+            let (_hears, interrupted) = hear()?;
+            let said = tune::tune(&args, &|| *interrupted.borrow())?;
+            say(format_args!("{said}"))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Policies { json } => {
@@ -451,6 +447,16 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(1)
     })
+}
+
+/// Hears the signals, as [`interrupt`] does, while this thread works; as long as the runtime lives.
+fn hear() -> std::io::Result<(tokio::runtime::Runtime, tokio::sync::watch::Receiver<bool>)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let interrupted = runtime.block_on(async { interrupt() })?;
+    Ok((runtime, interrupted))
 }
 
 /// The first Ctrl-C (or SIGTERM) ends the run with a report of what was done, the second at once.

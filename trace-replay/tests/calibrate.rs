@@ -69,4 +69,49 @@ fn what_cannot_be_measured_is_said() {
         String::from_utf8_lossy(&calibrate(&["/tmp", "--size", "1MiB"]).stderr)
             .contains("at least 8MiB")
     );
+    for unclear in [
+        &[][..],
+        &["/tmp", "--pool", "x"],
+        &["/tmp", "--ceph-user", "client.x"],
+        &["--pool", "x", "--ceph-user", "x"],
+    ] {
+        let out = calibrate(unclear);
+        assert_eq!(out.status.code(), Some(2), "{unclear:?}: {out:?}");
+        assert!(out.stdout.is_empty(), "{unclear:?}: {out:?}");
+    }
+}
+
+#[cfg(not(feature = "rados"))]
+#[test]
+fn without_ceph_a_pool_is_refused_with_the_way_out() {
+    let out = calibrate(&["--pool", "tierdav-data"]);
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    assert!(
+        String::from_utf8_lossy(&out.stderr).contains("build it with --features rados"),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn ctrl_c_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .arg("calibrate")
+        .arg(dir.path())
+        .args(["--size", "16MiB", "--seconds", "600"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while std::fs::read_dir(dir.path()).unwrap().count() == 0 {
+        assert_eq!(running.try_wait().unwrap(), None, "it ended");
+    }
+    let pid = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let out = running.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    assert!(
+        String::from_utf8_lossy(&out.stderr).contains("stopped before everything was measured"),
+        "{out:?}"
+    );
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

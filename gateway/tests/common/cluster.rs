@@ -25,8 +25,13 @@ pub struct OwnCluster(tempfile::TempDir);
 
 impl OwnCluster {
     pub fn up() -> OwnCluster {
+        OwnCluster::up_with(&[])
+    }
+
+    /// With flags of `ceph.sh up`.
+    pub fn up_with(flags: &[&str]) -> OwnCluster {
         let cluster = OwnCluster(tempfile::tempdir().expect("a directory"));
-        cluster.ceph(&["up"]);
+        cluster.ceph(&[&["up"], flags].concat());
         cluster
     }
 
