@@ -424,19 +424,15 @@ fn small_files_of_pools_are_those_of_the_plain_path() {
     let fast: Vec<&str> = fast.iter().map(String::as_str).collect();
     let mut slow: Vec<&str> = slow.iter().map(String::as_str).collect();
     slow.push("--in-place=false");
-    compare_some(2500, &fast, &slow);
+    compare(&fast, &slow);
 }
 
 fn compare(fast: &[&str], slow: &[&str]) {
-    compare_some(6000, fast, slow);
-}
-
-fn compare_some(requests: u64, fast: &[&str], slow: &[&str]) {
     let mut random = Random::from_env();
     let requests = std::env::var("TIERDAV_REQUESTS")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(requests);
+        .unwrap_or(6000);
     let (mut fast, mut slow) = (Side::start(fast), Side::start(slow));
     let mut statuses: BTreeMap<(&str, u16), u64> = BTreeMap::new();
     let mut last: Vec<Request> = Vec::new();

@@ -183,6 +183,18 @@ fn damage_made_with_the_rados_tool_is_never_served_and_scrub_names_it() {
     for name in &names[..2] {
         let reply = p.gateway.get(&format!("/{name}"));
         assert_eq!(reply.status, 503, "{name} is not served");
+        // Asked less plainly it goes another way through the gateway: the same is said.
+        let other =
+            p.gateway
+                .connect()
+                .request("GET", &format!("/{name}"), &[("X-Other", "1")], b"");
+        let other = other.unwrap();
+        let said = |reply: &common::Reply| {
+            let mut headers = reply.headers.clone();
+            headers.remove("date");
+            (reply.status, headers, reply.body.clone())
+        };
+        assert_eq!(said(&reply), said(&other));
     }
     assert_eq!(
         p.gateway.get("/cached").body,

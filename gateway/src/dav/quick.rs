@@ -1,8 +1,9 @@
-//! GET and HEAD of a small file that is in memory, and PROPFIND of a file, without a request, a reply or a body of hyper's.
+//! GET and HEAD of a small file that is in memory or in pools, and PROPFIND of a file, without a request, a reply or a body of
+//! hyper's.
 //!
 //! The head of a reply that [`get`](super::get) or [`propfind`](super::propfind) gave is kept with what it sent; asked plainly
-//! for the same again, the same is said again. Whatever is not plain, or needs more than a look at the file's attributes, goes
-//! the usual way.
+//! for the same again, the same is said again. A small file of pools is read, and what [`get`](super::get) would say is said.
+//! Whatever is not plain, or needs anything else than a look at the file's attributes, goes the usual way.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};

@@ -13,7 +13,7 @@ struct State {
     finished: usize,
     /// HTTP/2 from now on.
     frames: bool,
-    /// The peer has yet to take what was written.
+    /// The peer has yet to take what was written, or to get an answer that is not one of the requests.
     blocked: bool,
     idle_since: Instant,
 }
@@ -44,16 +44,22 @@ impl Activity {
         Busy(Arc::clone(&self.0))
     }
 
-    /// A request was answered at once.
+    /// A request was answered that was never begun here.
     pub fn touch(&self) {
         self.0.lock().idle_since = Instant::now();
     }
 
-    /// A reply is finished here before the last of it has left: the peer takes no more of it for the moment, or does again.
+    /// A reply is finished here before the last of it has left, and an answer to come is not counted: the peer takes no more of
+    /// it for the moment, or has yet to get it, or neither any longer.
     pub fn blocked(&self, blocked: bool) {
         let mut state = self.0.lock();
         state.blocked = blocked;
         state.idle_since = Instant::now();
+    }
+
+    /// Whether that is so.
+    pub fn is_blocked(&self) -> bool {
+        self.0.lock().blocked
     }
 
     /// How many requests have had their replies, down to the end of the body; those of [`Activity::touch`] do not count.

@@ -1,7 +1,7 @@
 //! Answers the plainest requests of an HTTP/1 connection before hyper sees them.
 //!
 //! A GET of a small file that is in memory costs hyper, its service and the reply's body more time than everything else
-//! together. So the connection's stream is wrapped: whatever hyper would read begins, between two messages, with a request's
+//! together, and one of a small file in pools a fifth of it. So the connection's stream is wrapped: whatever hyper would read begins, between two messages, with a request's
 //! head, and a head that a [`Quick`] answers never gets to hyper. All others pass on unchanged, byte by byte.
 //!
 //! Two things must be certain. *Where a message ends*: heads are read by httparse, as hyper does, and what is not plain
@@ -155,11 +155,14 @@ impl<S, Q> Lane<S, Q> {
         }
     }
 
-    /// Notes whether an answer waits: to come, or to be taken.
+    /// Notes whether something waits: an answer to come, or a write to be taken. An answer that did waits until it is over: hyper
+    /// flushes in the meantime.
     fn noted<T>(&mut self, poll: Poll<T>) -> Poll<T> {
-        if poll.is_pending() != self.blocked {
-            self.blocked = poll.is_pending();
-            self.activity.blocked(self.blocked);
+        let answering = self.later.is_some() || self.answering;
+        let waits = poll.is_pending() || (self.blocked && answering);
+        if waits != self.blocked {
+            self.blocked = waits;
+            self.activity.blocked(waits);
         }
         poll
     }
@@ -176,7 +179,11 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some((later, used)) = &mut self.later {
             let (polled, used) = (later.as_mut().poll(cx), *used);
-            (self.out, self.content) = ready!(self.noted(polled));
+            let polled = self.noted(polled);
+            if polled.is_pending() {
+                ready!(self.poll_gone(cx))?;
+            }
+            (self.out, self.content) = ready!(polled);
             self.written = 0;
             self.later = None;
             self.answering = true;
@@ -208,7 +215,32 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         ready!(self.noted(flushed))?;
         self.answering = false;
+        if self.blocked {
+            return self.noted(Poll::Ready(Ok(())));
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// Ends the connection when the client has gone while its answer is to come: nobody should have to wait for what nobody wants.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.held.len() <= self.head_max {
+            if ready!(self.poll_held(cx))? == 0 {
+                self.later = None;
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Reads behind what is held.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let held = self.held.len();
+        self.held.resize(held + READ_BYTES, 0);
+        let mut own = ReadBuf::new(self.held.get_mut(held..).unwrap_or_default());
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut own);
+        let n = own.filled().len();
+        self.held.truncate(held + n);
+        polled.map_ok(|()| n)
     }
 
     /// Has the kernel send the file that the answer consists of, after its head.
@@ -357,18 +389,12 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             self.divide(buf, before, used);
             return Poll::Ready(Ok(false));
         }
-        let held = self.held.len();
-        self.held.resize(held + READ_BYTES, 0);
-        let mut own = ReadBuf::new(self.held.get_mut(held..).unwrap_or_default());
-        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut own);
-        let n = own.filled().len();
-        self.held.truncate(held + n);
+        let polled = self.poll_held(cx);
         if self.held.is_empty() {
             // Thousands of idle connections should not keep one each.
             self.held = Vec::new();
         }
-        ready!(polled)?;
-        Poll::Ready(Ok(n == 0))
+        Poll::Ready(Ok(ready!(polled)? == 0))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod activity;
+mod closing;
 mod direct;
 mod lane;
 pub mod loops;
@@ -21,7 +22,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -120,7 +120,7 @@ impl Front {
         self: &Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        watcher: Watcher,
+        closing: watch::Receiver<bool>,
         slot: OwnedSemaphorePermit,
     ) {
         let front = Arc::clone(self);
@@ -131,7 +131,7 @@ impl Front {
         self.loops.spawn(async move {
             let open = front.metrics.connection_opened();
             match TcpStream::from_std(stream) {
-                Ok(stream) => front.connection(stream, peer, watcher).await,
+                Ok(stream) => front.connection(stream, peer, closing).await,
                 Err(error) => tracing::warn!(%peer, %error, "connection cannot be served"),
             }
             drop((open, slot));
@@ -146,7 +146,7 @@ impl Front {
         mut stop: watch::Receiver<bool>,
         grace: Duration,
     ) -> usize {
-        let graceful = GracefulShutdown::new();
+        let (close, closing) = watch::channel(false);
         let slots = Arc::new(Semaphore::new(self.limits.max_connections));
         loop {
             // A slot first: when all are taken, clients wait in the kernel's backlog.
@@ -160,7 +160,7 @@ impl Front {
                 _ = stop.wait_for(|s| *s) => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.spawn(stream, peer, graceful.watcher(), slot),
+                Ok((stream, peer)) => self.spawn(stream, peer, closing.clone(), slot),
                 Err(error) => {
                     // Out of descriptors, most likely: the next accept would fail at once, too.
                     tracing::warn!(%error, "accept failed");
@@ -175,24 +175,27 @@ impl Front {
             {
                 let stream = stream.set_nonblocking(true).map(|()| stream);
                 if let Ok(stream) = stream.and_then(TcpStream::from_std) {
-                    self.spawn(stream, peer, graceful.watcher(), slot);
+                    self.spawn(stream, peer, closing.clone(), slot);
                 }
             }
         }
         tokio::time::sleep(FIRST_REQUEST).await;
         self.stopping.store(true, Ordering::Relaxed);
-        let open = self.limits.max_connections - slots.available_permits();
-        if tokio::time::timeout(grace, graceful.shutdown())
-            .await
-            .is_ok()
-        {
-            0
-        } else {
-            open
+        let _ = close.send(true);
+        let all = u32::try_from(self.limits.max_connections).unwrap_or(u32::MAX);
+        let closed = tokio::time::timeout(grace, slots.acquire_many(all)).await;
+        match closed {
+            Ok(_) => 0,
+            Err(_) => self.limits.max_connections - slots.available_permits(),
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        closing: watch::Receiver<bool>,
+    ) {
         // Without it a small reply waits 40 ms for the peer's delayed acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "TCP_NODELAY");
@@ -200,12 +203,12 @@ impl Front {
         let stream = Stalling::new(stream, self.limits.stall_timeout);
         let activity = Activity::new();
         match self.tls.clone() {
-            None => self.requests(stream, peer, None, activity, watcher).await,
+            None => self.requests(stream, peer, None, activity, closing).await,
             Some(tls) => {
                 match tokio::time::timeout(self.limits.header_timeout, tls.accept(stream)).await {
                     Ok(Ok((stream, name))) => {
                         let user = name.and_then(|n| self.users.by_certificate(&n));
-                        self.requests(stream, peer, user, activity, watcher).await;
+                        self.requests(stream, peer, user, activity, closing).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
@@ -220,7 +223,7 @@ impl Front {
         peer: SocketAddr,
         by_certificate: Option<Arc<User>>,
         activity: Activity,
-        watcher: Watcher,
+        closing: watch::Receiver<bool>,
     ) where
         S: AsyncRead + Direct + Unpin + Send + 'static,
     {
@@ -268,10 +271,13 @@ impl Front {
             }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection = connection.into_owned();
+        let ended =
+            closing::until_closed(connection, |c| c.graceful_shutdown(), &activity, closing);
         // Hyper's limits begin with a request's first line (HTTP/1) or never (HTTP/2): a connection on which
         // nothing is asked must not hold its slot.
         tokio::select! {
-            ended = watcher.watch(connection.into_owned()) => {
+            ended = ended => {
                 if let Err(error) = ended {
                     tracing::debug!(%peer, %error, "connection ended");
                 }

@@ -185,6 +185,7 @@ pub(crate) fn make_dir(tree: &Tree, at: &Place<'_>, identity: &Identity) -> io::
 }
 
 /// [`make_dir`] in place: for an instant, and after a crash just then, it is a collection that somebody made beside the gateway.
+/// It takes its group and default permissions (setgid, ACL) after its parent, and not after the directory of temporary names.
 pub(crate) fn make_dir_here(at: &Place<'_>, identity: &Identity) -> io::Result<()> {
     rustix::fs::mkdirat(at.dir, at.name, Mode::from(0o777))?;
     let dressed = tree::open_dir_raw(at.dir, at.name.as_bytes())

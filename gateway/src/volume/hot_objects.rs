@@ -19,8 +19,10 @@ pub(crate) const BYTES_MAX: usize = 16 << 10;
 const ALL_BYTES_MAX: usize = 64 << 20;
 /// How long after it was last asked for.
 const KEPT_FOR: Duration = Duration::from_secs(60);
-/// What one costs beside its bytes, about: names, table, allocations.
+/// What one costs beside its bytes and its name, about: table, allocations.
 const OVERHEAD_BYTES: usize = 512;
+/// Given up at a time, as long as they are not too many: others wait meanwhile.
+const DROPPED_AT_ONCE: usize = 4096;
 
 struct Kept {
     version: Version,
@@ -36,8 +38,8 @@ fn version(meta: &Meta) -> Version {
 }
 
 impl Kept {
-    fn bytes(&self) -> usize {
-        self.hot.head.len() + self.hot.content.len() + OVERHEAD_BYTES
+    fn bytes(&self, path: &ResourcePath) -> usize {
+        path.relative().len() + self.hot.head.len() + self.hot.content.len() + OVERHEAD_BYTES
     }
 }
 
@@ -85,32 +87,36 @@ impl HotObjects {
         };
         let mut inner = self.0.lock();
         inner.forget(path);
-        inner.bytes += kept.bytes();
+        inner.bytes += kept.bytes(path);
         inner.by_path.put(path.clone(), kept);
-        inner.drop_while(|inner, _| inner.bytes > ALL_BYTES_MAX);
+        inner.drop_while(usize::MAX, |inner, _| inner.bytes > ALL_BYTES_MAX);
     }
 
     /// Gives up what nobody asked for lately. Call it about once a second.
     pub fn drop_old(&self, now: Instant) {
         let old = |_: &Inner, kept: &Kept| now.saturating_duration_since(kept.used) > KEPT_FOR;
-        self.0.lock().drop_while(old);
+        self.0.lock().drop_while(DROPPED_AT_ONCE, old);
     }
 }
 
 impl Inner {
-    /// Gives up what was asked for least lately, as long as that is to go.
-    fn drop_while(&mut self, goes: impl Fn(&Inner, &Kept) -> bool) {
-        while let Some((_, last)) = self.by_path.peek_lru()
-            && goes(self, last)
-            && let Some((_, gone)) = self.by_path.pop_lru()
-        {
-            self.bytes -= gone.bytes();
+    /// Gives up what was asked for least lately, as long as that is to go; `most` at most.
+    fn drop_while(&mut self, most: usize, goes: impl Fn(&Inner, &Kept) -> bool) {
+        for _ in 0..most {
+            if let Some((_, last)) = self.by_path.peek_lru()
+                && goes(self, last)
+                && let Some((path, gone)) = self.by_path.pop_lru()
+            {
+                self.bytes -= gone.bytes(&path);
+            } else {
+                return;
+            }
         }
     }
 
     fn forget(&mut self, path: &ResourcePath) {
         if let Some(gone) = self.by_path.pop(path) {
-            self.bytes -= gone.bytes();
+            self.bytes -= gone.bytes(path);
         }
     }
 }
@@ -140,13 +146,13 @@ mod tests {
                 bare: false,
             }
         };
-        let path = |n: u64| ResourcePath::parse(&format!("/{n}")).unwrap();
         let all = HotObjects::default();
         let hot = Hot {
             head: Bytes::from_static(&[b'h'; 100]),
             content: Bytes::from(vec![7; BYTES_MAX]),
         };
-        let each = 100 + BYTES_MAX + OVERHEAD_BYTES;
+        let path = |n: u64| ResourcePath::parse(&format!("/{n:08}")).unwrap();
+        let each = path(0).relative().len() + 100 + BYTES_MAX + OVERHEAD_BYTES;
         let fit = (ALL_BYTES_MAX / each) as u64;
         for n in 0..fit {
             all.put(&path(n), &meta(n), hot.clone());
@@ -164,8 +170,10 @@ mod tests {
             assert_eq!(inner.bytes, inner.by_path.len() * each);
             assert_eq!(inner.by_path.len() as u64, fit - 1);
         }
+        all.drop_old(Instant::now());
+        assert_eq!(all.0.lock().by_path.len() as u64, fit - 1);
         let later = Instant::now() + KEPT_FOR + Duration::from_secs(1);
-        all.0.lock().by_path.get_mut(&path(5)).unwrap().used = later;
+        all.0.lock().by_path.get_mut(&path(5)).unwrap().used = later - KEPT_FOR;
         all.drop_old(later);
         let inner = all.0.lock();
         assert_eq!((inner.bytes, inner.by_path.len()), (each, 1));

@@ -13,7 +13,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 
+use super::super::closing::until_closed;
 use super::*;
 
 /// Answers what begins with `/q`; a little later, if it begins with `/ql`.
@@ -63,6 +65,15 @@ where
     S: AsyncRead + Direct + Unpin + Send + 'static,
     Q: Quick + Unpin + Send + 'static,
 {
+    let (_never, stop) = watch::channel(false);
+    serve_until(stream, quick, limit, stop).await;
+}
+
+async fn serve_until<S, Q>(stream: S, quick: Q, limit: Duration, stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + Direct + Unpin + Send + 'static,
+    Q: Quick + Unpin + Send + 'static,
+{
     let activity = Activity::new();
     let seen = activity.clone();
     let lane = Lane::new(stream, quick, activity.clone(), 8192);
@@ -92,8 +103,9 @@ where
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().half_close(false);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(lane), service);
+    let connection = connection.into_owned();
     tokio::select! {
-        _ = connection => {}
+        _ = until_closed(connection, |c| c.graceful_shutdown(), &seen, stop) => {}
         () = seen.idle(limit) => {}
     }
 }
@@ -121,14 +133,71 @@ async fn a_client_that_takes_its_time_over_a_reply_is_not_idle() {
 async fn a_client_whose_answer_takes_its_time_is_not_idle() {
     let (ours, mut theirs) = tokio::io::duplex(512);
     let server = tokio::spawn(serve_unless_idle(ours, Duration::from_secs(30)));
-    let asked = b"GET /ql-slow HTTP/1.1\r\n\r\nGET /q HTTP/1.1\r\n\r\n";
-    theirs.write_all(asked).await.unwrap();
-    let mut replies = String::new();
-    theirs.read_to_string(&mut replies).await.unwrap();
-    let at = |text| replies.find(text).unwrap();
-    assert!(at("quick /ql-slow") < at("content-length: 8"), "{replies}");
-    assert!(replies.ends_with("quick /q"), "{replies}");
+    // Hyper speaks HTTP/1 from the first request on that it gets, and flushes whenever it is asked.
+    for (path, said) in [
+        ("/h", "hyper /h 0"),
+        ("/ql-slow", "quick /ql-slow"),
+        ("/q", "quick /q"),
+    ] {
+        let asked = format!("GET {path} HTTP/1.1\r\n\r\n");
+        theirs.write_all(asked.as_bytes()).await.unwrap();
+        assert_eq!(reply(&mut theirs, false).await, said);
+    }
     server.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_an_answer_to_come_whatever_was_asked_before() {
+    for before in [None, Some("/h"), Some("/q")] {
+        let (ours, mut theirs) = tokio::io::duplex(512);
+        let (stop, stopped) = watch::channel(false);
+        let limit = Duration::from_secs(3600);
+        let server = tokio::spawn(serve_until(ours, Answers, limit, stopped));
+        if let Some(path) = before {
+            let asked = format!("GET {path} HTTP/1.1\r\n\r\n");
+            theirs.write_all(asked.as_bytes()).await.unwrap();
+            reply(&mut theirs, false).await;
+        }
+        let asked = b"GET /ql-slow HTTP/1.1\r\n\r\n";
+        theirs.write_all(asked).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.send(true).unwrap();
+        assert_eq!(
+            reply(&mut theirs, false).await,
+            "quick /ql-slow",
+            "{before:?}"
+        );
+        server.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_anything_to_say_ends_at_once_with_a_stop() {
+    for asked in ["", "GET /h HTTP/1.1\r\n\r\n", "GET /q HTTP/1.1\r\n\r\n"] {
+        let (ours, mut theirs) = tokio::io::duplex(512);
+        let (stop, stopped) = watch::channel(false);
+        let limit = Duration::from_secs(3600);
+        let server = tokio::spawn(serve_until(ours, Answers, limit, stopped));
+        theirs.write_all(asked.as_bytes()).await.unwrap();
+        let second = Duration::from_secs(1);
+        tokio::time::sleep(second).await;
+        stop.send(true).unwrap();
+        tokio::time::timeout(second, server).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_waits_for_any_more_is_given_up() {
+    let (ours, mut theirs) = tokio::io::duplex(512);
+    let server = tokio::spawn(serve(ours));
+    theirs
+        .write_all(b"GET /ql-slow HTTP/1.1\r\n\r\nGET /q")
+        .await
+        .unwrap();
+    let second = Duration::from_secs(1);
+    tokio::time::sleep(second).await;
+    drop(theirs);
+    tokio::time::timeout(second, server).await.unwrap().unwrap();
 }
 
 #[derive(Debug, Clone)]
