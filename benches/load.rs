@@ -1,9 +1,9 @@
 //! A client that costs little: so many connections, each a thread that sends a request, reads the reply and sends the next.
 //!
 //! `load METHOD HOST:PORT SIZE CONNECTIONS SECONDS NAMES PREFIX`: PUTs or GETs `/PREFIX-0` to `/PREFIX-(NAMES - 1)` in turn, or
-//! with NAMES 0 a new name each time; PUTs go on until each name had one. Prints requests per second and percentiles of their times. wrk builds each request as a
-//! string of its own: with bodies of 4 MiB it takes more of the processor than the gateway does. Here the kernel sends large ones
-//! from a file, without a copy. No dependencies: `rustc -O`.
+//! with NAMES 0 a new name each time; PUTs go on until each name had one. Prints requests per second and percentiles of their
+//! times. wrk builds each request as a string of its own: with bodies of 4 MiB it takes more of the processor than the gateway
+//! does. Here the kernel sends large ones from a file, without a copy. No dependencies: `rustc -O`.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};

@@ -135,32 +135,26 @@ impl Dav {
             let read = reader.read(0, reader.len() as usize).await;
             // What it tells of the read comes before what is told of the request.
             drop(reader);
-            let (status, head, content, tier) = match read {
+            let (status, file, head, content, tier) = match read {
                 Ok((content, tier)) => {
                     let response = head_of(target.name(), &meta, StatusCode::OK, meta.len);
                     let head = rendered(response.status(), response.headers());
                     dav.volume
                         .keep_hot(&target, &meta, || head.clone(), &content);
-                    (StatusCode::OK, head, content, Some(tier))
+                    (StatusCode::OK, meta.file_id, head, content, Some(tier))
                 }
                 Err(trouble) => {
-                    let refusal = Refusal::from(VolumeError::from(trouble)).into_response();
-                    let (mut parts, body) = refusal.into_parts();
-                    let text = body.collect().await.map(|body| body.to_bytes());
-                    let text = text.unwrap_or_default();
-                    parts.headers.insert(CONTENT_LENGTH, text.len().into());
-                    let head = rendered(parts.status, &parts.headers);
-                    (parts.status, head, text, None)
+                    let (status, head, text) = refused(trouble.into()).await;
+                    (status, FileId(0), head, text, None)
                 }
             };
-            let ok = status == StatusCode::OK;
             let answer = Answer {
                 method: &Method::GET,
                 counted: metrics::Method::Get,
                 op: Op::Get,
                 status,
-                file: if ok { meta.file_id } else { FileId(0) },
-                len: if ok { meta.len } else { 0 },
+                file,
+                len: tier.map_or(0, |_| meta.len),
                 asked: 0,
                 content: Content::Memory(content.clone()),
                 tier,
@@ -317,6 +311,17 @@ impl Call<'_> {
         };
         self.dav.volume.keep_told(&self.target.path, opened, told);
     }
+}
+
+/// What is said to trouble: status, head up to the date, text.
+async fn refused(trouble: VolumeError) -> (StatusCode, Bytes, Bytes) {
+    let (mut parts, body) = Refusal::from(trouble).into_response().into_parts();
+    // It is there already.
+    let text = body.collect().await.map(|body| body.to_bytes());
+    let text = text.unwrap_or_default();
+    parts.headers.insert(CONTENT_LENGTH, text.len().into());
+    let head = rendered(parts.status, &parts.headers);
+    (parts.status, head, text)
 }
 
 /// The head of a reply as hyper writes it, up to the date.

@@ -20,7 +20,7 @@ const XML_NS: &str = "http://www.w3.org/XML/1998/namespace";
 /// Deepest nesting accepted in a request body.
 const DEPTH_MAX: usize = 64;
 /// Documents that a thread remembers.
-const KNOWN_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// Longest of them, bytes.
 const KNOWN_BYTES_MAX: usize = 1024;
 

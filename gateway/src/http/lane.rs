@@ -1,8 +1,9 @@
 //! Answers the plainest requests of an HTTP/1 connection before hyper sees them.
 //!
 //! A GET of a small file that is in memory costs hyper, its service and the reply's body more time than everything else
-//! together, and one of a small file in pools a fifth of it. So the connection's stream is wrapped: whatever hyper would read begins, between two messages, with a request's
-//! head, and a head that a [`Quick`] answers never gets to hyper. All others pass on unchanged, byte by byte.
+//! together, and one of a small file in pools a fifth of it. So the connection's stream is wrapped: whatever hyper would read
+//! begins, between two messages, with a request's head, and a head that a [`Quick`] answers never gets to hyper. All others pass
+//! on unchanged, byte by byte.
 //!
 //! Two things must be certain. *Where a message ends*: heads are read by httparse, as hyper does, and what is not plain
 //! `Content-Length` framing (chunked bodies, upgrades, HTTP/1.0, HTTP/2, anything malformed) passes on for the rest of the
@@ -188,6 +189,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             self.later = None;
             self.answering = true;
             self.held.drain(..used);
+            self.free_held();
             self.activity.touch();
         }
         if !self.answering {
@@ -215,10 +217,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         ready!(self.noted(flushed))?;
         self.answering = false;
-        if self.blocked {
-            return self.noted(Poll::Ready(Ok(())));
-        }
-        Poll::Ready(Ok(()))
+        self.noted(Poll::Ready(Ok(())))
     }
 
     /// Ends the connection when the client has gone while its answer is to come: nobody should have to wait for what nobody wants.
@@ -230,6 +229,13 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             }
         }
         Poll::Pending
+    }
+
+    /// Thousands of idle connections should not keep an empty buffer each.
+    fn free_held(&mut self) {
+        if self.held.is_empty() {
+            self.held = Vec::new();
+        }
     }
 
     /// Reads behind what is held.
@@ -390,10 +396,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             return Poll::Ready(Ok(false));
         }
         let polled = self.poll_held(cx);
-        if self.held.is_empty() {
-            // Thousands of idle connections should not keep one each.
-            self.held = Vec::new();
-        }
+        self.free_held();
         Poll::Ready(Ok(ready!(polled)? == 0))
     }
 }

@@ -309,23 +309,32 @@ impl Front {
         let answer = match ask.wish {
             Wish::Content => match dav.quick((false, files), ask.target, asker, out) {
                 Some(answer) => answer,
-                None => {
-                    let reading = dav.quick_pooled(ask.target, asker)?;
-                    let running = self.metrics.request_started();
-                    let (path, peer) = (ask.target.to_owned(), visitor.peer);
-                    return Some(Answer::Later(Box::pin(async move {
-                        let (head, content, reply) = reading.await;
-                        access::at_once(&path, peer, user.as_deref(), &reply);
-                        drop(running);
-                        (head, content)
-                    })));
-                }
+                None => return self.later(dav, ask.target, user, visitor),
             },
             Wish::Head => dav.quick((true, false), ask.target, asker, out)?,
             Wish::Properties(asked) => dav.quick_properties(asked, ask.target, asker, out)?,
         };
         access::at_once(ask.target, visitor.peer, user.as_deref(), &answer);
         Some(Answer::Now(answer.content))
+    }
+
+    /// Begins to answer a GET of a small file of pools.
+    fn later(
+        &self,
+        dav: &Arc<Dav>,
+        target: &str,
+        user: Option<Arc<User>>,
+        visitor: &Visitor,
+    ) -> Option<Answer> {
+        let reading = dav.quick_pooled(target, (user.as_deref(), visitor.io_client))?;
+        let running = self.metrics.request_started();
+        let (path, peer) = (target.to_owned(), visitor.peer);
+        Some(Answer::Later(Box::pin(async move {
+            let (head, content, reply) = reading.await;
+            access::at_once(&path, peer, user.as_deref(), &reply);
+            drop(running);
+            (head, content)
+        })))
     }
 
     async fn answer(

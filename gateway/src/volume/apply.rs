@@ -188,12 +188,11 @@ pub(crate) fn make_dir(tree: &Tree, at: &Place<'_>, identity: &Identity) -> io::
 /// It takes its group and default permissions (setgid, ACL) after its parent, and not after the directory of temporary names.
 pub(crate) fn make_dir_here(at: &Place<'_>, identity: &Identity) -> io::Result<()> {
     rustix::fs::mkdirat(at.dir, at.name, Mode::from(0o777))?;
-    let dressed = tree::open_dir_raw(at.dir, at.name.as_bytes())
-        .and_then(|dir| tree::set_identity(&dir, identity));
-    if dressed.is_err() {
+    let identified = identify_dir(at.dir, at.name, identity);
+    if identified.is_err() {
         let _ = rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR);
     }
-    dressed
+    identified.map(drop)
 }
 
 /// Makes directory `name` in `parent` and gives it its record.
@@ -206,6 +205,11 @@ pub(crate) fn prepare_dir(
         Ok(()) | Err(Errno::EXIST) => {}
         Err(e) => return Err(e.into()),
     }
+    identify_dir(parent, name, identity)
+}
+
+/// Gives directory `name` in `parent` its record.
+fn identify_dir(parent: &OwnedFd, name: &str, identity: &Identity) -> io::Result<OwnedFd> {
     let dir = tree::open_dir_raw(parent, name.as_bytes())?;
     tree::set_identity(&dir, identity)?;
     Ok(dir)

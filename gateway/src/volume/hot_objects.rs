@@ -21,7 +21,7 @@ const ALL_BYTES_MAX: usize = 64 << 20;
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// What one costs beside its bytes and its name, about: table, allocations.
 const OVERHEAD_BYTES: usize = 512;
-/// Given up at a time, as long as they are not too many: others wait meanwhile.
+/// Most that are given up at a time for their age: requests wait meanwhile.
 const DROPPED_AT_ONCE: usize = 4096;
 
 struct Kept {
