@@ -9,9 +9,9 @@
 #                                          cluster is started, unless TIERDAV_CEPH_DIR names one
 #   deploy/dev/test.sh --without pools     all but this stage; may be repeated
 #
-# Ends with one line "N passed, N failed"; exits non-zero when anything failed.
+# Ends with why each failed stage did, and one line "N passed, N failed"; exits non-zero when anything failed.
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 only="" without=" "
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -30,9 +30,37 @@ done
 passed=0 failed=0 failures=()
 sudo=""; [ "$(id -u)" = 0 ] || sudo="sudo"
 
-# What hangs is a failure of its stage, not of the whole run.
+# One log for each stage whose command is none of this shell's own.
+logs=$(mktemp -d)
+running=""
+trap 'rm -rf "$logs"' EXIT
+# What runs is in a group of its own, where a Ctrl-C does not come by itself.
+trap '[ -z "$running" ] || { kill "$running"; wait "$running"; }; exit 130' INT TERM
+
+# bounded SECONDS LOG COMMAND...: what hangs is a failure of its stage, not of the whole run.
 bounded() {
-    if declare -F "$1" > /dev/null; then "$@"; else timeout -k 60 1500 "$@"; fi
+    local log=$2 status
+    : > "$log"
+    # With job control the command's group does not ignore SIGINT, which tests send.
+    set -m
+    timeout -k 60 "$1" "${@:3}" >> "$log" 2>&1 &
+    running=$!
+    set +m
+    tail -n +1 -f --pid="$running" "$log" &
+    wait "$running"; status=$?
+    running=""
+    wait
+    return "$status"
+}
+
+# why STAGE: the lines of its log that say why it failed, each panic with its message, and the last lines.
+why() {
+    [ -e "$logs/$1" ] || return 0
+    echo "== $1 failed:"
+    awk '/ \.\.\. ok$/ { next } /FAILED|panicked|error/ { print; panic = /panicked/; next } panic { print; panic = 0 }' "$logs/$1" |
+        head -n 30 | cut -c 1-300
+    echo "== the last lines of $1:"
+    tail -n 15 "$logs/$1" | cut -c 1-300
 }
 
 stage() { # NAME COMMAND...
@@ -44,7 +72,8 @@ stage() { # NAME COMMAND...
     esac
     [[ "$without" != *" $name "* ]] || { echo "== $name: left out"; return 0; }
     echo "== $name"
-    if bounded "$@"; then echo "== $name: ok ($((SECONDS - start)) s)"
+    declare -F "$1" > /dev/null || set -- bounded 1500 "$logs/$name" "$@"
+    if "$@"; then echo "== $name: ok ($((SECONDS - start)) s)"
     else echo "== $name: FAILED ($((SECONDS - start)) s)"; failed=$((failed + 1)); failures+=("$name"); return 1; fi
     passed=$((passed + 1))
 }
@@ -61,18 +90,16 @@ cluster() {
     [ -z "${TIERDAV_CEPH_DIR:-}" ] || { echo "using the cluster in $TIERDAV_CEPH_DIR"; return 0; }
     TIERDAV_CEPH_DIR=$(mktemp -d /tmp/tierdav-ceph.XXXXXX)
     export TIERDAV_CEPH_DIR
-    trap 'deploy/dev/ceph.sh down' EXIT
+    trap 'deploy/dev/ceph.sh down; rm -rf "$logs"' EXIT
     deploy/dev/ceph.sh up > /dev/null
 }
 
 # Cargo's own "N passed; M failed" lines count in the totals.
 unit() {
-    local log status passes fails
-    log=$(mktemp)
-    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} timeout -k 60 2400 cargo test --workspace --features gateway/rados,trace-replay/rados --no-fail-fast 2>&1 | tee "$log"
-    status=${PIPESTATUS[0]}
+    local log=$logs/unit status passes fails
+    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} bounded 2400 "$log" cargo test --workspace --features gateway/rados,trace-replay/rados --no-fail-fast
+    status=$?
     read -r passes fails < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
-    rm -f "$log"
     passed=$((passed + passes)) failed=$((failed + fails))
     [ "$passes" -gt 0 ] || { echo "cargo ran no test"; return 1; }
     return "$status"
@@ -95,6 +122,9 @@ stage device deploy/dev/device.sh
 stage walkthrough deploy/dev/walkthrough.sh
 stage page deploy/dev/page.sh
 
-[ $failed = 0 ] || echo "failed: ${failures[*]}"
+if [ $failed != 0 ]; then
+    for name in "${failures[@]}"; do why "$name"; done
+    echo "failed: ${failures[*]}"
+fi
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
