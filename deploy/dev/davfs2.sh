@@ -53,14 +53,14 @@ check "the appended lines arrived" grep -q after "$A/small/renamed"
 unchanged() { curl -sf "$ADMIN/.tierdav/metrics" | awk '$1 == "tierdav_unchanged_upload_bytes_total" { print $2 }'; }
 unchanged_are() {
     local i
-    for i in $(seq 150); do [ "$(unchanged)" = "$1" ] && return 0; read -rt 0.2 <> <(:); done
+    for i in $(seq 300); do [ "$(unchanged)" = "$1" ] && return 0; read -rt 0.2 <> <(:); done
     return 1
 }
 header() { curl -sfI "${URL%/}/kept" | tr -d '\r' | sed -n "s/^$1: //Ip"; }
 # davfs2 uploads after close() has returned.
 uploaded() {
     local i
-    for i in $(seq 150); do [ "$(header content-length)" = "$1" ] && return 0; read -rt 0.2 <> <(:); done
+    for i in $(seq 300); do [ "$(header content-length)" = "$1" ] && return 0; read -rt 0.2 <> <(:); done
     return 1
 }
 head -c 300000 "$WORK/large" > "$A/kept"
@@ -75,7 +75,7 @@ check "it has the bytes it had" cmp <(head -c 300000 "$WORK/large") "$A/kept"
 
 dav_mount "$B" "delay_upload 0" "dir_refresh 1" || exit 1
 echo "from a" > "$A/shared"; check "unmount one of two mounts" umount "$A"
-check "the other mount sees its file" bash -c "for i in \$(seq 50); do [ \"\$(cat '$B/shared' 2>/dev/null)\" = 'from a' ] && exit 0; ls '$B' > /dev/null; read -rt 0.2 <> <(:); done; exit 1"
+check "the other mount sees its file" bash -c "for i in \$(seq 300); do [ \"\$(cat '$B/shared' 2>/dev/null)\" = 'from a' ] && exit 0; ls '$B' > /dev/null; read -rt 0.2 <> <(:); done; exit 1"
 dav_mount "$A" "delay_upload 0" "dir_refresh 1" || exit 1
 # Files of its own in a shared directory. (Not one that both create: davfs2 1.6.1, refused the lock of a file that it wants to
 # create, gives the name's inode to another file. With Apache as the server, too.)
@@ -87,7 +87,7 @@ write_from() { # MOUNT NAME
 }
 mkdir "$A/both"; echo > "$A/both/ready"; ls "$B" > /dev/null
 # What the second mount has of the directory may be older than it.
-seen() { for i in $(seq 50); do ls "$B" > /dev/null; [ -e "$B/both/ready" ] && return 0; read -rt 0.2 <> <(:); done; return 1; }
+seen() { for i in $(seq 300); do ls "$B" > /dev/null; [ -e "$B/both/ready" ] && return 0; read -rt 0.2 <> <(:); done; return 1; }
 check "both mounts have the directory" seen
 write_from "$A" a 2> "$WORK/a.err" & one=$!
 write_from "$B" b 2> "$WORK/b.err" & two=$!

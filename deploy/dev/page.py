@@ -117,9 +117,9 @@ def main():
         look(browser, "listing-10", URL + "media/", ["large.bin", "21.0 MiB", "<img src=x onerror=alert(1)>"])
         check("a hostile name is text in a listing", browser.run("document.querySelector('img, script') === null"))
         browser.run("[...document.querySelectorAll('th a')].find((a) => a.textContent === 'Size').click()")
-        browser._happened("Page.loadEventFired", time.monotonic() + 30)
+        browser._happened("Page.loadEventFired", time.monotonic() + 60)
         browser.run("[...document.querySelectorAll('th a')].find((a) => a.textContent === 'Size').click()")
-        browser._happened("Page.loadEventFired", time.monotonic() + 30)
+        browser._happened("Page.loadEventFired", time.monotonic() + 60)
         rows = browser.run("[...document.querySelectorAll('tbody tr')].map((r) => r.innerText)")
         at = [i for i, row in enumerate(rows) if "large.bin" in row]
         files = [i for i, row in enumerate(rows) if " B" in row or "KiB" in row or "MiB" in row]
@@ -129,7 +129,7 @@ def main():
         browser.open(PAGE)
         requests(["new name.txt"], "PUT", b"x")
         seen = """new Promise((yes) => { const look = () => document.body.innerText.includes('new name.txt') && yes(true);
-            new MutationObserver(look).observe(document.body, { childList: true, subtree: true }); look(); setTimeout(yes, 20000, false); })"""
+            new MutationObserver(look).observe(document.body, { childList: true, subtree: true }); look(); setTimeout(yes, 50000, false); })"""
         check("the page shows a new file by itself", browser.run(seen))
         browser.window(1400, False, script=False)
         browser.open(PAGE)

@@ -91,13 +91,13 @@ run_block() { # NAME: in this shell, so that what a block defines stays
     [ -n "$commands" ] || { echo "FAILED: $PAGE has no block $1"; exit 1; }
     printf '%s\n' "$commands" | sed "s/^/    $1> /"
     printf 'set -e\n%s\n' "$commands" > "/tmp/$1.sh"
-    check "the page's commands: $1" timeout 120 bash -o pipefail "/tmp/$1.sh"
+    check "the page's commands: $1" timeout 300 bash -o pipefail "/tmp/$1.sh"
 }
 
 metric() { curl -sf http://127.0.0.1:4919/.tierdav/metrics | awk -v name="$1" '$1 == name { print $2 }'; }
 ready() {
     local i
-    for i in $(seq 200); do curl -sf http://127.0.0.1:4919/.tierdav/ready > /dev/null && return; read -rt 0.1 <> <(:) || true; done
+    for i in $(seq 600); do curl -sf http://127.0.0.1:4919/.tierdav/ready > /dev/null && return; read -rt 0.1 <> <(:) || true; done
     tail -n 5 /var/log/tierdav.service.log; return 1
 }
 pid() { cat /run/unit-run/tierdav.service; }

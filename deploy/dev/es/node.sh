@@ -34,7 +34,7 @@ es_start() {
         -cp "$ES_CLASSES:$ES_JAR" EsNode "$home" "$1" "$ES_PORT" index.store.type=niofs) > "$WORK/node.log" 2>&1 &
     ES_PID=$!
     CHILDREN+=("$ES_PID")
-    for i in $(seq 90); do
+    for i in $(seq 300); do
         curl -s -m 2 "localhost:$ES_PORT/_cluster/health?wait_for_status=${2:-green}&timeout=1s" | grep -q '"timed_out":false' && return 0
         kill -0 "$ES_PID" 2>/dev/null || break
         read -rt 1 <> <(:) || true
@@ -47,7 +47,7 @@ es_stop() { kill "$ES_PID" && wait "$ES_PID" || true; }
 
 # es_index: makes the index that images go into; each request is on stable storage, as the node sees it, before its answer.
 es_index() {
-    curl -sf -m 30 -o /dev/null -XPUT "localhost:$ES_PORT/images" -H 'Content-Type: application/json' -d '{"settings":{"index.number_of_shards":1,"index.number_of_replicas":0,"index.refresh_interval":"1s"},"mappings":{"properties":{"image":{"type":"binary"}}}}'
+    curl -sf -m 300 -o /dev/null -XPUT "localhost:$ES_PORT/images" -H 'Content-Type: application/json' -d '{"settings":{"index.number_of_shards":1,"index.number_of_replicas":0,"index.refresh_interval":"1s"},"mappings":{"properties":{"image":{"type":"binary"}}}}'
 }
 
 # es_load MEGABYTES BULK_BYTES: prints what came of it, as JSON.
@@ -55,11 +55,11 @@ es_load() { python3 "$ES_HERE/loader.py" "$WORK/images" $(($1 << 20)) "$ES_PORT"
 
 # es_commit: all that was loaded is in segments and can be searched.
 es_commit() {
-    curl -sf -m 60 -o /dev/null -XPOST "localhost:$ES_PORT/images/_flush" \
-        && curl -sf -m 60 -o /dev/null -XPOST "localhost:$ES_PORT/images/_refresh"
+    curl -sf -m 300 -o /dev/null -XPOST "localhost:$ES_PORT/images/_flush" \
+        && curl -sf -m 300 -o /dev/null -XPOST "localhost:$ES_PORT/images/_refresh"
 }
 
-es_count() { curl -s -m 20 "localhost:$ES_PORT/images/_count" | sed -n 's/.*"count":\([0-9]*\).*/\1/p'; }
+es_count() { curl -s -m 60 "localhost:$ES_PORT/images/_count" | sed -n 's/.*"count":\([0-9]*\).*/\1/p'; }
 
 # es_lost: uploads that the server refused since the installation; fails when there are none.
 es_lost() { find /var/cache/davfs2 -path '*lost+found*' -type f -newer "$ES_CLASSES" | grep .; }
