@@ -12,8 +12,8 @@ nothing_lost() { ! find /var/cache/davfs2 -path '*lost+found*' -type f -newer "$
 sums() { (cd "$1" && find . -type f -not -path './lost+found/*' -print0 | sort -z | xargs -0 sha256sum); }
 touch "$WORK/start"
 
-# A cache of 128 MiB under a load of more than 1 GiB: promotion, flush and eviction all happen.
-flags=(--cache-capacity 128MiB --max-dirty-age 2s)
+# A cache much smaller than the large file: promotion, flush and eviction all happen.
+flags=(--cache-capacity "$((LARGE_MIB / 4))MiB" --max-dirty-age 2s)
 gateway_start "${flags[@]}" || exit 1
 A="$WORK/a" B="$WORK/b"
 dav_mount "$A" "delay_upload 0" "cache_size 4096" || exit 1
