@@ -104,7 +104,7 @@ async fn the_duration_ends_the_run_with_a_report_of_what_was_done() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         speed: Speed::Timed(1.0),
-        duration: Some(Duration::from_millis(100)),
+        duration: Some(Duration::from_secs(1)),
         ..Options::default()
     };
     let plan = calls("0,c,a,mkdir,a,,,,ok\n3600000000,c,a,mkdir,b,,,,ok\n");
