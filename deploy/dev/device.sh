@@ -71,7 +71,7 @@ mkdir "$WORK/login" && printf pi > "$WORK/login/user" && printf secret > "$WORK/
 URL="$URL" DIR="$SHARE" LOGIN="$WORK/login" CONF="$WORK/sidecar.conf" \
     sh "$REPO/deploy/kubernetes/app-pod/davfs2/mount.sh" > "$WORK/said" 2>&1 &
 sidecar=$!
-for _ in $(seq 600); do mountpoint -q "$SHARE" && break; read -rt 0.1 <> <(:) || true; done
+check "the sidecar is there" within_a_minute mountpoint -q "$SHARE"
 check "the sidecar mounts the share" cmp "$WORK/photo" "$SHARE/dir/photo 1.jpg"
 echo written > "$SHARE/by-the-pod"
 kill -TERM $sidecar

@@ -176,6 +176,15 @@ print(f"deleted before they were flushed: {share:.1f} % of the {written / 1e9:.2
       f" gone by the end of the trace: {100 * float(sys.argv[2]):.1f} %")' "$3" "$in_trace"
 }
 
+# within_a_minute COMMAND...: asks until it is so; fails when that takes longer.
+within_a_minute() {
+    for _ in $(seq 300); do
+        "$@" && return 0
+        read -rt 0.2 <> <(:) || true
+    done
+    return 1
+}
+
 check() { # DESCRIPTION COMMAND...
     local what="$1"; shift
     if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; exit 1; fi

@@ -96,8 +96,7 @@ run_block() { # NAME: in this shell, so that what a block defines stays
 
 metric() { curl -sf http://127.0.0.1:4919/.tierdav/metrics | awk -v name="$1" '$1 == name { print $2 }'; }
 ready() {
-    local i
-    for i in $(seq 600); do curl -sf http://127.0.0.1:4919/.tierdav/ready > /dev/null && return; read -rt 0.1 <> <(:) || true; done
+    within_a_minute curl -sf -o /dev/null http://127.0.0.1:4919/.tierdav/ready && return
     tail -n 5 /var/log/tierdav.service.log; return 1
 }
 pid() { cat /run/unit-run/tierdav.service; }

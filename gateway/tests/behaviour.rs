@@ -6,9 +6,7 @@ mod common;
 
 use std::collections::HashSet;
 
-use common::{Client, Gateway, content, eventually};
-
-const LOCK: &[u8] = br#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+use common::{Client, Gateway, LOCK, content, eventually};
 
 fn litter(gateway: &Gateway) -> usize {
     std::fs::read_dir(gateway.root().join(".tierdav/tmp")).map_or(0, Iterator::count)

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Gateway, eventually};
+use common::{Gateway, LOCK, eventually};
 
 #[test]
 fn dead_properties_survive_kill_9() {
@@ -84,8 +84,7 @@ fn a_destination_may_say_https_but_not_another_host() {
 #[test]
 fn an_expired_lock_takes_its_empty_resource_with_it() {
     let gateway = Gateway::start(&[]);
-    let body = br#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
-    let reply = gateway.request("LOCK", "/new", &[("Timeout", "Second-1")], body);
+    let reply = gateway.request("LOCK", "/new", &[("Timeout", "Second-1")], LOCK);
     assert_eq!(reply.status, 201);
     eventually("the resource is gone", || gateway.get("/new").status == 404);
 }

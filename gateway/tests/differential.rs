@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Client, Gateway, Random, Reply, content};
+use common::{Client, Gateway, LOCK, Random, Reply, content};
 
 /// One of the two servers, and what its own values are called: both make entity tags, tokens and dates of their own.
 struct Side {
@@ -254,7 +254,6 @@ const RANGES: [&str; 11] = [
     "items=0-1",
     "bytes=-0",
 ];
-const LOCK: &[u8] = br#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
 const FIND: [&str; 6] = [
     "",
     r#"<propfind xmlns="DAV:"><allprop/></propfind>"#,
@@ -474,10 +473,10 @@ fn compare(fast: &[&str], slow: &[&str]) {
         .unwrap_or(6000);
     let (mut fast, mut slow) = (Side::start(fast), Side::start(slow));
     let mut statuses: BTreeMap<(&str, u16), u64> = BTreeMap::new();
-    let mut last: Vec<Request> = Vec::new();
+    let mut last = None;
     let mut first = always().into_iter();
     for n in 0..requests {
-        let request = match first.next().or_else(|| repeated(&mut random, last.pop())) {
+        let request = match first.next().or_else(|| repeated(&mut random, last.take())) {
             Some(request) => request,
             // Half of the time nothing changes for a while: what was read then is in memory.
             None if n / 200 % 2 == 1 => reading(&mut random, n),
@@ -486,7 +485,7 @@ fn compare(fast: &[&str], slow: &[&str]) {
         let (a, b) = (fast.ask(&request), slow.ask(&request));
         assert_eq!(a, b, "request {n}: {request:?}");
         *statuses.entry((request.method, a.0)).or_default() += 1;
-        last.push(request);
+        last = Some(request);
         // A lock of the whole tree would refuse every change until the end of the run.
         if n % 100 == 0 {
             fast.break_locks();

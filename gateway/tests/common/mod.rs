@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// The body of a LOCK for an exclusive write lock.
+pub const LOCK: &[u8] = br#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+
 /// A running gateway. Dropping it kills it.
 pub struct Gateway {
     pub dir: tempfile::TempDir,
