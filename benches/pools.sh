@@ -13,7 +13,8 @@
 # GETs begin when no removal waits any more. There are more small files than the gateway keeps in memory, except in the row
 # `GET, in memory`.
 #
-# All of it runs in a network namespace of its own, with the congestion control that Debian comes with: a machine that is set to
+# All of it runs in a network namespace of its own, with the congestion control that Debian comes with (or reno, where a
+# namespace may not have that): a machine that is set to
 # BBR paces even what never leaves it, and who sends and receives everything twice is paced twice.
 #
 # The root is a new ext4 with a journal, on a loop device: what /tmp is on may have none, and then every placeholder takes two
@@ -24,7 +25,7 @@ set -euo pipefail
 if [ -z "${TIERDAV_CEPH_DIR:-}" ] && [ -z "${BENCH_NAMESPACE:-}" ]; then
     BENCH_NAMESPACE=1 exec unshare --net "$0" "$@"
 fi
-[ -z "${BENCH_NAMESPACE:-}" ] || { ip link set lo up; sysctl -qw net.ipv4.tcp_congestion_control=cubic; }
+[ -z "${BENCH_NAMESPACE:-}" ] || { ip link set lo up; sysctl -qw net.ipv4.tcp_congestion_control=cubic 2> /dev/null || sysctl -qw net.ipv4.tcp_congestion_control=reno; }
 ROUNDS=5 SECONDS_EACH=5 SIZES="4194304 65536 4096" APART=""
 while [ $# -gt 0 ]; do
     case "$1" in
