@@ -92,12 +92,17 @@ mod tests {
         assert!(looks(&file, len, 4096) && holds(&file, len, 4096) && holds(&file, 0, 4096));
         assert!(!looks(&file, len + 1, 4096), "the file ends before");
         file.sync_all().unwrap();
-        rustix::fs::fadvise(&file, 65_536, None, Advice::DontNeed).unwrap();
+        // Tried until it is done, since what is in use just then stays. Each look comes after a drop of its own: a read that
+        // must not wait has the kernel fetch what it misses.
+        let missed_once_dropped = |look: fn(&File, u64, usize) -> bool| {
+            (0..10_000).any(|_| {
+                rustix::fs::fadvise(&file, 65_536, None, Advice::DontNeed).unwrap();
+                std::thread::yield_now();
+                !look(&file, len, 4096)
+            })
+        };
+        assert!(missed_once_dropped(holds));
+        assert!(missed_once_dropped(looks));
         assert!(looks(&file, 65_536, 4096) && holds(&file, 65_536, 4096));
-        assert!(!looks(&file, len, 4096) && !holds(&file, len, 4096));
-        if let Ok(pages) = cached_pages(&file, len) {
-            // Of a large page that is cut through the rest may stay.
-            assert!(pages < len.div_ceil(rustix::param::page_size() as u64));
-        }
     }
 }
