@@ -838,10 +838,11 @@ impl Inner {
         match (&self.log, self.durability) {
             (_, Durability::Relaxed) => apply(),
             (None, Durability::Commit) => {
+                let changes = self.sync.begin();
                 let result = apply()?;
                 for dir in dirs {
                     self.sync
-                        .sync(dir)
+                        .sync(changes, dir)
                         .map_err(|e| unavailable("sync", path, e))?;
                 }
                 Ok(result)

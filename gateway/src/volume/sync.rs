@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use rustix::io::Errno;
 
 /// Longest wait for commits that are on their way. PostgreSQL's documentation advises half the time of a sync for its
 /// `commit_delay`, which is the same thing; here that of the last sync bounds it too, so that a fast disk is not waited for.
@@ -21,11 +22,15 @@ struct Progress {
     users: usize,
 }
 
+/// Device and inode: a root may hold other file systems and subvolumes.
+type Dir = (u64, u64);
+
 #[derive(Default)]
 struct State {
-    dirs: HashMap<u64, Progress>,
+    dirs: HashMap<Dir, Progress>,
     /// How long the last sync took.
     last: Duration,
+    last_failure: Option<Errno>,
 }
 
 /// Shares fsyncs between concurrent commits into the same directory.
@@ -35,6 +40,14 @@ pub(crate) struct SharedSync {
     moved: Condvar,
     gathered: Condvar,
     coming: Arc<AtomicUsize>,
+    failures: AtomicU64,
+}
+
+/// What is changed from now on, by one who will sync it.
+#[derive(Clone, Copy)]
+pub(crate) struct Changes {
+    /// Those that cannot concern it.
+    failures: u64,
 }
 
 /// A commit that is about to sync, for as long as this lives: a sync waits a moment for it.
@@ -53,9 +66,28 @@ impl SharedSync {
         Coming(Arc::clone(&self.coming))
     }
 
-    /// Returns when an fsync of `dir` that began after this call has ended. Blocks.
-    pub fn sync(&self, dir: &impl AsFd) -> io::Result<()> {
-        let key = rustix::fs::fstat(dir)?.st_ino;
+    /// To be called before the first change that a sync is to cover.
+    pub fn begin(&self) -> Changes {
+        Changes {
+            failures: self.failures.load(Ordering::Acquire),
+        }
+    }
+
+    /// Returns when an fsync of `dir` that began after this call has ended. Blocks. Fails if that one, or any since the
+    /// changes began, failed: the kernel tells of an error once, to whoever syncs next (fsync(2)).
+    pub fn sync(&self, changes: Changes, dir: &impl AsFd) -> io::Result<()> {
+        let stat = rustix::fs::fstat(dir)?;
+        self.sync_by(changes, (stat.st_dev, stat.st_ino), || {
+            rustix::fs::fsync(dir)
+        })
+    }
+
+    fn sync_by(
+        &self,
+        changes: Changes,
+        key: Dir,
+        fsync: impl Fn() -> Result<(), Errno>,
+    ) -> io::Result<()> {
         let mut state = self.state.lock();
         let entry = state.dirs.entry(key).or_default();
         entry.users += 1;
@@ -63,10 +95,10 @@ impl SharedSync {
         if entry.users >= self.coming.load(Ordering::Relaxed) {
             self.gathered.notify_all();
         }
-        let result = loop {
+        loop {
             let entry = state.dirs.entry(key).or_default();
             if entry.done >= wanted {
-                break Ok(());
+                break;
             }
             if entry.running {
                 self.moved.wait(&mut state);
@@ -78,30 +110,31 @@ impl SharedSync {
             entry.started += 1;
             let turn = entry.started;
             let begun = Instant::now();
-            let result = MutexGuard::unlocked(&mut state, || rustix::fs::fsync(dir));
+            let result = MutexGuard::unlocked(&mut state, &fsync);
             state.last = begun.elapsed();
+            if let Err(error) = result {
+                state.last_failure = Some(error);
+                self.failures.fetch_add(1, Ordering::Release);
+            }
             let entry = state.dirs.entry(key).or_default();
             entry.running = false;
-            if result.is_ok() {
-                entry.done = turn;
-            }
+            entry.done = turn;
             self.moved.notify_all();
-            if let Err(e) = result {
-                // The others try for themselves.
-                break Err(e.into());
-            }
-        };
+        }
         if let Some(entry) = state.dirs.get_mut(&key) {
             entry.users -= 1;
             if entry.users == 0 {
                 state.dirs.remove(&key);
             }
         }
-        result
+        match state.last_failure {
+            Some(error) if self.begin().failures > changes.failures => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Waits for announced commits, as long as the last sync took at most: fewer syncs, each for more of them.
-    fn gather(&self, key: u64, state: &mut MutexGuard<'_, State>) {
+    fn gather(&self, key: Dir, state: &mut MutexGuard<'_, State>) {
         let until = Instant::now() + state.last.min(GATHER_MAX);
         let here = |state: &State| state.dirs.get(&key).map_or(0, |entry| entry.users);
         while here(state) < self.coming.load(Ordering::Relaxed) {
@@ -129,7 +162,7 @@ mod tests {
                     for _ in 0..20 {
                         // Half of them are announced.
                         let coming = (n % 2 == 0).then(|| shared.announce());
-                        shared.sync(file).unwrap();
+                        shared.sync(shared.begin(), file).unwrap();
                         drop(coming);
                     }
                 });
@@ -137,6 +170,58 @@ mod tests {
         });
         assert!(shared.state.lock().dirs.is_empty());
         assert_eq!(shared.coming.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_failed_sync_fails_all_whose_changes_were_under_way_and_nobody_later() {
+        const DIR: Dir = (1, 2);
+        let shared = SharedSync::default();
+        let syncs = AtomicUsize::new(0);
+        // Changed before the failure, synced after it.
+        let early = shared.begin();
+        let users = || shared.state.lock().dirs[&DIR].users;
+        // The kernel tells of an error once.
+        let fsync = || match syncs.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                while users() < 4 {
+                    std::thread::yield_now();
+                }
+                Err(Errno::IO)
+            }
+            _ => Ok(()),
+        };
+        std::thread::scope(|s| {
+            let all = [(); 4].map(|()| s.spawn(|| shared.sync_by(shared.begin(), DIR, fsync)));
+            for one in all {
+                let error = one.join().unwrap().unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
+            }
+        });
+        assert!(shared.sync_by(early, DIR, fsync).is_err());
+        shared.sync_by(shared.begin(), DIR, fsync).unwrap();
+        assert!(shared.state.lock().dirs.is_empty());
+    }
+
+    #[test]
+    fn file_systems_below_the_root_are_told_apart() {
+        let shared = SharedSync::default();
+        let (began, begins) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|s| {
+            let shared = &shared;
+            s.spawn(move || {
+                let fsync = || {
+                    began.send(()).unwrap();
+                    ends.recv().unwrap();
+                    Ok(())
+                };
+                shared.sync_by(shared.begin(), (1, 256), fsync).unwrap();
+            });
+            begins.recv().unwrap();
+            // Does not wait for the other's.
+            shared.sync_by(shared.begin(), (2, 256), || Ok(())).unwrap();
+            end.send(()).unwrap();
+        });
     }
 
     #[test]
@@ -148,7 +233,7 @@ mod tests {
         // One of them is the one that comes.
         let _never = (shared.announce(), shared.announce());
         let begun = Instant::now();
-        shared.sync(&file).unwrap();
+        shared.sync(shared.begin(), &file).unwrap();
         assert!(begun.elapsed() >= GATHER_MAX);
         assert!(begun.elapsed() < Duration::from_secs(3600));
     }

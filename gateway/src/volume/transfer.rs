@@ -201,10 +201,11 @@ impl Inner {
             dir: &self.tree.tmp,
             name: &job.name,
         };
+        let changes = self.sync.begin();
         let left = apply::rename_in(&self.tree, &from, Kind::File, &to, Some(&old));
         let left = left.at("rename", path)?;
         self.sync
-            .sync(&dir)
+            .sync(changes, &dir)
             .map_err(|e| unavailable("sync", path, e))?;
         left.clear(&self.tree, &self.cache, &self.cleaner);
         Ok(())

@@ -19,8 +19,8 @@ use super::tree::{self, id_name};
 use super::types::{Check, Found, Kind, Meta, unchecked};
 use super::usage::Reservation;
 use super::{
-    Durability, Inner, Volume, cache_error, cleaner, company, hop, now_ns, unavailable, visit,
-    visit_unless,
+    Durability, Inner, Volume, cache_error, cleaner, company, hop, now_ns, sync, unavailable,
+    visit, visit_unless,
 };
 use crate::objects::pools::Pools;
 use crate::objects::{ContentReader, IoContext, Staged, Staging};
@@ -35,18 +35,22 @@ pub(crate) struct Prepared {
     pub tree: Arc<File>,
     /// Of all that is written to it, if known.
     content: Option<Checksum>,
+    /// Its name in the tree.
+    changes: sync::Changes,
     named: bool,
 }
 
 impl Prepared {
     pub fn new(inner: &Arc<Inner>, path: &ResourcePath) -> Result<Prepared, VolumeError> {
         let id = identity::fresh().at("draw an id for", path)?;
+        let changes = inner.sync.begin();
         let tree = Arc::new(apply::create_tmp(&inner.tree, id).at("create", path)?);
         Ok(Prepared {
             inner: Arc::clone(inner),
             id,
             tree,
             content: None,
+            changes,
             named: true,
         })
     }
@@ -843,7 +847,7 @@ impl Inner {
             // name in the transaction that made it, or before.
             (Durability::Commit, true) if in_tree && !self.tree.journals_inodes => self
                 .sync
-                .sync(&self.tree.tmp)
+                .sync(prepared.changes, &self.tree.tmp)
                 .map_err(|e| unavailable("sync", path, e)),
             (Durability::Commit, true) => Ok(()),
             // A placeholder has no bytes, only an inode: the journal has that before the name.
