@@ -481,6 +481,39 @@ fn pools_belong_to_one_root_and_one_gateway() {
     drop(p.gateway.get("/f"));
 }
 
+/// A volume that was cloned while its gateway served: same id, same namespace, and a lock file of its own that is free.
+#[test]
+fn a_clone_of_a_root_waits_until_the_pools_lock_proves_its_owner_dead() {
+    let p = Pools::start(&[]);
+    assert_eq!(p.gateway.put("/f", b"served").status, 201);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let clone = elsewhere.path().join("root");
+    let copied = Command::new("cp")
+        .args(["-a", "--sparse=always"])
+        .arg(p.gateway.root())
+        .arg(&clone)
+        .status();
+    assert!(copied.unwrap().success());
+    let mut flags = vec!["--root", clone.to_str().unwrap()];
+    flags.extend(p.flags.iter().map(String::as_str));
+    let scrub = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tierdav"));
+        command.arg("scrub").args(&flags).output().unwrap()
+    };
+    let refused = scrub();
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{text}");
+    assert!(text.contains("is alive"), "{text}");
+    // It was not shut out, neither for the moment nor to come back by itself.
+    assert_eq!(p.gateway.put("/f", b"still served").status, 204);
+    assert!(!p.gateway.log().contains("lock"), "{}", p.gateway.log());
+    let Pools { mut gateway, .. } = p;
+    gateway.kill();
+    let taken = scrub();
+    assert_ne!(taken.status.code(), Some(1), "{taken:?}");
+    assert!(taken.stdout.starts_with(b"{"), "{taken:?}");
+}
+
 #[test]
 fn a_root_insists_on_its_pools_and_an_unreachable_cluster_is_named() {
     let mut p = Pools::start(&[]);

@@ -219,19 +219,29 @@ pub trait Pools: Send + Sync + 'static {
     /// All objects of a pool, in no order, and the names that are no object's. Blocks.
     fn list(&self, tier: Tier) -> Result<PoolListing, PoolError>;
 
-    /// Makes this gateway the only one in the pools' namespace, which belongs to the root of this id from now on, until
-    /// the returned value is dropped. `description` tells people who it is. Blocks.
+    /// Makes this gateway the only one in the pools' namespace, which belongs to this root from now on, until the
+    /// returned value is dropped. Blocks, as long as a dead owner's lock lives.
     ///
     /// # Errors
     /// Who owns it instead, or that the data pool does not answer.
     fn own(
         self: Arc<Self>,
-        root_id: &str,
-        description: &str,
+        claim: Claim,
     ) -> Result<Box<dyn std::any::Any + Send + Sync>, AttachError>;
 
     /// Space of a pool, a few seconds old perhaps. Blocks.
     fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError>;
+}
+
+/// Who wants the pools' namespace. The caller holds the lock file of the root.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The root's id, which its copies and clones have, too.
+    pub root_id: String,
+    /// Where the root's lock file lies: the same for two processes only if it cannot be held by both at once. Has no spaces.
+    pub place: String,
+    /// Tells people who it is.
+    pub description: String,
 }
 
 /// What [`Pools::list`] found.

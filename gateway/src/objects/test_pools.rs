@@ -11,7 +11,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tiering::{ObjectId, Tier};
 
-use super::pools::{AttachError, ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools};
+use super::pools::{
+    AttachError, Claim, ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools,
+};
 
 type Kept = (Bytes, ObjectInfo, bool);
 
@@ -126,7 +128,7 @@ impl Pools for MemoryPools {
             foreign: Vec::new(),
         })
     }
-    fn own(self: Arc<Self>, _: &str, _: &str) -> Result<Box<dyn Any + Send + Sync>, AttachError> {
+    fn own(self: Arc<Self>, _: Claim) -> Result<Box<dyn Any + Send + Sync>, AttachError> {
         Ok(Box::new(()))
     }
     fn space(&self, _: Tier) -> Result<PoolSpace, PoolError> {
@@ -236,7 +238,7 @@ impl Pools for FaultyPools {
     fn list(&self, tier: Tier) -> Result<PoolListing, PoolError> {
         self.inner.list(tier)
     }
-    fn own(self: Arc<Self>, _: &str, _: &str) -> Result<Box<dyn Any + Send + Sync>, AttachError> {
+    fn own(self: Arc<Self>, _: Claim) -> Result<Box<dyn Any + Send + Sync>, AttachError> {
         Ok(Box::new(()))
     }
     fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError> {

@@ -28,7 +28,7 @@ use tiering::{ObjectId, Tier};
 use crate::config::PoolSettings;
 use crate::metrics::RadosMetrics;
 use crate::objects::pools::{
-    AttachError, ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools, object_name,
+    AttachError, Claim, ObjectInfo, Pending, PoolError, PoolListing, PoolSpace, Pools, object_name,
     parse_object_name,
 };
 
@@ -308,10 +308,9 @@ impl Pools for RadosPools {
 
     fn own(
         self: Arc<Self>,
-        root_id: &str,
-        description: &str,
+        claim: Claim,
     ) -> Result<Box<dyn std::any::Any + Send + Sync>, AttachError> {
-        Ok(Box::new(Owner::take(self, root_id, description)?))
+        Ok(Box::new(Owner::take(self, claim)?))
     }
 
     fn space(&self, tier: Tier) -> Result<PoolSpace, PoolError> {

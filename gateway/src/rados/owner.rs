@@ -1,8 +1,10 @@
 //! One gateway per namespace: an exclusive lock in the data pool, renewed while the gateway lives, and a marker that binds
 //! the namespace to one root.
 //!
-//! A lock that is not renewed ends by itself after [`LEASE`]. Who takes it over from a dead owner shuts that one out of the
-//! cluster (blocklist), so that none of its operations can arrive later. An owner that loses the lock, or is shut out,
+//! A lock that is not renewed ends by itself after [`LEASE`]. It names the root's lock file, too: who holds that very file
+//! need not wait, as the lock's owner must be dead. Anywhere else the root may be a clone of one that is served, and only a
+//! lock that nobody renews proves it. Who takes it over from a dead owner shuts that one out of the cluster (blocklist), so
+//! that none of its operations can arrive later. An owner that loses the lock, or is shut out,
 //! refuses all operations from then on, connects anew and goes on when it has the lock again.
 
 use std::io;
@@ -12,8 +14,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::sys::Locker;
 use super::{INFO, Live, OWNER, RadosPools, explain};
-use crate::objects::pools::AttachError;
+use crate::objects::pools::{AttachError, Claim};
 
 const LOCK: &std::ffi::CStr = c"owner";
 /// How long a lock lives without being renewed.
@@ -33,26 +36,20 @@ pub struct Owner {
 
 struct Lock {
     pools: Arc<RadosPools>,
-    root_id: String,
+    claim: Claim,
     cookie: String,
-    description: String,
 }
 
 impl Owner {
-    /// Takes the lock, waiting for a dead owner's to end, and keeps it. `root_id` is the root's, whose own lock file the
-    /// caller holds: a lock of the same root in the pools is a dead gateway's. Blocks.
+    /// Takes the lock, waiting for a dead owner's to end, and keeps it. Blocks.
     ///
     /// # Errors
     /// The namespace belongs to another root, or another gateway is alive: the message says which.
-    pub fn take(
-        pools: Arc<RadosPools>,
-        root_id: &str,
-        description: &str,
-    ) -> Result<Owner, AttachError> {
+    pub fn take(pools: Arc<RadosPools>, claim: Claim) -> Result<Owner, AttachError> {
+        let id = uuid::Uuid::new_v4();
         let lock = Lock {
-            root_id: root_id.to_owned(),
-            cookie: format!("{root_id} {}", uuid::Uuid::new_v4()),
-            description: description.to_owned(),
+            cookie: format!("{} {} {id}", claim.root_id, claim.place),
+            claim,
             pools,
         };
         lock.bind()?;
@@ -92,15 +89,15 @@ impl Lock {
                 .unwrap_or_else(|_| Err(io::Error::other("the operation vanished")))
         };
         match wait(live.data.read(OWNER, 0, 0, INFO)) {
-            Ok(reply) if reply.attr() == self.root_id.as_bytes() => Ok(()),
+            Ok(reply) if reply.attr() == self.claim.root_id.as_bytes() => Ok(()),
             Ok(reply) => Err(AttachError::lasting(format!(
                 "{}: has the data of root {}, not of this root {}: give another ceph_namespace",
                 self.pools.name(),
                 String::from_utf8_lossy(reply.attr()),
-                self.root_id
+                self.claim.root_id
             ))),
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => {
-                let root_id = self.root_id.as_bytes();
+                let root_id = self.claim.root_id.as_bytes();
                 let (written, _) = live
                     .data
                     .write(OWNER, Vec::new(), (INFO, root_id), None, None);
@@ -115,15 +112,20 @@ impl Lock {
     fn renew(&self, live: &Live) -> io::Result<()> {
         let seconds = LEASE.as_secs() as u32;
         live.data
-            .lock(OWNER, LOCK, &self.cookie, &self.description, seconds)
+            .lock(OWNER, LOCK, &self.cookie, &self.claim.description, seconds)
     }
 
     fn take(&self) -> Result<(), AttachError> {
         let live = self.pools.live.load_full();
         let began = Instant::now();
+        let mut waited_for = None;
+        let depose = |holder: &Locker| {
+            self.depose(&live, holder)
+                .map_err(|e| self.failed("a dead owner's lock cannot be ended", &e))
+        };
         loop {
             match self.renew(&live) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return waited_for.as_ref().map_or(Ok(()), depose),
                 Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
                 Err(e) => return Err(self.failed("the owner's lock cannot be taken", &e)),
             }
@@ -131,26 +133,33 @@ impl Lock {
                 .data
                 .locker(OWNER, LOCK)
                 .map_err(|e| self.failed("the owner's lock cannot be read", &e))?;
-            let Some([client, cookie, address]) = holder else {
+            let Some(holder) = holder else {
                 continue;
             };
-            let root = cookie.split(' ').next().unwrap_or_default();
-            if root == self.root_id {
-                self.depose(&live, &client, &cookie, &address)
-                    .map_err(|e| self.failed("a dead owner's lock cannot be ended", &e))?;
-            } else if began.elapsed() > LEASE + RETRY {
+            let [client, cookie, address] = &holder;
+            let mut of_holder = cookie.split(' ');
+            let root = of_holder.next().unwrap_or_default();
+            if root == self.claim.root_id && of_holder.next() == Some(&self.claim.place) {
+                depose(&holder)?;
+                continue;
+            }
+            if began.elapsed() > LEASE + RETRY {
                 return Err(AttachError::lasting(format!(
-                    "{}: owned by another gateway, {client} at {address}, which serves root {root}",
+                    "{}: owned by another gateway, {client} at {address}, which is alive and serves root {root}, or a clone of it, \
+                     elsewhere: only one of them can be served",
                     self.pools.name(),
                 )));
-            } else {
-                std::thread::sleep(RETRY);
             }
+            if waited_for.is_none() {
+                tracing::info!(%client, %address, "the pools' lock is held from elsewhere; waiting for it to end, {} s at most", LEASE.as_secs());
+            }
+            waited_for = Some(holder);
+            std::thread::sleep(RETRY);
         }
     }
 
     /// Ends the lock of an owner that is known to be dead, and makes sure that it stays so.
-    fn depose(&self, live: &Live, client: &str, cookie: &str, address: &str) -> io::Result<()> {
+    fn depose(&self, live: &Live, [client, cookie, address]: &Locker) -> io::Result<()> {
         match live.handle.blocklist(address, BLOCKLIST.as_secs() as u32) {
             Ok(()) => tracing::info!(%client, %address, "shut the former owner out of the cluster"),
             Err(error) => {

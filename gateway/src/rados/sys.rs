@@ -412,6 +412,9 @@ impl Waiter {
     }
 }
 
+/// A lock's holder: client, cookie and address.
+pub type Locker = [String; 3];
+
 /// An operation's result, later.
 pub type Wait = oneshot::Receiver<io::Result<Reply>>;
 
@@ -691,8 +694,8 @@ impl Context {
         })
     }
 
-    /// Who holds the lock: client, cookie and address of the first holder. Blocks.
-    pub fn locker(&self, oid: &CStr, lock: &CStr) -> io::Result<Option<[String; 3]>> {
+    /// Who holds the lock, the first of them. Blocks.
+    pub fn locker(&self, oid: &CStr, lock: &CStr) -> io::Result<Option<Locker>> {
         let mut exclusive = 0;
         let mut buffers = [[0u8; 1024]; 4];
         let mut lens = [1024usize; 4];

@@ -23,7 +23,7 @@ use super::types::{Kind, VolumeOptions};
 use super::usage::{self, Usage};
 use super::{Durability, Inner, exchange, locks, log, replay, swift, sync};
 use crate::objects::ObjectCache;
-use crate::objects::pools::AttachError;
+use crate::objects::pools::{AttachError, Claim};
 
 /// How often the log is looked at.
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(15);
@@ -68,7 +68,8 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     // Before anything is written: a start that is refused must not stand in the way of the right one.
     let marked = PoolMarkers::check(&tree, root, &options.cache)?;
     let root_id = pair.write(&tree, cache_dir)?;
-    let pools_owner = marked.attach(&tree, root, &root_id, &options.cache)?;
+    let claim = claim(&owner, root, root_id)?;
+    let pools_owner = marked.attach(&tree, claim, &options.cache)?;
 
     let state_dir = match cache_dir {
         Some(dir) => dir.join("state"),
@@ -319,17 +320,13 @@ impl PoolMarkers {
     fn attach(
         self,
         tree: &Tree,
-        root: &Path,
-        root_id: &str,
+        claim: Claim,
         cache: &ObjectCache,
     ) -> Result<Option<Box<dyn std::any::Any + Send + Sync>>, VolumeError> {
         let Some(pools) = cache.pools() else {
             return Ok(None);
         };
-        let name = rustix::system::uname();
-        let nodename = name.nodename().to_string_lossy();
-        let description = format!("{} on {nodename}", root.display());
-        let owner = std::sync::Arc::clone(pools).own(root_id, &description)?;
+        let owner = std::sync::Arc::clone(pools).own(claim)?;
         if !self.known {
             let (here, size) = (pools.describe(), cache.object_bytes());
             let text = format!("tierdav 1\npools {here}\nobject_size {size}\n");
@@ -416,6 +413,27 @@ fn take_ownership(tree: &Tree, root: &Path) -> Result<File, VolumeError> {
         .and_then(|()| file.write_all(holder.as_bytes()))
         .map_err(wrong)?;
     Ok(file)
+}
+
+/// For the pools: which root this is, and where. A block device that was cloned has the same files with the same numbers;
+/// what tells the clone from the original, while both are mounted, is the kernel's number of the device, and on which boot
+/// of which machine it holds.
+fn claim(owner: &File, root: &Path, root_id: String) -> Result<Claim, VolumeError> {
+    let stat = rustix::fs::fstat(owner)
+        .map_err(|e| fail(format!("root {}: owner.lock: {e}", root.display())))?;
+    // Without a boot id no lock file proves anything to a later process.
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_else(|_| uuid::Uuid::new_v4().to_string());
+    let name = rustix::system::uname();
+    Ok(Claim {
+        root_id,
+        place: format!("{}/{:x}/{}", boot.trim(), stat.st_dev, stat.st_ino),
+        description: format!(
+            "{} on {}",
+            root.display(),
+            name.nodename().to_string_lossy()
+        ),
+    })
 }
 
 fn load_applied(tree: &Tree) -> io::Result<Applied> {

@@ -58,9 +58,14 @@ impl Gateway {
 
     /// kill -9, then start again on the same directories.
     pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
-        self.restart();
     }
 
     pub fn pid(&self) -> u32 {
