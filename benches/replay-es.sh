@@ -7,6 +7,8 @@
 #
 #   benches/replay-es.sh [ROUNDS [FILE SYSTEM [WHICH]]]     the slow disk's: xfs (the default) or ext4; WHICH: a word in the name
 #                                                           of the runs wanted: HDD, tiered or SSD
+#   JOURNAL=ssd benches/replay-es.sh                        the slow disk's XFS has its journal on a device of the fast disk, for HDD
+#                                                           only, too
 #   TRACE=es-1gb.csv CACHE_MIB=716 benches/replay-es.sh     another load of file operations (`trace-replay synth` makes some), and
 #                                                           10 % of the working set that `trace-replay info` tells
 set -euo pipefail
@@ -40,7 +42,7 @@ for round in $(seq "$ROUNDS"); do
     for run in "${RUNS[@]}"; do
         [[ "${run%%:*}" = *"$WHICH"* ]] || continue
         slow_run "$run" "$CACHE_MIB"
-        echo "== round $round: $RUN_NAME, the slow disk has $FILESYSTEM"
+        echo "== round $round: $RUN_NAME, the slow disk has $FILESYSTEM${JOURNAL:+, its journal is on the fast one}"
         ready="sync -f '$RUN_ROOT'; cat '/sys/block/${SLOW_BELOW#/dev/}/stat' > '$WORK/before'"
         [ "$RUN_CACHE" = none ] || ready="'$TIERDAV' drain --admin '$ADMIN' && $ready"
         "$BIN/trace-replay" replay "$TRACE" --target "$URL" --prefix /es -q \

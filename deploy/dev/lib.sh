@@ -14,6 +14,7 @@ cleanup() {
     for m in "${MOUNTS[@]}"; do if mountpoint -q "$m"; then umount -il "$m"; fi; done
     [ -z "$GATEWAY_PID" ] || kill -9 "$GATEWAY_PID" 2>/dev/null || true
     [ -z "${SLOW_LOOP:-}" ] || slow_off "$SLOW_LOOP" "$SLOW_BELOW"
+    [ -z "${SLOW_JOURNAL:-}" ] || losetup -d "$SLOW_JOURNAL" || true
     [ $status = 0 ] || { echo "--- last lines of the gateway's log"; tail -20 "$WORK/gateway.log" 2>/dev/null || true; }
     rm -rf --one-file-system "$WORK"
     exit $status
@@ -94,15 +95,28 @@ dav_mount() {
 # What the slow disk does in a second: operations, and MB.
 SLOW_IOPS=120 SLOW_MBPS=160
 
-# slow_disk DIR [FILESYSTEM]: mounts a disk there that does no more than that (slow-disk.sh).
+# Of XFS's journal on a device of its own: what mkfs.xfs gives it within the slow disk.
+SLOW_JOURNAL_MIB=64
+
+# slow_disk DIR [FILESYSTEM]: mounts a disk there that does no more than that (slow-disk.sh). With JOURNAL=ssd, the journal of its
+# XFS is on a second device, SLOW_JOURNAL, which is as fast as $WORK.
 slow_disk() {
-    local filesystem=${2:-ext4} force=-F
-    [ "$filesystem" = ext4 ] || force=-f
+    local filesystem=${2:-ext4} make=(-f) options=defaults
+    [ "$filesystem" = xfs ] || [ -z "${JOURNAL:-}" ] || { echo "JOURNAL is for XFS, not $filesystem"; return 1; }
+    case ${JOURNAL:-} in
+        "") [ "$filesystem" != ext4 ] || make=(-F) ;;
+        ssd)
+            truncate -s "${SLOW_JOURNAL_MIB}M" "$WORK/journal"
+            SLOW_JOURNAL=$(losetup --find --show --direct-io=on "$WORK/journal")
+            make+=(-l "logdev=$SLOW_JOURNAL,size=${SLOW_JOURNAL_MIB}m") options="logdev=$SLOW_JOURNAL"
+            ;;
+        *) echo "JOURNAL is ssd or not set, not $JOURNAL"; return 1 ;;
+    esac
     truncate -s 6G "$WORK/disk"
     slow_on "$WORK/disk" "$SLOW_IOPS" "$SLOW_MBPS"
-    "mkfs.$filesystem" -q "$force" "$SLOW_LOOP"
+    "mkfs.$filesystem" -q "${make[@]}" "$SLOW_LOOP"
     mkdir -p "$1"
-    mount "$SLOW_LOOP" "$1"
+    mount -o "$options" "$SLOW_LOOP" "$1"
     MOUNTS+=("$1")
 }
 
