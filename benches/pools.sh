@@ -10,8 +10,9 @@
 #
 # Like is compared with like. `rados bench write` makes new objects, and so does the row `PUT, new names`. A PUT over a name
 # also ends the version before; beside `PUT, overwriting` stands what rados takes to write as many objects and to remove them.
-# GETs begin when no removal waits any more. There are more small files than the gateway keeps in memory, except in the row
-# `GET, in memory`.
+# GETs begin when no removal waits any more. Both read as many objects, in turn: an OSD keeps the data of a few thousand small
+# ones in memory, and a read of one that it has not costs twice the processor. There are more small files than the gateway
+# keeps in memory, except in the row `GET, in memory`.
 #
 # All of it runs in a network namespace of its own, with the congestion control that Debian comes with (or reno, where a
 # namespace may not have that): a machine that is set to
@@ -61,21 +62,38 @@ NAMES = {4 << 20: 64, 64 << 10: 512, 4 << 10: 16384}
 IN_MEMORY = {4 << 10: 4096}
 LABELS = {4 << 20: "4 MiB", 64 << 10: "64 KiB", 4 << 10: "4 KiB"}
 
-def rados(*args):
-    return subprocess.run([ceph, "rados", "-p", "tierdav-cache", "-N", "rados-bench", *args], capture_output=True, text=True, check=True).stdout
+def rados(namespace, *args):
+    command = [ceph, "rados", "-p", "tierdav-cache", "-N", namespace, *args]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-def bench(kind, size):
-    """Operations per second of rados bench in the cache pool, and how many there were."""
-    args = ["bench", str(seconds), kind, "-t", str(AT_ONCE)]
-    if kind == "write":
-        args += ["-b", str(size), "--no-cleanup"]
-    out = rados(*args)
-    return float(re.search(r"Average IOPS:\s+([\d.]+)", out).group(1)), int(re.search(r"Total (?:writes|reads) made:\s+(\d+)", out).group(1))
+def bench(namespace, kind, *args, longest=seconds):
+    """How many operations rados bench did in the cache pool, and in how many seconds."""
+    out = rados(namespace, "bench", str(longest), kind, "-t", str(AT_ONCE), *args)
+    found = [re.search(label + r":\s+([\d.]+)", out).group(1) for label in ("Total (?:writes|reads) made", "Total time run")]
+    return int(found[0]), float(found[1])
+
+def write(size):
+    """Objects per second under new names, and how many there are now."""
+    objects, took = bench("bench-write", "write", "-b", str(size), "--no-cleanup")
+    return objects / took, objects
+
+def fill(size):
+    """As many objects to be read as the gateway has names."""
+    objects, _ = bench("bench-read", "write", "-b", str(size), "--no-cleanup", "--max-objects", str(NAMES[size]), longest=3600)
+    assert objects == NAMES[size], objects
+
+def read():
+    """Objects per second, all of them in turn, again and again."""
+    objects, took = 0, 0.0
+    while took < seconds:
+        more, longer = bench("bench-read", "seq")
+        objects, took = objects + more, took + longer
+    return objects / took
 
 def clear(objects):
     """Removes what rados bench wrote; how many per second."""
     began = time.monotonic()
-    rados("cleanup", "-t", str(AT_ONCE))
+    rados("bench-write", "cleanup", "-t", str(AT_ONCE))
     return objects / (time.monotonic() - began)
 
 def ours(method, size, names, prefix):
@@ -99,11 +117,12 @@ def removed():
 rows = []
 for size in sizes:
     got = {k: [] for k in ("rados write", "rados write and remove", "rados read", "PUT, new names", "PUT, overwriting", "GET", "GET, in memory")}
+    fill(size)
     for n in range(rounds):
-        write, objects = bench("write", size)
-        got["rados write"].append(write)
-        got["rados read"].append(bench("rand", size)[0])
-        got["rados write and remove"].append(1 / (1 / write + 1 / clear(objects)))
+        rate, objects = write(size)
+        got["rados write"].append(rate)
+        got["rados write and remove"].append(1 / (1 / rate + 1 / clear(objects)))
+        got["rados read"].append(read())
         dav("MKCOL", f"/new-{size}-{n}/")
         got["PUT, new names"].append(ours("PUT", size, 0, f"new-{size}-{n}/f"))
         dav("DELETE", f"/new-{size}-{n}/")
@@ -113,6 +132,7 @@ for size in sizes:
         got["GET"].append(ours("GET", size, NAMES[size], str(size)))
         if size in IN_MEMORY:
             got["GET, in memory"].append(ours("GET", size, IN_MEMORY[size], str(size)))
+    rados("bench-read", "cleanup", "-t", str(AT_ONCE))
     pairs = [("PUT, new names", "rados write"), ("PUT, overwriting", "rados write and remove"), ("GET", "rados read")]
     if size in IN_MEMORY:
         pairs.append(("GET, in memory", "rados read"))
