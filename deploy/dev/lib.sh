@@ -13,7 +13,7 @@ cleanup() {
     for m in "${CHILDREN[@]}"; do kill -9 "$m" 2>/dev/null || true; done
     for m in "${MOUNTS[@]}"; do if mountpoint -q "$m"; then umount -il "$m"; fi; done
     [ -z "$GATEWAY_PID" ] || kill -9 "$GATEWAY_PID" 2>/dev/null || true
-    [ -z "${SLOW_LOOP:-}" ] || slow_off "$SLOW_LOOP" "$SLOW_BELOW"
+    [ -z "${SLOW_LOOP:-}" ] || slow_off "$SLOW_LOOP" "$SLOW_BELOW" || true
     [ -z "${SLOW_JOURNAL:-}" ] || losetup -d "$SLOW_JOURNAL" || true
     [ $status = 0 ] || { echo "--- last lines of the gateway's log"; tail -20 "$WORK/gateway.log" 2>/dev/null || true; }
     rm -rf --one-file-system "$WORK"

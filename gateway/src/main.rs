@@ -86,7 +86,11 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
     match request {
         Request::Serve(raw) => {
             let config = checked(&raw)?;
-            runtime()?.block_on(serve::serve(config, raw))?;
+            let runtime = runtime()?;
+            let served = runtime.block_on(serve::serve(config, raw));
+            // All is flushed. What may still run waits for a lock of the pools, in a start that was stopped.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+            served?;
         }
         Request::CheckConfig(raw) => {
             serve::check_files(&valid(&raw)?)?;

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
 use tiering::FileId;
 
 use super::apply::{self, Place};
@@ -162,6 +163,13 @@ impl Drop for Built {
 impl Built {
     fn fill(&mut self, from: &ResourcePath, recursive: bool) -> Result<(), VolumeError> {
         let inner = Arc::clone(&self.inner);
+        // Of its own, and from before the first write: the kernel tells each descriptor of a write error once (syncfs(2)), and
+        // others sync the tree by theirs.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(inner.tree.root(), ".", flags, Mode::empty());
+        let root = root
+            .map_err(io::Error::from)
+            .at("open the root for", from)?;
         let identity = Identity {
             file_id: self.id,
             ..fresh_dir(from)?
@@ -205,8 +213,7 @@ impl Built {
             }
         }
         if inner.durability == Durability::Commit {
-            rustix::fs::syncfs(inner.tree.root())
-                .map_err(|e| unavailable("sync", from, e.into()))?;
+            rustix::fs::syncfs(&root).map_err(|e| unavailable("sync", from, e.into()))?;
         }
         Ok(())
     }

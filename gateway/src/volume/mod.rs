@@ -835,10 +835,21 @@ impl Inner {
         dirs: &[&OwnedFd],
         apply: impl FnOnce() -> Result<R, VolumeError>,
     ) -> Result<R, VolumeError> {
+        self.commit_since(self.sync.begin(), path, record, dirs, apply)
+    }
+
+    /// The same where the fsyncs of `dirs` have to cover what was changed before, too: since `changes`.
+    fn commit_since<R>(
+        &self,
+        changes: sync::Changes,
+        path: &ResourcePath,
+        record: impl FnOnce() -> Record,
+        dirs: &[&OwnedFd],
+        apply: impl FnOnce() -> Result<R, VolumeError>,
+    ) -> Result<R, VolumeError> {
         match (&self.log, self.durability) {
             (_, Durability::Relaxed) => apply(),
             (None, Durability::Commit) => {
-                let changes = self.sync.begin();
                 let result = apply()?;
                 for dir in dirs {
                     self.sync

@@ -67,8 +67,8 @@ impl Volume {
                 return Err(cache_error("import", path, e));
             }
         };
-        self.end_transfer(path, job, State::Pooled).await?;
-        staged.publish();
+        let renamed = move || staged.publish();
+        self.end_transfer(path, job, State::Pooled, renamed).await?;
         Ok(Transfer::Moved(len))
     }
 
@@ -96,7 +96,7 @@ impl Volume {
         })
         .await?;
         let id = job.found.identity.file_id;
-        self.end_transfer(path, job, State::Inline).await?;
+        self.end_transfer(path, job, State::Inline, || ()).await?;
         self.inner.cache.purge(id, Extent::Whole(len));
         Ok(Transfer::Moved(len))
     }
@@ -152,17 +152,19 @@ impl Volume {
         .await
     }
 
-    /// Gives the new form the file's name, if the file is still the same.
+    /// Gives the new form the file's name, if the file is still the same. `renamed` is called as soon as it has the name,
+    /// whether or not that becomes durable: from then on the content is where the new form says.
     async fn end_transfer(
         &self,
         path: &ResourcePath,
         job: Job,
         state: State,
+        renamed: impl FnOnce() + Send + 'static,
     ) -> Result<(), VolumeError> {
         let guard = self.inner.locks.lock(&[path]).await;
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         hop(move || {
-            let done = inner.replace_form(&path, &job, state);
+            let done = inner.replace_form(&path, &job, state, renamed);
             if done.is_err() {
                 inner.cleaner.remove(job.name, false);
             }
@@ -179,6 +181,7 @@ impl Inner {
         path: &ResourcePath,
         job: &Job,
         state: State,
+        renamed: impl FnOnce(),
     ) -> Result<(), VolumeError> {
         let (dir, name) = self.place(path)?;
         let old = self.occupant(&dir, name, path)?;
@@ -204,6 +207,7 @@ impl Inner {
         let changes = self.sync.begin();
         let left = apply::rename_in(&self.tree, &from, Kind::File, &to, Some(&old));
         let left = left.at("rename", path)?;
+        renamed();
         self.sync
             .sync(changes, &dir)
             .map_err(|e| unavailable("sync", path, e))?;

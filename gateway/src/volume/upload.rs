@@ -35,7 +35,7 @@ pub(crate) struct Prepared {
     pub tree: Arc<File>,
     /// Of all that is written to it, if known.
     content: Option<Checksum>,
-    /// Its name in the tree.
+    /// Its name and inode in the tree.
     changes: sync::Changes,
     named: bool,
 }
@@ -777,7 +777,7 @@ impl Inner {
         let (id, len) = (identity.file_id, identity.len);
         // The record is made before the staged objects are consumed below.
         let record = record();
-        let left = self.commit(path, || record, &[to.dir], || {
+        let left = self.commit_since(prepared.changes, path, || record, &[to.dir], || {
             if identity.state == State::Dirty {
                 apply::link_dirty(&self.tree, id).at("link", path)?;
             }
