@@ -484,8 +484,13 @@ fn pools_belong_to_one_root_and_one_gateway() {
 /// A volume that was cloned while its gateway served: same id, same namespace, and a lock file of its own that is free.
 #[test]
 fn a_clone_of_a_root_waits_until_the_pools_lock_proves_its_owner_dead() {
-    let p = Pools::start(&[]);
+    let mut p = Pools::start(&[]);
     assert_eq!(p.gateway.put("/f", b"served").status, 201);
+    // Where it is the same lock file, a killed gateway is not waited for.
+    p.gateway.kill_and_restart();
+    let log = p.gateway.log();
+    assert!(log.contains("shut the former owner out"), "{log}");
+    assert!(!log.contains("waiting for it to end"), "{log}");
     let elsewhere = tempfile::tempdir().unwrap();
     let clone = elsewhere.path().join("root");
     let copied = Command::new("cp")
@@ -506,10 +511,14 @@ fn a_clone_of_a_root_waits_until_the_pools_lock_proves_its_owner_dead() {
     assert!(text.contains("is alive"), "{text}");
     // It was not shut out, neither for the moment nor to come back by itself.
     assert_eq!(p.gateway.put("/f", b"still served").status, 204);
-    assert!(!p.gateway.log().contains("lock"), "{}", p.gateway.log());
+    let log = p.gateway.log();
+    assert!(!log.contains("lost the pools' lock"), "{log}");
     let Pools { mut gateway, .. } = p;
     gateway.kill();
+    let shut_out = || ceph_ok(&["ceph", "osd", "blocklist", "ls"]).lines().count();
+    let before = shut_out();
     let taken = scrub();
+    assert!(shut_out() > before, "the dead owner may come back");
     assert_ne!(taken.status.code(), Some(1), "{taken:?}");
     assert!(taken.stdout.starts_with(b"{"), "{taken:?}");
 }

@@ -3,8 +3,8 @@
 //!
 //! A lock that is not renewed ends by itself after [`LEASE`]. It names the root's lock file, too: who holds that very file
 //! need not wait, as the lock's owner must be dead. Anywhere else the root may be a clone of one that is served, and only a
-//! lock that nobody renews proves it. Who takes it over from a dead owner shuts that one out of the cluster (blocklist), so
-//! that none of its operations can arrive later. An owner that loses the lock, or is shut out,
+//! lock that nobody renews proves it. Who ends a dead owner's lock, or waits for its end, shuts that one out of the
+//! cluster (blocklist), so that none of its operations can arrive later. An owner that loses the lock, or is shut out,
 //! refuses all operations from then on, connects anew and goes on when it has the lock again.
 
 use std::io;
