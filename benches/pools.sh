@@ -14,9 +14,8 @@
 # ones in memory, and a read of one that it has not costs twice the processor. There are more small files than the gateway
 # keeps in memory, except in the row `GET, in memory`.
 #
-# All of it runs in a network namespace of its own, with the congestion control that Debian comes with (or reno, where a
-# namespace may not have that): a machine that is set to
-# BBR paces even what never leaves it, and who sends and receives everything twice is paced twice.
+# All of it runs in a network namespace of its own, with the congestion control that Debian comes with (reno where a namespace may
+# not have that): a machine set to BBR paces even what never leaves it, and who sends and receives everything twice is paced twice.
 #
 # The root is a new ext4 with a journal, on a loop device: what /tmp is on may have none, and then every placeholder takes two
 # syncs of its own. Needs root and Debian's Ceph (deploy/dev/ceph.sh). benches/load.rs is the load: wrk makes a string of each
@@ -26,7 +25,11 @@ set -euo pipefail
 if [ -z "${TIERDAV_CEPH_DIR:-}" ] && [ -z "${BENCH_NAMESPACE:-}" ]; then
     BENCH_NAMESPACE=1 exec unshare --net "$0" "$@"
 fi
-[ -z "${BENCH_NAMESPACE:-}" ] || { ip link set lo up; sysctl -qw net.ipv4.tcp_congestion_control=cubic 2> /dev/null || sysctl -qw net.ipv4.tcp_congestion_control=reno; }
+if [ -n "${BENCH_NAMESPACE:-}" ]; then
+    ip link set lo up
+    control() { sysctl -qw "net.ipv4.tcp_congestion_control=$1"; }
+    control cubic 2> /dev/null || control reno
+fi
 ROUNDS=5 SECONDS_EACH=5 SIZES="4194304 65536 4096" APART=""
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -34,7 +37,7 @@ while [ $# -gt 0 ]; do
         --rounds) ROUNDS=${2:?}; shift 2 ;;
         --seconds) SECONDS_EACH=${2:?}; shift 2 ;;
         --sizes) SIZES=${2:?}; shift 2 ;;
-        *) sed -n '2,24s/^# \{0,1\}//p' "$0"; exit 2 ;;
+        *) sed -n '2,23s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
 done
 . "$(dirname "$0")/../deploy/dev/lib.sh"

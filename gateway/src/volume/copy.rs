@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
 use tiering::FileId;
 
 use super::apply::{self, Place};
@@ -165,11 +164,8 @@ impl Built {
         let inner = Arc::clone(&self.inner);
         // Of its own, and from before the first write: the kernel tells each descriptor of a write error once (syncfs(2)), and
         // others sync the tree by theirs.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(inner.tree.root(), ".", flags, Mode::empty());
-        let root = root
-            .map_err(io::Error::from)
-            .at("open the root for", from)?;
+        let root = inner.tree.dir(&ResourcePath::root());
+        let root = root.at("open the root for", from)?;
         let identity = Identity {
             file_id: self.id,
             ..fresh_dir(from)?

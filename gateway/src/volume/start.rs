@@ -68,7 +68,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     // Before anything is written: a start that is refused must not stand in the way of the right one.
     let marked = PoolMarkers::check(&tree, root, &options.cache)?;
     let root_id = pair.write(&tree, cache_dir)?;
-    let claim = claim(&owner, root, root_id)?;
+    let claim = || claim(&owner, root, root_id);
     let pools_owner = marked.attach(&tree, claim, &options.cache)?;
 
     let state_dir = match cache_dir {
@@ -320,13 +320,13 @@ impl PoolMarkers {
     fn attach(
         self,
         tree: &Tree,
-        claim: Claim,
+        claim: impl FnOnce() -> Result<Claim, VolumeError>,
         cache: &ObjectCache,
     ) -> Result<Option<Box<dyn std::any::Any + Send + Sync>>, VolumeError> {
         let Some(pools) = cache.pools() else {
             return Ok(None);
         };
-        let owner = std::sync::Arc::clone(pools).own(claim)?;
+        let owner = std::sync::Arc::clone(pools).own(claim()?)?;
         if !self.known {
             let (here, size) = (pools.describe(), cache.object_bytes());
             let text = format!("tierdav 1\npools {here}\nobject_size {size}\n");
@@ -403,12 +403,7 @@ fn take_ownership(tree: &Tree, root: &Path) -> Result<File, VolumeError> {
         }
         Err(e) => return Err(wrong(e.into())),
     }
-    let name = rustix::system::uname();
-    let holder = format!(
-        "pid {} on host {}\n",
-        std::process::id(),
-        name.nodename().to_string_lossy()
-    );
+    let holder = format!("pid {} on host {}\n", std::process::id(), host());
     file.set_len(0)
         .and_then(|()| file.write_all(holder.as_bytes()))
         .map_err(wrong)?;
@@ -424,16 +419,16 @@ fn claim(owner: &File, root: &Path, root_id: String) -> Result<Claim, VolumeErro
     // Without a boot id no lock file proves anything to a later process.
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .unwrap_or_else(|_| uuid::Uuid::new_v4().to_string());
-    let name = rustix::system::uname();
     Ok(Claim {
         root_id,
         place: format!("{}/{:x}/{}", boot.trim(), stat.st_dev, stat.st_ino),
-        description: format!(
-            "{} on {}",
-            root.display(),
-            name.nodename().to_string_lossy()
-        ),
+        description: format!("{} on {}", root.display(), host()),
     })
+}
+
+fn host() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
 }
 
 fn load_applied(tree: &Tree) -> io::Result<Applied> {
