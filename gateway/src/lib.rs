@@ -17,6 +17,7 @@ pub mod rados;
 pub mod recorder;
 pub mod scrub;
 pub mod serve;
+mod sync_failures;
 pub mod tiers;
 pub mod top;
 pub mod transfer;

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
 
+use crate::sync_failures::{Moment, SyncFailures};
+
 /// Shares syncs of a whole file system between those who write into it.
 pub struct FileSystemSync {
     /// Always the same one: it tells of every write error since the sync before (Linux 5.8, syncfs(2)).
     handle: File,
     state: Mutex<State>,
     ended: Condvar,
+    failures: SyncFailures,
 }
 
 #[derive(Default)]
@@ -20,16 +23,13 @@ struct State {
     waiting: usize,
     begun: u64,
     ended: u64,
-    failures: u64,
-    last_failure: Option<Errno>,
 }
 
 /// What is written from now on, by one who will sync it.
 #[derive(Clone)]
 pub struct Writes {
     to: Arc<FileSystemSync>,
-    /// Those that it cannot concern.
-    failures: u64,
+    begun: Moment,
 }
 
 impl FileSystemSync {
@@ -39,6 +39,7 @@ impl FileSystemSync {
             handle,
             state: Mutex::default(),
             ended: Condvar::new(),
+            failures: SyncFailures::default(),
         }
     }
 
@@ -52,7 +53,7 @@ impl FileSystemSync {
     pub fn begin(self: &Arc<Self>) -> Writes {
         Writes {
             to: Arc::clone(self),
-            failures: self.state.lock().failures,
+            begun: self.failures.now(),
         }
     }
 }
@@ -81,15 +82,11 @@ impl Writes {
             state.running = false;
             state.ended = state.begun;
             if let Err(error) = result {
-                state.failures += 1;
-                state.last_failure = Some(error);
+                all.failures.add(error);
             }
             all.ended.notify_all();
         }
-        match state.last_failure {
-            Some(error) if state.failures > self.failures => Err(error),
-            _ => Ok(()),
-        }
+        all.failures.since(self.begun)
     }
 }
 

@@ -82,6 +82,7 @@ use tiering::{FileId, Nanos, Tier};
 
 use crate::objects::pools::PoolSpace;
 use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFile, Whole};
+use crate::sync_failures::Moment;
 
 pub use crate::objects::Durability;
 pub use company::Company;
@@ -841,7 +842,7 @@ impl Inner {
     /// The same where the fsyncs of `dirs` have to cover what was changed before, too: since `changes`.
     fn commit_since<R>(
         &self,
-        changes: sync::Changes,
+        changes: Moment,
         path: &ResourcePath,
         record: impl FnOnce() -> Record,
         dirs: &[&OwnedFd],

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
+
+use crate::sync_failures::{Moment, SyncFailures};
 
 /// Longest wait for commits that are on their way. PostgreSQL's documentation advises half the time of a sync for its
 /// `commit_delay`, which is the same thing; here that of the last sync bounds it too, so that a fast disk is not waited for.
@@ -30,7 +32,6 @@ struct State {
     dirs: HashMap<Dir, Progress>,
     /// How long the last sync took.
     last: Duration,
-    last_failure: Option<Errno>,
 }
 
 /// Shares fsyncs between concurrent commits into the same directory.
@@ -41,14 +42,7 @@ pub(crate) struct SharedSync {
     gathered: Condvar,
     coming: Arc<AtomicUsize>,
     /// Of any directory: they mostly share a journal, and whose changes it lost nobody can tell.
-    failures: AtomicU64,
-}
-
-/// What is changed from now on, by one who will sync it.
-#[derive(Clone, Copy)]
-pub(crate) struct Changes {
-    /// How many syncs had failed by then.
-    failures: u64,
+    failures: SyncFailures,
 }
 
 /// A commit that is about to sync, for as long as this lives: a sync waits a moment for it.
@@ -68,24 +62,20 @@ impl SharedSync {
     }
 
     /// To be called before the first change that a sync is to cover.
-    pub fn begin(&self) -> Changes {
-        Changes {
-            failures: self.failures.load(Ordering::Acquire),
-        }
+    pub fn begin(&self) -> Moment {
+        self.failures.now()
     }
 
     /// Returns when an fsync of `dir` that began after this call has ended. Blocks. Fails if that one, or any since the
     /// changes began, failed: the kernel tells of an error once, to whoever syncs next (fsync(2)).
-    pub fn sync(&self, changes: Changes, dir: &impl AsFd) -> io::Result<()> {
+    pub fn sync(&self, since: Moment, dir: &impl AsFd) -> io::Result<()> {
         let stat = rustix::fs::fstat(dir)?;
-        self.sync_by(changes, (stat.st_dev, stat.st_ino), || {
-            rustix::fs::fsync(dir)
-        })
+        self.sync_by(since, (stat.st_dev, stat.st_ino), || rustix::fs::fsync(dir))
     }
 
     fn sync_by(
         &self,
-        changes: Changes,
+        since: Moment,
         key: Dir,
         fsync: impl Fn() -> Result<(), Errno>,
     ) -> io::Result<()> {
@@ -114,8 +104,7 @@ impl SharedSync {
             let result = MutexGuard::unlocked(&mut state, &fsync);
             state.last = begun.elapsed();
             if let Err(error) = result {
-                state.last_failure = Some(error);
-                self.failures.fetch_add(1, Ordering::Release);
+                self.failures.add(error);
             }
             let entry = state.dirs.entry(key).or_default();
             entry.running = false;
@@ -128,10 +117,7 @@ impl SharedSync {
                 state.dirs.remove(&key);
             }
         }
-        match state.last_failure {
-            Some(error) if self.begin().failures > changes.failures => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(self.failures.since(since)?)
     }
 
     /// Waits for announced commits, as long as the last sync took at most: fewer syncs, each for more of them.

@@ -19,11 +19,12 @@ use super::tree::{self, id_name};
 use super::types::{Check, Found, Kind, Meta, unchecked};
 use super::usage::Reservation;
 use super::{
-    Durability, Inner, Volume, cache_error, cleaner, company, hop, now_ns, sync, unavailable,
-    visit, visit_unless,
+    Durability, Inner, Volume, cache_error, cleaner, company, hop, now_ns, unavailable, visit,
+    visit_unless,
 };
 use crate::objects::pools::Pools;
 use crate::objects::{ContentReader, IoContext, Staged, Staging};
+use crate::sync_failures::Moment;
 
 /// Longest content that is written where the request is, if others may be waiting there.
 const IN_PLACE_BYTES_MAX: usize = 16 << 10;
@@ -36,7 +37,7 @@ pub(crate) struct Prepared {
     /// Of all that is written to it, if known.
     content: Option<Checksum>,
     /// Its name and inode in the tree.
-    changes: sync::Changes,
+    changes: Moment,
     named: bool,
 }
 
