@@ -130,6 +130,10 @@ TIERS = [
      [("min by (volume) (tierdav_volume_available_bytes{$i})", "{{volume}} free"),
       ("max by (volume) (tierdav_volume_size_bytes{$i})", "{{volume}} size")],
      "What statvfs says of the two directories."),
+    ("Intent log", "bytes",
+     [("sum by (instance) (tierdav_intent_log_bytes{$i})", "{{instance}}"),
+      ("sum by (instance) (tierdav_intent_log_kept{$i})", "{{instance}} is kept")],
+     "What the next start reads. Kept at 1: a disk failed to sync; restart once it works."),
 ]
 CLUSTER = [
     ("Memory", "bytes",

@@ -106,11 +106,13 @@ pub enum Gauge {
     RootAvailableBytes,
     CacheAvailableBytes,
     TlsNotAfter,
+    LogBytes,
+    LogKept,
 }
 
 impl Gauge {
     /// Name with labels, type and help. Variants of one family stand side by side in this order.
-    const ALL: [Gauge; 18] = [
+    const ALL: [Gauge; 20] = [
         Gauge::Locks,
         Gauge::CacheCapacityBytes,
         Gauge::CacheUsedBytes,
@@ -129,6 +131,8 @@ impl Gauge {
         Gauge::RootAvailableBytes,
         Gauge::CacheAvailableBytes,
         Gauge::TlsNotAfter,
+        Gauge::LogBytes,
+        Gauge::LogKept,
     ];
 
     const fn describe(self) -> (&'static str, &'static str, &'static str, &'static str) {
@@ -235,6 +239,18 @@ impl Gauge {
                 "",
                 "gauge",
                 "When the certificate in use expires, seconds since 1970.",
+            ),
+            Gauge::LogBytes => (
+                "tierdav_intent_log_bytes",
+                "",
+                "gauge",
+                "Bytes of the intent log that the next start would read.",
+            ),
+            Gauge::LogKept => (
+                "tierdav_intent_log_kept",
+                "",
+                "gauge",
+                "1 once a disk failed to sync what the intent log holds: the log is kept, and grows, until the next start.",
             ),
         }
     }

@@ -273,6 +273,7 @@ impl Opening<'_> {
             quota_bytes: config.quota,
         })
         .await?;
+        volume.register(&self.metrics);
         let backing = Arc::clone(&volume) as Arc<dyn Backing>;
         let migrator = if self.online {
             Some(cache.start_migrator(backing))

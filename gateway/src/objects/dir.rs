@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use tiering::{FileId, ObjectId};
 
+use super::file_system_sync::{FileSystemSync, Writes};
 use super::io::{Faults, read_full_at, read_full_now, sync_data, sync_dir, write_all_at};
 use super::store::{Mark, ObjectStore, StoreError, Stored};
 
@@ -35,6 +36,8 @@ pub struct DirStore {
     open: Mutex<LruCache<ObjectId, Arc<File>>>,
     next_temp: AtomicU64,
     faults: Faults,
+    /// Since the store was opened, by a descriptor that nobody else syncs.
+    all_writes: Writes,
 }
 
 /// What a listing of the store found besides objects.
@@ -56,12 +59,14 @@ impl DirStore {
             fs::create_dir_all(objects.join(format!("{shard:02x}")))?;
         }
         sync_dir(&objects, &faults)?;
+        let all_writes = Arc::new(FileSystemSync::new(File::open(&objects)?)).begin();
         Ok(DirStore {
             objects_fd: File::open(&objects)?.into(),
             open: Mutex::new(LruCache::new(OPEN_MAX)),
             objects,
             next_temp: AtomicU64::new(0),
             faults,
+            all_writes,
         })
     }
 
@@ -211,11 +216,9 @@ impl DirStore {
         sync_dir(&self.shard(file), &self.faults)
     }
 
-    /// Waits until everything on the file system is on stable storage.
+    /// Waits until everything on the file system is on stable storage. Fails for good once it failed.
     pub fn sync_everything(&self) -> io::Result<()> {
-        let dir = File::open(&self.objects)?;
-        rustix::fs::syncfs(&dir)?;
-        Ok(())
+        Ok(self.all_writes.sync()?)
     }
 
     /// Fills `buf` from an open object.

@@ -67,7 +67,7 @@ mod tests;
 
 pub use cache::ObjectCache;
 pub use error::CacheError;
-pub use file_system_sync::FileSystemSync;
+pub use file_system_sync::{FileSystemSync, Writes};
 pub use heat::{CELLS, Evidence};
 pub use migrator::{FlushReport, MigratorHandle, StepReport};
 pub use options::{Backing, CacheOptions, Durability, IoContext, WritePolicy};

@@ -80,6 +80,7 @@ use parking_lot::Mutex;
 use rustix::fs::AtFlags;
 use tiering::{FileId, Nanos, Tier};
 
+use crate::metrics::{Gauge, Metrics};
 use crate::objects::pools::PoolSpace;
 use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFile, Whole};
 use crate::sync_failures::Moment;
@@ -462,6 +463,16 @@ impl Volume {
         self.inner.tree.open_files.close_old(now);
         self.inner.hot.drop_old(now);
         self.inner.listings.forget_old(now);
+    }
+
+    /// Has `metrics` read the intent log's figures: zeros without one.
+    pub fn register(&self, metrics: &Metrics) {
+        let gauge = |gauge, figure: fn(&Log) -> u64| {
+            let log = self.inner.log.clone();
+            metrics.gauge(gauge, move || log.as_deref().map_or(0, figure) as f64);
+        };
+        gauge(Gauge::LogBytes, Log::bytes);
+        gauge(Gauge::LogKept, |log| u64::from(log.is_kept()));
     }
 
     /// Makes everything durable in the tree, empties the log, finishes deletions. Idempotent.
@@ -876,7 +887,9 @@ impl Inner {
                         .map_err(|e| unavailable("note", path, e))?;
                 }
                 if logged.is_err() {
-                    rustix::fs::syncfs(self.tree.root())
+                    self.tree
+                        .all_writes
+                        .sync()
                         .map_err(|e| unavailable("sync the volume for", path, e.into()))?;
                 }
                 result

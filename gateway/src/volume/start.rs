@@ -101,8 +101,10 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         )
         .map_err(recovery)?;
         if !found.records.is_empty() {
-            rustix::fs::syncfs(tree.root()).map_err(|e| recovery(e.into()))?;
+            tree.all_writes.sync().map_err(|e| recovery(e.into()))?;
             options.cache.sync().map_err(recovery)?;
+            // See [`Log::checkpoint`].
+            store_applied(&tree, &applied.encode()).map_err(recovery)?;
         }
         found.remove().map_err(recovery)?;
     }
@@ -113,7 +115,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
 
     if options.durability == Durability::Commit {
         // What an earlier run wrote without syncing it must not pass for durable when it is uploaded once more unchanged.
-        rustix::fs::syncfs(tree.root()).map_err(|e| recovery(e.into()))?;
+        tree.all_writes.sync().map_err(|e| recovery(e.into()))?;
         options.cache.sync().map_err(recovery)?;
     }
 
@@ -491,7 +493,10 @@ pub(super) fn spawn_background(inner: &Arc<Inner>) -> Result<(), VolumeError> {
                     if bytes >= CHECKPOINT_BYTES || (bytes > 0 && waited >= CHECKPOINT_PERIOD) {
                         waited = Duration::ZERO;
                         if let Err(error) = checkpoint(&inner) {
-                            tracing::error!(%error, "intent log: checkpoint failed, will be tried again");
+                            tracing::error!(
+                                %error,
+                                "intent log: a checkpoint failed; the log is kept from here on: look at the disks, then restart"
+                            );
                         }
                     }
                 }
@@ -548,10 +553,13 @@ fn load_used(inner: &Inner) -> bool {
 /// Makes tree and cache durable and empties the log.
 pub(super) fn checkpoint(inner: &Inner) -> io::Result<()> {
     match &inner.log {
-        Some(log) => log.checkpoint(|| {
-            rustix::fs::syncfs(inner.tree.root())?;
-            inner.cache.sync()
-        }),
+        Some(log) => {
+            let sync = || {
+                inner.tree.all_writes.sync()?;
+                inner.cache.sync()
+            };
+            log.checkpoint(sync, |state| store_applied(&inner.tree, state))
+        }
         None => Ok(()),
     }
 }
@@ -587,7 +595,7 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
         detach(CACHE_POOL)?;
     }
     if inner.durability == Durability::Commit {
-        rustix::fs::syncfs(inner.tree.root()).map_err(|e| at(e.into()))?;
+        inner.tree.all_writes.sync().map_err(|e| at(e.into()))?;
     }
     inner.pools_owner.lock().take();
     // Another instance may take over from here, even while this value is still held somewhere.

@@ -26,7 +26,7 @@ use super::path::{HIDDEN, ResourcePath};
 use super::props;
 use super::records::Records;
 use super::types::{Found, Kind, Meta, Symlinks};
-use crate::objects::FileSystemSync;
+use crate::objects::{FileSystemSync, Writes};
 
 /// Longest text handed to one `openat2` (`PATH_MAX` is 4096 with its NUL).
 const RESOLVE_BYTES_MAX: usize = 4000;
@@ -60,6 +60,8 @@ pub(crate) struct Tree {
     pub journals_inodes: bool,
     /// Where `syncfs` is as strong as a sync of each file ([`journal::syncs_whole`]).
     pub file_system_sync: Option<Arc<FileSystemSync>>,
+    /// Everything since the start.
+    pub all_writes: Writes,
     /// The file system, not those mounted below it, if any change there after a look gives another [`Stamp`], however soon it is made.
     fine_times: Option<(u32, u32)>,
     /// What the kernel has in memory of it needs no question to anybody else: not so for file systems of a network.
@@ -120,12 +122,16 @@ impl Tree {
         let hidden_real = std::fs::read_link(proc_path(&hidden, None))?;
         let kind = rustix::fs::fstatfs(&root)?.f_type as u32;
         let journals_inodes = journal::covers_inodes(&root, kind)?;
+        // Each has a descriptor of its own: an error is told to it, whoever else was told (syncfs(2)).
+        let syncs = || -> io::Result<_> {
+            let handle = rustix::fs::openat(&dirty, ".", DIR, Mode::empty())?;
+            Ok(Arc::new(FileSystemSync::new(handle.into())))
+        };
         let file_system_sync = match journal::syncs_whole(kind, journals_inodes) {
-            true => Some(Arc::new(FileSystemSync::new(
-                rustix::fs::openat(&dirty, ".", DIR, Mode::empty())?.into(),
-            ))),
+            true => Some(syncs()?),
             false => None,
         };
+        let all_writes = syncs()?.begin();
         let in_memory = in_place && LOCAL.contains(&kind);
         // A full disk is no reason not to start.
         let fine_times = match in_memory && fine_time::tells_changes_apart(&tmp).unwrap_or(false) {
@@ -136,6 +142,7 @@ impl Tree {
             fine_times,
             journals_inodes,
             file_system_sync,
+            all_writes,
             in_memory,
             remembers: in_place,
             open_files: OpenFiles::default(),

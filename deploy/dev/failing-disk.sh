@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The root's disk takes no more writes while clients change things: what was acknowledged is there once the disk is well again.
+# The disk is an ext4 in a file on a tmpfs that is full from some moment on. Needs root and a loop device.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+[ "$(id -u)" = 0 ] || { echo "a loop device needs root"; exit 1; }
+build
+mkdir "$WORK/ram" "$WORK/root" "$WORK/sent" "$WORK/back"
+mount -t tmpfs -o size=64m tmpfs "$WORK/ram"
+MOUNTS+=("$WORK/ram")
+truncate -s 256M "$WORK/ram/disk"
+mkfs.ext4 -q -F -O has_journal "$WORK/ram/disk"
+mount_root() { mount -o loop "$WORK/ram/disk" "$WORK/root"; }
+mount_root
+# Unmounted before what it is on.
+MOUNTS=("$WORK/root" "${MOUNTS[@]}")
+
+acknowledged=()
+# put NAME: whether it was acknowledged.
+put() {
+    head -c 3000 /dev/urandom > "$WORK/sent/$1"
+    curl -sf -o /dev/null -T "$WORK/sent/$1" "$URL$1" || return 1
+    acknowledged+=("$1")
+}
+put_many() { # PREFIX N: until one is refused
+    local i
+    for i in $(seq "$2"); do put "$1$i" || return 1; done
+}
+whole() { # every acknowledged file
+    local name
+    for name in "${acknowledged[@]}"; do
+        curl -sf -o "$WORK/back/file" "$URL$name" && cmp "$WORK/back/file" "$WORK/sent/$name" || { echo "$name"; return 1; }
+    done
+}
+kept() { curl -sf "$ADMIN/.tierdav/metrics" | grep -qx "tierdav_intent_log_kept 1"; }
+not() { ! "$@"; }
+refused() { ! put "refused-$((++tries))"; }
+
+for end in TERM KILL; do
+    acknowledged=() tries=0
+    : > "$WORK/gateway.log"
+    # Flushes go to the disk at once, and fail with it.
+    gateway_start --max-dirty-age 100ms --log-level error
+    check "the log is not kept yet" not kept
+    check "files are taken" put_many "$end-before-" 100
+    dd if=/dev/zero of="$WORK/ram/full" bs=1M 2> /dev/null || true
+    put_many "$end-after-" 200 || true
+    check "changes are refused once the disk has failed" within_a_minute refused
+    echo "acknowledged: ${#acknowledged[@]}"
+    check "what was acknowledged is served" whole
+    check "the log is kept, and the metrics say so" within_a_minute kept
+    check "so does the gateway's log" grep -q "intent log: a checkpoint failed" "$WORK/gateway.log"
+    status=0
+    kill "-$end" "$GATEWAY_PID"
+    wait "$GATEWAY_PID" || status=$?
+    GATEWAY_PID=""
+    check "the end by $end is no success ($status)" [ "$status" != 0 ]
+    # The disk is mended.
+    umount "$WORK/root"
+    rm "$WORK/ram/full"
+    check "the file system is repaired" bash -c 'e2fsck -fp "$0" > "$1/fsck" 2>&1 || [ $? = 1 ]' "$WORK/ram/disk" "$WORK"
+    mount_root
+    gateway_start --log-level error
+    check "every acknowledged file is there after $end" whole
+    check "and new ones are taken" put_many "$end-mended-" 20
+    "$TIERDAV" drain --admin "$ADMIN" > "$WORK/drained"
+    check "all are flushed" grep -q '"failed":0' "$WORK/drained"
+    gateway_stop
+    check "they are plain files" bash -c 'cd "$0/sent" && for name; do cmp "$name" "../root/$name" || exit 1; done' "$WORK" "${acknowledged[@]}"
+done
+echo "failing-disk: done"
