@@ -4,9 +4,9 @@
 #   deploy/dev/test.sh                     everything
 #   deploy/dev/test.sh --quick             smaller loads, and no Elasticsearch node, browser or walk-through: for a first look
 #   deploy/dev/test.sh --long              200 kills of the gateway under load instead of 10
-#   deploy/dev/test.sh --only litmus       one stage: install format clippy plain unit libcachesim litmus davfs2 pools
-#                                          elasticsearch manifests device walkthrough page; for unit and pools a Ceph
-#                                          cluster is started, unless TIERDAV_CEPH_DIR names one
+#   deploy/dev/test.sh --only litmus       one stage: install format clippy plain unit libcachesim litmus davfs2 flush
+#                                          failing-disk pools elasticsearch manifests device walkthrough page; for unit
+#                                          and pools a Ceph cluster is started, unless TIERDAV_CEPH_DIR names one
 #   deploy/dev/test.sh --without pools     all but this stage; may be repeated
 #
 # Ends with why each failed stage did, and one line "N passed, N failed"; exits non-zero when anything failed.
@@ -32,24 +32,28 @@ sudo=""; [ "$(id -u)" = 0 ] || sudo="sudo"
 
 # One log for each stage whose command is none of this shell's own.
 logs=$(mktemp -d)
-running=""
+running=()
 trap 'rm -rf "$logs"' EXIT
-# What runs is in a group of its own, where a Ctrl-C does not come by itself.
-trap '[ -z "$running" ] || { kill "$running"; wait "$running"; }; exit 130' INT TERM
+# What runs is in groups of its own, where a Ctrl-C does not come by itself.
+trap '[ ${#running[@]} = 0 ] || { kill "${running[@]}"; wait "${running[@]}"; }; exit 130' INT TERM
+
+# beside SECONDS LOG COMMAND...: starts it; what hangs ends after so long.
+beside() {
+    # With job control the command's group does not ignore SIGINT, which tests send.
+    set -m
+    timeout -k 60 "$1" "${@:3}" > "$2" 2>&1 &
+    running+=($!)
+    set +m
+}
 
 # bounded SECONDS LOG COMMAND...: what hangs is a failure of its stage, not of the whole run.
 bounded() {
-    local log=$2 status
-    : > "$log"
-    # With job control the command's group does not ignore SIGINT, which tests send.
-    set -m
-    timeout -k 60 "$1" "${@:3}" >> "$log" 2>&1 &
-    running=$!
-    set +m
-    tail -n +1 -f --pid="$running" "$log" &
-    wait "$running"; status=$?
-    running=""
-    wait
+    local status
+    beside "$@"
+    tail -n +1 -f --pid="${running[-1]}" "$2" &
+    wait "${running[-1]}"; status=$?
+    wait $!
+    unset 'running[-1]'
     return "$status"
 }
 
@@ -96,9 +100,16 @@ cluster() {
 
 # Cargo's own "N passed; M failed" lines count in the totals.
 unit() {
-    local log=$logs/unit status passes fails
-    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} bounded 2400 "$log" cargo test --workspace --features gateway/rados,trace-replay/rados --no-fail-fast
+    local log=$logs/unit mixed=after_a_mixed_load_with_moves_at_full_tilt_a_deep_scrub_finds_nothing status passes fails
+    local tests=(cargo test --workspace --features "gateway/rados,trace-replay/rados" --no-fail-fast)
+    bounded 1500 "$log" "${tests[@]}" --no-run || return 1
+    # Five minutes of load, of which the others take nothing away.
+    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} beside 900 "$logs/mixed" "${tests[@]}" --test pools -- --exact "$mixed"
+    bounded 2400 "$log" "${tests[@]}" -- --skip "$mixed"
     status=$?
+    wait "${running[-1]}" || status=$?
+    unset 'running[-1]'
+    tee -a "$log" < "$logs/mixed"
     read -r passes fails < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
     passed=$((passed + passes)) failed=$((failed + fails))
     [ "$passes" -gt 0 ] || { echo "cargo ran no test"; return 1; }
@@ -115,6 +126,7 @@ stage libcachesim deploy/dev/libcachesim.sh
 stage litmus deploy/dev/litmus.sh
 stage davfs2 deploy/dev/davfs2.sh
 stage flush deploy/dev/flush.sh
+stage failing-disk deploy/dev/failing-disk.sh
 stage pools deploy/dev/pools.sh
 stage elasticsearch deploy/dev/elasticsearch.sh
 stage manifests deploy/dev/manifests.sh
