@@ -395,6 +395,9 @@ def davfs2(server, row):
             # Uploads end before umount does.
             subprocess.run(["umount", at], check=True, capture_output=True)
         took = time.monotonic() - start
+        if not n:
+            # It never took what is asked for here.
+            return None
         return {"rate": n / took, "p99_ms": took * 1e3, "cpu_us": (server.cpu() - before) / n * 1e6}
 
     def create():
@@ -494,6 +497,9 @@ for row in wanted:
         cost = f"{(median['TierDAV'][2] / median['TierDAV untraced'][2] - 1) * 100:+.1f} %"
     print(f"| {row['label']} | " + " | ".join(cell(median.get(n)) for n in SERVERS) + f" | {ratio('TierDAV')} | {ratio('TierDAV commit')} | {cost} |", flush=True)
     results.append({"row": row["label"], "figures": got, "peak_mib": {n: s.peak() for n, s in alive.items()}})
+    if args.json:
+        with open(args.json, "w") as f:
+            json.dump(results, f, indent=1)
 print("\nThe servers' own CPU time in µs per request (per file in davfs2 rows), and at the end the peak of resident memory in MiB since their start.\n")
 print("| row | " + " | ".join(SERVERS) + " |")
 print("| --- |" + " --- |" * len(SERVERS))
@@ -502,6 +508,3 @@ for result in results:
     print(f"| {result['row']} | " + " | ".join(f"{cpu[n]:.0f}" if n in cpu else "-" for n in SERVERS) + " |")
 for how, alive in running.items():
     print(f"| peak MiB, {how} | " + " | ".join(f"{s.peak():.0f}" if s.process else "-" for s in alive.values()) + " |")
-if args.json:
-    with open(args.json, "w") as f:
-        json.dump(results, f, indent=1)

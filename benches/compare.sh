@@ -44,5 +44,7 @@ if [ -n "${DISK:-}" ]; then
     mount -o loop "$WORK/disk.image" "$AT"
     MOUNTS+=("$AT")
     losetup --direct-io=on "$(findmnt -no SOURCE "$AT")"
+    # The peers' own users pass through it.
+    chmod 711 "$WORK"
 fi
 python3 "$REPO/benches/compare.py" --work "$AT" --tierdav "$TARGET/release/tierdav" --peers "$PEERS" "$@"
