@@ -80,13 +80,7 @@ impl Summary {
             let example = self.examples.get(why).map_or("", |e| e);
             let _ = writeln!(out, "{count} entries left out: {why}; first: {example}");
         }
-        for (why, count) in &self.unusable.reasons {
-            let _ = writeln!(out, "{count} lines not used: {why}");
-        }
-        for example in &self.unusable.examples {
-            let _ = writeln!(out, "  {example}");
-        }
-        out
+        out + &self.unusable.text()
     }
 }
 

@@ -297,3 +297,27 @@ fn a_clairvoyant_is_no_tiering_policy() {
     let missed = |at: usize| rows[at]["miss_ratio"].as_f64().unwrap();
     assert!(missed(0) < missed(1));
 }
+
+#[test]
+fn lines_that_cannot_be_used_are_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let rows = "1,read,a,0,100\nx,read,b,0,100\n3,read,c,0,1x\n";
+    let ours = file("t.csv", &format!("ts_us,op,path,offset,length\n{rows}"));
+    let cache = file("cache.csv", "time,object,size\n1,a,10\n?,b,10\n3,c,many\n");
+    for (path, args) in [
+        (&ours, &[][..]),
+        (&ours, &["--plain"]),
+        (&cache, &["--plain"]),
+    ] {
+        let out = simulate(&[&[path, "--policy", "lru", "--json"], args].concat());
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{said}");
+        assert_eq!(said.matches("2 lines not used").count(), 1, "{said}");
+        assert!(said.contains(&format!("{path}:3: column 1")), "{said}");
+    }
+}

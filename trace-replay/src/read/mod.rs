@@ -20,6 +20,7 @@ pub use self::segments::SegmentReader;
 
 use crate::trace::{Entry, Level};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,18 @@ impl Unusable {
         if *count <= Self::EXAMPLES as u64 {
             self.examples.push(example());
         }
+    }
+
+    /// For people: a line for each reason, then the examples; nothing when all lines were used.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        for (why, count) in &self.reasons {
+            let _ = writeln!(out, "{count} lines not used: {why}");
+        }
+        for example in &self.examples {
+            let _ = writeln!(out, "  {example}");
+        }
+        out
     }
 }
 

@@ -55,6 +55,7 @@ impl Source {
                 Access::Delete(_) => {}
             }
         }
+        super::tell_unusable(&self.path, requests.reader.unusable());
         let ends = requests.builder.ends;
         let lens = written.into_iter();
         let footprint = lens.map(|(id, len)| u64::from(len.unwrap_or(object_len(&ends, id))));

@@ -14,7 +14,8 @@ use serde::Serialize;
 use tiering::sim::{self, Device, Setup};
 use tiering::{HIGH_WATERMARK, LOW_WATERMARK, MAX_DIRTY_AGE, PolicyConfig};
 
-use crate::read::Format;
+use crate::cli;
+use crate::read::{Format, Unusable};
 use load::Source;
 use output::Output;
 
@@ -216,6 +217,14 @@ pub fn simulate(args: &Args) -> anyhow::Result<String> {
         rows.extend(tiered::rows(&name, &source, &candidates, args)?);
     }
     results(&rows, args, tiered::text, html::tiered)
+}
+
+/// Says on standard error which lines of a trace are not in the numbers.
+fn tell_unusable(path: &Path, unusable: &Unusable) {
+    if unusable.lines > 0 {
+        let (name, text) = (path.display(), unusable.text());
+        cli::tell(format_args!("trace-replay: {name}:\n{text}"));
+    }
 }
 
 fn results<R: Serialize>(

@@ -1,5 +1,6 @@
 //! Plain caches without devices or moves: every miss is fetched at once, as papers and other simulators have it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -57,6 +58,8 @@ struct Accesses<'a> {
     source: Source,
     /// None for a trace of a cache, whose records are the accesses.
     survey: Option<Survey>,
+    /// Whether it was said which lines of a trace of a cache cannot be used; the survey says it of others.
+    told: Cell<bool>,
 }
 
 impl<'a> Accesses<'a> {
@@ -72,6 +75,7 @@ impl<'a> Accesses<'a> {
             args,
             source,
             survey,
+            told: Cell::new(false),
         })
     }
 
@@ -103,7 +107,7 @@ impl<'a> Accesses<'a> {
         }
         let mut reader = open_as(self.path, self.args.format)?;
         let records = reader.cache_records().into_iter().flatten();
-        take(&mut records.map(|record| {
+        let taken = take(&mut records.map(|record| {
             let record = record?;
             let us = record.at_us.max(0) as f64 / self.args.speed;
             Ok(sized(Touch {
@@ -111,7 +115,11 @@ impl<'a> Accesses<'a> {
                 id: ObjectId::new(FileId(record.object), 0),
                 bytes: u32::try_from(record.bytes).unwrap_or(u32::MAX).max(1),
             }))
-        }))
+        }))?;
+        if !self.told.replace(true) {
+            super::tell_unusable(self.path, reader.unusable());
+        }
+        Ok(taken)
     }
 
     /// Bytes of all objects, each by its last access.
