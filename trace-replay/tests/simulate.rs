@@ -321,3 +321,64 @@ fn lines_that_cannot_be_used_are_told_once() {
         assert!(said.contains(&format!("{path}:3: column 1")), "{said}");
     }
 }
+
+#[test]
+fn a_block_device_is_written_in_place_and_every_access_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("msr.csv");
+    let mut rows = String::new();
+    for (second, (kind, block)) in [
+        ("Read", 0),
+        ("Write", 1),
+        ("Read", 0),
+        ("Read", 1),
+        ("Write", 1),
+        ("Read", 1),
+        ("Read", 0),
+        ("Read", 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let time = 128_166_372_003_061_629 + second as u64 * 10_000_000;
+        rows += &format!("{time},usr,0,{kind},{},4096,41286\n", block * 8192);
+    }
+    std::fs::write(&path, rows).unwrap();
+    let path = path.to_str().unwrap();
+    // As libCacheSim counts the same records: a write is an access to the same object.
+    let converted = dir.path().join("msr.oracleGeneral");
+    let converted = converted.to_str().unwrap();
+    let convert = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .args(["convert", path, "-o", converted])
+        .output()
+        .unwrap();
+    assert!(convert.status.success(), "{convert:?}");
+    for args in [
+        &["--cache-size", "4096,8192,50%"][..],
+        &["--cache-objects", "1,2"],
+    ] {
+        let args = |path| [&[path, "--plain", "--policy", "lru,belady"], args].concat();
+        let (direct, by_way) = (json(&args(path)), json(&args(converted)));
+        let counts = |rows: &[Value]| -> Vec<_> {
+            rows.iter()
+                .map(|r| (r["requests"].as_u64(), r["misses"].as_u64()))
+                .collect()
+        };
+        assert_eq!(counts(&direct), counts(&by_way));
+        assert_eq!(
+            counts(&direct)[..4],
+            [6, 6, 2, 2].map(|misses| (Some(8), Some(misses)))
+        );
+    }
+    let row = &json(&[path, "--policy", "none", "--cache-size", "50%"])[0];
+    assert_eq!(
+        (&row["requests"], &row["cache_bytes"]),
+        (&8.into(), &4096.into())
+    );
+    // 11.5 ms and 4 KiB at 143 MiB/s for each of the eight.
+    let seconds = 8.0 * (0.0115 + 4096.0 / (143.0 * 1_048_576.0));
+    assert!(
+        (row["hdd_busy_s"].as_f64().unwrap() - seconds).abs() < 1e-6,
+        "{row}"
+    );
+}

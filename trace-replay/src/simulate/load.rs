@@ -8,7 +8,7 @@ use tiering::sim::{Access, Request};
 use tiering::{DEFAULT_OBJECT_BYTES, FileId, Nanos, ObjectId};
 
 use crate::read::{Format, ReadError, Reader, open_as};
-use crate::trace::{Entry, Op, Outcome};
+use crate::trace::{Entry, Level, Op, Outcome};
 
 /// A trace, read as often as it is needed.
 pub struct Source {
@@ -26,6 +26,8 @@ pub struct Survey {
     pub footprint: u64,
     /// Where each version ends, as far as reads and writes tell, by its number.
     pub(super) ends: Arc<[u64]>,
+    /// Whether it is a trace of block devices.
+    pub(super) blocks: bool,
 }
 
 impl Source {
@@ -43,7 +45,8 @@ impl Source {
     /// # Errors
     /// When the trace cannot be read, or nothing in it reads or writes data.
     pub fn survey(&self) -> anyhow::Result<Survey> {
-        let mut requests = self.requests_to(Arc::default())?;
+        let blocks = self.is_of_blocks()?;
+        let mut requests = self.requests_to(Arc::default(), blocks)?;
         let (mut count, mut written) = (0, BTreeMap::new());
         for request in &mut requests {
             let Request { id, access, .. } = request?;
@@ -58,11 +61,18 @@ impl Source {
         super::tell_unusable(&self.path, requests.reader.unusable());
         let ends = requests.builder.ends;
         let lens = written.into_iter();
-        let footprint = lens.map(|(id, len)| u64::from(len.unwrap_or(object_len(&ends, id))));
+        let footprint = match blocks {
+            // Versions of a block take each other's place.
+            true => requests.builder.files.values().map(|f| f.len).sum(),
+            false => lens
+                .map(|(id, len)| u64::from(len.unwrap_or(object_len(&ends, id))))
+                .sum(),
+        };
         let survey = Survey {
             requests: count,
-            footprint: footprint.sum(),
+            footprint,
             ends: ends.into(),
+            blocks,
         };
         let name = self.path.display();
         anyhow::ensure!(
@@ -72,21 +82,43 @@ impl Source {
         Ok(survey)
     }
 
+    /// Whether it is a trace of block devices: it writes, and nothing in it is ever opened, made, closed, renamed or removed.
+    ///
+    /// # Errors
+    /// When the trace cannot be read.
+    pub(super) fn is_of_blocks(&self) -> Result<bool, ReadError> {
+        let mut reader = open_as(&self.path, self.format)?;
+        if reader.level() != Level::FileOperations || reader.cache_records().is_some() {
+            return Ok(false);
+        }
+        let mut writes = false;
+        while let Some(entry) = reader.next_entry() {
+            match entry?.op {
+                Op::FileWrite => writes = true,
+                Op::FileRead | Op::FileSync => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(writes)
+    }
+
     /// All accesses, in the order of time.
     ///
-    /// A file's change is published as a whole new version, as the gateway does it: at `close`, `fsync` or PUT.
+    /// A file's change is published as a whole new version, as the gateway does it: at `close`, `fsync` or PUT. A block device
+    /// has neither: what starts at one offset of it is an object, and each write of that a new version.
     ///
     /// # Errors
     /// When the trace cannot be opened; later ones are items.
     pub fn requests(&self, survey: &Survey) -> Result<Requests, ReadError> {
-        self.requests_to(Arc::clone(&survey.ends))
+        self.requests_to(Arc::clone(&survey.ends), survey.blocks)
     }
 
-    fn requests_to(&self, ends: Arc<[u64]>) -> Result<Requests, ReadError> {
+    fn requests_to(&self, ends: Arc<[u64]>, blocks: bool) -> Result<Requests, ReadError> {
         Ok(Requests {
             reader: open_as(&self.path, self.format)?,
             builder: Builder::default(),
             ends,
+            blocks,
             speed: self.speed,
             first: None,
             last: Nanos(0),
@@ -108,6 +140,7 @@ pub struct Requests {
     builder: Builder,
     /// Where all versions will end.
     ends: Arc<[u64]>,
+    blocks: bool,
     speed: f64,
     first: Option<i64>,
     last: Nanos,
@@ -140,7 +173,10 @@ impl Iterator for Requests {
             let us = entry.at_us.saturating_sub(begin).max(0) as f64;
             // Lines may be a little out of order: time never runs backwards here.
             self.last = self.last.max(Nanos((us * 1000.0 / self.speed) as u64));
-            self.builder.take(&entry, self.last);
+            match self.blocks {
+                true => self.builder.take_block(&entry, self.last),
+                false => self.builder.take(&entry, self.last),
+            }
         }
     }
 }
@@ -218,6 +254,18 @@ impl Builder {
                 if let Some(to) = &entry.path2 {
                     self.rename(at, &entry.path, to);
                 }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_block(&mut self, entry: &Entry, at: Nanos) {
+        let block = format!("{}@{}", entry.path, entry.offset).into();
+        match entry.op {
+            Op::FileRead => self.read(at, &block, 0, entry.length),
+            Op::FileWrite => {
+                self.change(&block, |_| entry.length);
+                self.publish(at, &block);
             }
             _ => {}
         }
@@ -336,7 +384,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use crate::read::Unusable;
-    use crate::trace::Level;
 
     struct Given(std::vec::IntoIter<Entry>, Unusable);
 
@@ -375,6 +422,7 @@ mod tests {
             reader: Box::new(Given(entries.clone().into_iter(), Unusable::default())),
             builder: Builder::default(),
             ends,
+            blocks: false,
             speed: 1.0,
             first: None,
             last: Nanos(0),

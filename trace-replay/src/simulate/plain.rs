@@ -12,7 +12,8 @@ use tiering::{FileId, Nanos, ObjectId, PolicyConfig};
 use super::load::{Source, Survey};
 use super::{Args, Asked, Size};
 use crate::parallel;
-use crate::read::{Format, open_as};
+use crate::read::{CacheRecord, Format, ReadError, Reader, open_as};
+use crate::write::oracle_object;
 
 /// One policy at one size on one trace.
 #[derive(Debug, Serialize)]
@@ -56,7 +57,7 @@ struct Accesses<'a> {
     path: &'a Path,
     args: &'a Args,
     source: Source,
-    /// None for a trace of a cache, whose records are the accesses.
+    /// None for a trace of a cache or of block devices, whose records are the accesses.
     survey: Option<Survey>,
     /// Whether it was said which lines of a trace of a cache cannot be used; the survey says it of others.
     told: Cell<bool>,
@@ -66,7 +67,7 @@ impl<'a> Accesses<'a> {
     fn new(path: &'a Path, args: &'a Args) -> anyhow::Result<Self> {
         let source = Source::new(path, args.format, args.speed);
         let is_cache_trace = open_as(path, args.format)?.cache_records().is_some();
-        let survey = match is_cache_trace {
+        let survey = match is_cache_trace || source.is_of_blocks()? {
             true => None,
             false => Some(source.survey()?),
         };
@@ -79,7 +80,8 @@ impl<'a> Accesses<'a> {
         })
     }
 
-    /// Calls `take` with all of them: one per record of a cache trace, one per object touched of any other.
+    /// Calls `take` with all of them: one per record of a trace of a cache or of block devices, one per object touched of any
+    /// other.
     /// Deletions are left out: other simulators do not know them.
     fn read<T>(
         &self,
@@ -105,9 +107,7 @@ impl<'a> Accesses<'a> {
                 &mut requests.filter_map(|r| r.map_err(Into::into).map(touch).transpose()),
             );
         }
-        let mut reader = open_as(self.path, self.args.format)?;
-        let records = reader.cache_records().into_iter().flatten();
-        let taken = take(&mut records.map(|record| {
+        let touch = |record: Result<CacheRecord, ReadError>| {
             let record = record?;
             let us = record.at_us.max(0) as f64 / self.args.speed;
             Ok(sized(Touch {
@@ -115,7 +115,12 @@ impl<'a> Accesses<'a> {
                 id: ObjectId::new(FileId(record.object), 0),
                 bytes: u32::try_from(record.bytes).unwrap_or(u32::MAX).max(1),
             }))
-        }))?;
+        };
+        let mut reader = open_as(self.path, self.args.format)?;
+        let taken = match reader.cache_records() {
+            Some(records) => take(&mut records.map(touch)),
+            None => take(&mut Blocks(&mut *reader).map(touch)),
+        }?;
         if !self.told.replace(true) {
             super::tell_unusable(self.path, reader.unusable());
         }
@@ -132,6 +137,29 @@ impl<'a> Accesses<'a> {
             }
             Ok(sizes.values().map(|bytes| u64::from(*bytes)).sum())
         })
+    }
+}
+
+/// The accesses of a trace of block devices, as `convert` writes them for libCacheSim.
+struct Blocks<'a>(&'a mut dyn Reader);
+
+impl Iterator for Blocks<'_> {
+    type Item = Result<CacheRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let entry = match self.0.next_entry()? {
+                Ok(entry) => entry,
+                Err(e) => return Some(Err(e)),
+            };
+            if (entry.op.reads() || entry.op.writes()) && entry.outcome.is_ok() {
+                return Some(Ok(CacheRecord {
+                    at_us: entry.at_us,
+                    object: oracle_object(&entry.path, entry.offset),
+                    bytes: entry.length,
+                }));
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod parquet;
 pub use self::csv::CsvWriter;
 pub use self::fio::FioWriter;
 pub use self::oracle::OracleWriter;
+pub(crate) use self::oracle::object as oracle_object;
 pub use self::parquet::write as write_parquet;
 
 use crate::trace::Entry;

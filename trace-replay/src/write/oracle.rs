@@ -85,7 +85,7 @@ impl Writer for OracleWriter {
 }
 
 /// The object's number: FNV-1a of path and offset, or the path itself when it is a number.
-fn object(path: &str, offset: u64) -> u64 {
+pub(crate) fn object(path: &str, offset: u64) -> u64 {
     if offset == 0
         && let Ok(number) = path.parse()
     {
