@@ -382,3 +382,33 @@ fn a_block_device_is_written_in_place_and_every_access_counts() {
         "{row}"
     );
 }
+
+#[test]
+fn objects_of_4_gib_and_more_are_counted_whole_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.csv");
+    std::fs::write(
+        &path,
+        "time,object,size\n1,a,6000000000\n2,b,2000\n3,a,6000000000\n",
+    )
+    .unwrap();
+    let path = path.to_str().unwrap();
+    let row = &json(&[path, "--policy", "lru", "--cache-objects", "2"])[0];
+    let missed = 6_000_002_000.0 / 12_000_002_000.0;
+    assert!(
+        (row["byte_miss_ratio"].as_f64().unwrap() - missed).abs() < 1e-9,
+        "{row}"
+    );
+    // In five billion bytes the large one never fits.
+    let out = simulate(&[
+        path,
+        "--plain",
+        "--policy",
+        "lru",
+        "--cache-size",
+        "5000000000",
+    ]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    assert!(said.contains("an object of 6000000000 bytes"), "{said}");
+}

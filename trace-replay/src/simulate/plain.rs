@@ -41,8 +41,8 @@ pub struct Row {
 struct Touch {
     at: Nanos,
     id: ObjectId,
-    /// Bytes, for the byte miss ratio.
-    bytes: u32,
+    /// Bytes, for the byte miss ratio. Only where a cache is measured in objects they may be 4 GiB and more.
+    bytes: u64,
 }
 
 /// How much a cache holds.
@@ -99,7 +99,10 @@ impl<'a> Accesses<'a> {
                 Access::Read {
                     object_len: bytes, ..
                 }
-                | Access::Write(bytes) => Some(sized(Touch { at, id, bytes })),
+                | Access::Write(bytes) => {
+                    let bytes = u64::from(bytes);
+                    Some(sized(Touch { at, id, bytes }))
+                }
                 Access::Delete(_) => None,
             };
             let requests = self.source.requests(survey)?;
@@ -107,13 +110,21 @@ impl<'a> Accesses<'a> {
                 &mut requests.filter_map(|r| r.map_err(Into::into).map(touch).transpose()),
             );
         }
+        let by_objects = self.args.ignore_object_size || !self.args.cache_objects.is_empty();
         let touch = |record: Result<CacheRecord, ReadError>| {
             let record = record?;
+            anyhow::ensure!(
+                by_objects || u32::try_from(record.bytes).is_ok(),
+                "{}: an object of {} bytes, and a cache is measured in bytes for objects below 4 GiB only: \
+                 give --cache-objects, or --ignore-object-size",
+                self.path.display(),
+                record.bytes
+            );
             let us = record.at_us.max(0) as f64 / self.args.speed;
             Ok(sized(Touch {
                 at: Nanos((us * 1e3) as u64),
                 id: ObjectId::new(FileId(record.object), 0),
-                bytes: u32::try_from(record.bytes).unwrap_or(u32::MAX).max(1),
+                bytes: record.bytes.max(1),
             }))
         };
         let mut reader = open_as(self.path, self.args.format)?;
@@ -135,7 +146,7 @@ impl<'a> Accesses<'a> {
                 let touch = touch?;
                 sizes.insert(touch.id, touch.bytes);
             }
-            Ok(sizes.values().map(|bytes| u64::from(*bytes)).sum())
+            Ok(sizes.values().sum())
         })
     }
 }
@@ -181,7 +192,7 @@ struct Sums {
 impl Sums {
     fn add(&mut self, touch: &Touch) {
         self.accesses += 1;
-        self.bytes += u64::from(touch.bytes);
+        self.bytes += touch.bytes;
     }
 }
 
@@ -249,7 +260,10 @@ impl Room {
 
 impl Touch {
     fn len(&self, unit: bool) -> u32 {
-        if unit { 1 } else { self.bytes }
+        match unit {
+            true => 1,
+            false => u32::try_from(self.bytes).unwrap_or(u32::MAX),
+        }
     }
 
     fn read(&self, unit: bool) -> Request {
