@@ -26,12 +26,24 @@ use crate::tls::Tls;
 pub struct Target {
     /// `host:port`.
     pub authority: Arc<str>,
-    /// Path in front of every request's, without trailing slash.
+    /// Path in front of every request's, encoded, without trailing slash.
     pub prefix: Arc<str>,
     /// Value of the Authorization header.
     pub authorization: Option<http::HeaderValue>,
     /// Set for https.
     pub tls: Option<Tls>,
+}
+
+/// A path as it stands in a request.
+fn encoded(path: &str) -> impl Display + '_ {
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    const KEEP: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'/')
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~');
+    utf8_percent_encode(path, KEEP)
 }
 
 /// A prefix and what is beneath it.
@@ -90,10 +102,11 @@ impl Target {
         let tls = secure
             .then(|| Tls::new(host, ca_file).map_err(|e| format!("--target {url}: {e}")))
             .transpose()?;
+        // An address is encoded already; a prefix is a path, as in a trace.
         let prefix = format!(
             "{}/{}",
             uri.path().trim_end_matches('/'),
-            prefix.trim_matches('/')
+            encoded(prefix.trim_matches('/'))
         );
         Ok(Target {
             authority: format!("{host}:{port}").into(),
@@ -105,14 +118,7 @@ impl Target {
 
     /// The request target of a path below the prefix.
     pub fn request_path<'a>(&'a self, path: &'a str) -> impl Display + 'a {
-        use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-        const KEEP: &AsciiSet = &NON_ALPHANUMERIC
-            .remove(b'/')
-            .remove(b'-')
-            .remove(b'.')
-            .remove(b'_')
-            .remove(b'~');
-        Joined(&self.prefix, utf8_percent_encode(path, KEEP))
+        Joined(&self.prefix, encoded(path))
     }
 
     /// The absolute URL of a path, for Destination and If.
@@ -386,5 +392,18 @@ impl Connection {
     pub fn close(&mut self) {
         self.stream = None;
         self.inbox.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_encoded_as_paths_are() -> Result<(), String> {
+        let target = Target::parse("http://h:80/a%20b/", "/my run/50%?#")?;
+        let there = target.request_path("c d").to_string();
+        assert_eq!(there, "/a%20b/my%20run/50%25%3F%23/c%20d");
+        Ok(())
     }
 }
