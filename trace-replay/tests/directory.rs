@@ -58,6 +58,27 @@ async fn every_call_is_made_and_every_byte_is_checked() {
 }
 
 #[tokio::test]
+async fn no_path_of_a_trace_leads_out_of_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, kept) = (dir.path().join("root"), dir.path().join("kept"));
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(&kept, b"precious").unwrap();
+    let plan = calls(
+        "1,c,a,mkdir,..,,,,ok\n2,c,a,create,f,,,,ok\n3,c,a,write,f,,0,5,ok\n4,c,a,close,f,,,,ok
+5,c,a,rename,f,../kept,,,ok\n6,c,a,unlink,x/../../kept,,,,ok\n7,c,a,stat,..f,,,,ENOENT\n",
+    );
+    assert_eq!(
+        plan.not_sent.values().sum::<u64>(),
+        3,
+        "{:?}",
+        plan.not_sent
+    );
+    let report = on_directory(plan, &root, Options::default()).await;
+    assert!(report.is_clean(), "{}", report.text());
+    assert_eq!(std::fs::read(&kept).unwrap(), b"precious");
+}
+
+#[tokio::test]
 async fn a_foreign_file_in_the_way_fails_the_run() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("f"), b"foreign").unwrap();

@@ -224,18 +224,28 @@ pub fn plan(reader: &mut dyn Reader, writes: Writes) -> Result<Plan, ReadError> 
     plan_with(reader, &settings)
 }
 
+const WANDERS: &str = "path with `.` or `..` in it: it could lead out of the target";
+
+/// Whether a path is not the only one of its file, and may lead out of the target.
+fn wanders(path: &str) -> bool {
+    path.split('/').any(|name| matches!(name, "." | ".."))
+}
+
 /// Reads the trace to its end and plans it.
 pub fn plan_with(reader: &mut dyn Reader, settings: &Settings) -> Result<Plan, ReadError> {
     let mut entries = Vec::new();
-    let mut total = 0;
+    let (mut total, mut left_out, mut leads_out) = (0, 0, 0);
     while let Some(entry) = reader.next_entry() {
         let entry = entry?;
         total += 1;
-        if settings.filter.takes(&entry) {
+        if !settings.filter.takes(&entry) {
+            left_out += 1;
+        } else if wanders(&entry.path) || entry.path2.as_deref().is_some_and(wanders) {
+            leads_out += 1;
+        } else {
             entries.push(entry);
         }
     }
-    let left_out = total - entries.len() as u64;
     let mut entries = settings.reshape.apply(entries);
     entries.sort_by_key(|e| e.at_us);
     let mut builder = Builder::new(
@@ -257,9 +267,10 @@ pub fn plan_with(reader: &mut dyn Reader, settings: &Settings) -> Result<Plan, R
         (Level::FileOperations, _) => builder.send_what_is_left(),
         (Level::WebdavRequests, _) => {}
     }
-    if left_out > 0 {
-        let reason = "left out by --filter";
-        builder.plan.not_sent.insert(reason, left_out);
+    for (reason, count) in [("left out by --filter", left_out), (WANDERS, leads_out)] {
+        if count > 0 {
+            builder.plan.not_sent.insert(reason, count);
+        }
     }
     builder.plan.entries = total;
     builder.plan.unusable = reader.unusable().clone();
