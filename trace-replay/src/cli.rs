@@ -12,12 +12,14 @@ use crate::exchange::Verify;
 /// A number of seconds, with or without a fraction.
 ///
 /// # Errors
-/// When it is none.
+/// When it is none, or more than a year.
 pub fn seconds(text: &str) -> Result<Duration, String> {
+    let year = Duration::from_secs(366 * 86_400);
     text.parse::<f64>()
         .ok()
         .and_then(|s| Duration::try_from_secs_f64(s).ok())
-        .ok_or_else(|| format!("`{text}` is no number of seconds"))
+        .filter(|duration| *duration <= year)
+        .ok_or_else(|| format!("`{text}` is no number of seconds, up to a year"))
 }
 
 /// A factor above 0.
@@ -122,4 +124,17 @@ pub struct Content {
     /// How much of what comes back is compared.
     #[arg(long, value_enum, default_value_t)]
     pub verify: Verify,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_no_more_than_a_clock_can_add() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "-1", "nan", "inf", "1e19", "31622401"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -153,7 +153,7 @@ pub(super) async fn phase(
         let look = stop_at.map_or(look, |at| at.max(now).min(look));
         let due = work.turns.hand_out(micros(start, now), micros(start, look));
         // A microsecond later than its own, as times are cut to whole ones.
-        let due = due.map(|us| start + Duration::from_micros(us + 1));
+        let due = due.map(|us| start + Duration::from_micros(us.saturating_add(1)));
         let wake = due.map_or(look, |at| at.min(look));
         tokio::select! {
             // All workers are gone.
