@@ -4,6 +4,7 @@
 use std::path::Path;
 use trace_replay::info::{Info, collect};
 use trace_replay::read::{CsvReader, open};
+use trace_replay::trace::Op;
 
 fn of(text: &'static str) -> Info {
     let mut reader = CsvReader::new(text.as_bytes(), Path::new("t.csv")).unwrap();
@@ -59,6 +60,14 @@ fn a_small_trace_by_hand() {
         (info.hottest[0].reads, info.hottest[0].written_bytes),
         (2, 8192)
     );
+}
+
+#[test]
+fn the_mean_of_latencies_that_are_no_times_is_still_their_mean() {
+    let info = of("ts_us,op,path,offset,length,latency_us
+1,read,x,0,1,18446744073709551615\n2,read,x,0,1,18446744073709551611\n");
+    let reads = &info.operations[&Op::FileRead];
+    assert_eq!(reads.latency_us_mean, u64::MAX - 2);
 }
 
 #[test]

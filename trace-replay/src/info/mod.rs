@@ -195,6 +195,7 @@ struct Piece {
 /// Reads the whole trace and counts.
 pub fn collect(reader: &mut dyn Reader) -> Result<Info, ReadError> {
     let mut operations: BTreeMap<Op, OpInfo> = BTreeMap::new();
+    let mut latency_us_sums: BTreeMap<Op, u128> = BTreeMap::new();
     let mut clients: HashSet<Arc<str>> = HashSet::new();
     let mut paths: HashMap<Arc<str>, u32> = HashMap::new();
     let mut infos: Vec<PathInfo> = Vec::new();
@@ -234,7 +235,7 @@ pub fn collect(reader: &mut dyn Reader) -> Result<Info, ReadError> {
         op.count += 1;
         op.failed += u64::from(!entry.outcome.is_ok());
         op.latency_us_max = op.latency_us_max.max(entry.latency_us);
-        op.latency_us_mean += entry.latency_us;
+        *latency_us_sums.entry(entry.op).or_default() += u128::from(entry.latency_us);
         if !(entry.op.reads() || entry.op.writes()) || !entry.outcome.is_ok() {
             over_time.add(at_us, [0, 0], [touched_bytes, living.bytes]);
             continue;
@@ -296,8 +297,10 @@ pub fn collect(reader: &mut dyn Reader) -> Result<Info, ReadError> {
         }
         over_time.add(at_us, moved, [touched_bytes, living.bytes]);
     }
-    for op in operations.values_mut() {
-        op.latency_us_mean /= op.count.max(1);
+    for (op, sum) in latency_us_sums {
+        if let Some(op) = operations.get_mut(&op) {
+            op.latency_us_mean = u64::try_from(sum / u128::from(op.count)).unwrap_or(u64::MAX);
+        }
     }
     let never_read = pieces.values().filter(|p| p.reads == 0).count() as u64;
     let path_count = paths.len() as u64;
