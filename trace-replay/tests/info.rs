@@ -71,6 +71,15 @@ fn the_mean_of_latencies_that_are_no_times_is_still_their_mean() {
 }
 
 #[test]
+fn what_nothing_moves_at_once_is_counted_and_not_taken_apart() {
+    let info = of("ts_us,op,path,offset,length
+1,read,x,0,1125899906842624\n2,write,x,9007199254740992,1\n3,truncate,x,0,1125899906842624\n");
+    assert_eq!((info.entries, info.pieces, info.unusable.lines), (1, 0, 2));
+    let why = &info.unusable.examples[0];
+    assert!(why.starts_with("t.csv:2: column 5 (length)"), "{why}");
+}
+
+#[test]
 fn an_empty_trace_is_a_page_too() {
     let info = of("ts_us,client,op,path,offset,length,latency_us,result,thread,path2,n\n");
     let html = info.html("empty.csv");

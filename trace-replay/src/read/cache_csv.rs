@@ -101,7 +101,8 @@ impl LineFormat for CacheLines {
             Some(at) => number(line, field(line, &fields, at)?)?,
             None => 1,
         };
-        super::check_end(0, length).map_err(|()| Bad::at(line, line, "past 2^50 bytes"))?;
+        super::check_end(Op::FileRead, 0, length)
+            .map_err(|()| Bad::at(line, line, super::TOO_LARGE))?;
         let seconds: f64 = number(line, time)?;
         if !(0.0..=1e12).contains(&seconds) {
             return Err(Bad::at(line, time, "not a time in seconds"));

@@ -197,16 +197,10 @@ impl<R: Read> CsvReader<R> {
             optional(columns.length)?,
             optional(columns.latency_us)?,
         );
-        if offset
-            .unwrap_or(0)
-            .checked_add(length.unwrap_or(0))
-            .is_none_or(|end| end > MAX_FILE_BYTES)
-        {
-            return Err(Bad {
-                column: columns.length.unwrap_or(0),
-                reason: "offset + length is past 2^50 bytes".into(),
-            });
-        }
+        super::check_end(op, offset.unwrap_or(0), length.unwrap_or(0)).map_err(|()| Bad {
+            column: columns.length.unwrap_or(0),
+            reason: format!("offset + length is {}", super::TOO_LARGE),
+        })?;
         Ok(Entry {
             at_us,
             client: intern(&mut self.names, text(row, columns.client)?),
@@ -222,9 +216,6 @@ impl<R: Read> CsvReader<R> {
         })
     }
 }
-
-/// Larger offsets are garbage, not files.
-const MAX_FILE_BYTES: u64 = 1 << 50;
 
 impl<R: Read> Reader for CsvReader<R> {
     fn level(&self) -> Level {

@@ -54,8 +54,8 @@ impl LineFormat for Fio {
             offset = number(line, field(line, &fields, first + 2)?)?;
             let size = field(line, &fields, first + 3)?;
             length = number(line, size)?;
-            super::check_end(offset, length)
-                .map_err(|()| Bad::at(line, size, "past 2^50 bytes"))?;
+            super::check_end(op, offset, length)
+                .map_err(|()| Bad::at(line, size, super::TOO_LARGE))?;
         }
         Ok(Some(Entry {
             offset,

@@ -18,7 +18,7 @@ use self::oracle::OracleReader;
 pub use self::oracle::RECORD_BYTES as ORACLE_RECORD_BYTES;
 pub use self::segments::SegmentReader;
 
-use crate::trace::{Entry, Level};
+use crate::trace::{Entry, Level, Op};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -260,10 +260,15 @@ fn detect(head: &[u8]) -> Option<Format> {
     Some(Format::Csv)
 }
 
-/// Refuses what no file can hold: larger offsets are garbage.
-fn check_end(offset: u64, length: u64) -> Result<(), ()> {
+/// What [`check_end`] refuses.
+const TOO_LARGE: &str = "past 2^50 bytes, or over 2^43 at once";
+
+/// Refuses what no file can hold, and what nothing reads or writes at once: larger numbers are garbage, and whoever counts
+/// pieces or objects would run out of memory.
+fn check_end(op: Op, offset: u64, length: u64) -> Result<(), ()> {
+    let at_once = if op.reads() || op.writes() { length } else { 0 };
     match offset.checked_add(length) {
-        Some(end) if end <= 1 << 50 => Ok(()),
+        Some(end) if end <= 1 << 50 && at_once <= 1 << 43 => Ok(()),
         _ => Err(()),
     }
 }

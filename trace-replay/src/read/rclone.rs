@@ -121,8 +121,8 @@ impl Rclone {
                 Some((from, end)) => {
                     (entry.offset, entry.length) = (from, end.saturating_sub(from));
                     entry.ranged = from > 0;
-                    super::check_end(from, entry.length)
-                        .map_err(|()| Bad::at(line, line, "past 2^50 bytes"))?;
+                    super::check_end(op, from, entry.length)
+                        .map_err(|()| Bad::at(line, line, super::TOO_LARGE))?;
                 }
                 None => return refused("GET (how much was read is in a log made with -vv)"),
             },

@@ -163,6 +163,12 @@ impl SegmentReader {
             true => (Op::DavList, 0),
             false => (op, row.record.offset),
         };
+        if super::check_end(op, offset, row.record.len).is_err() {
+            let (what, name) = (super::TOO_LARGE, op.name());
+            self.unusable
+                .add_as(what, || format!("{name} of {}: {what}", row.path));
+            return;
+        }
         let anchor = *self.anchor_us.get_or_insert(row.wall_us);
         entries.push(Entry {
             at_us: row
@@ -339,6 +345,29 @@ mod tests {
             let error = reader.next_entry().unwrap().unwrap_err();
             assert!(matches!(error, ReadError::Io { .. }), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_row_past_all_files_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut segment = header(1_000_000);
+        let mut frame = FrameWriter::default();
+        frame.path(1, "/d/a");
+        for offset in [0, u64::MAX] {
+            frame.record(&Record {
+                path: 1,
+                offset,
+                len: 7,
+                ..Record::new(GatewayOp::Put, 2_000)
+            });
+        }
+        frame.finish(&mut segment);
+        let path = dir.path().join("trace-0.live");
+        std::fs::write(&path, segment).unwrap();
+        let mut reader = SegmentReader::new(&path).unwrap();
+        assert_eq!(reader.next_entry().unwrap().unwrap().length, 7);
+        assert!(reader.next_entry().is_none());
+        assert_eq!(reader.unusable().reasons[super::super::TOO_LARGE], 1);
     }
 
     #[test]

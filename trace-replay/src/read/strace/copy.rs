@@ -64,8 +64,8 @@ impl Strace {
             None => self.tables.advance(pid, fd, &path, op, moved),
         };
         if op == Op::FileWrite {
-            super::super::check_end(meaning.offset, moved)
-                .map_err(|()| Bad::at(text, text, "past 2^50 bytes"))?;
+            super::super::check_end(meaning.op, meaning.offset, moved)
+                .map_err(|()| Bad::at(text, text, super::super::TOO_LARGE))?;
             self.tables.grow(&path, meaning.offset + moved);
         }
         Ok(Some(meaning))
