@@ -116,7 +116,7 @@ impl LineFormat for CacheLines {
         Ok(Some(Entry {
             length,
             ..Entry::new(
-                ((seconds - first) * 1e6) as i64,
+                ((seconds - first) * 1e6).round() as i64,
                 self.client.clone(),
                 Op::FileRead,
                 path,
@@ -199,6 +199,10 @@ mod tests {
         ] {
             assert_eq!(read(text).0, want, "{text}");
         }
+        // The nearest microsecond, though a fraction of seconds since 1970 is not exact.
+        let since_1970 = "1600000000.0,1,1\n1600000000.2,2,1\n1600000001.000003,3,1\n";
+        let want = [(0, 1, 1), (200_000, 2, 1), (1_000_003, 3, 1)];
+        assert_eq!(read(since_1970).0, want);
         assert_eq!(read("time,key\n3,8\n").0, [(0, 8, 1)]);
         let (named, _) = read("time,key,size\n3,a/b,9\n4,c,9\n5,a/b,9\n");
         assert!(named[0].1 == named[2].1 && named[0].1 != named[1].1);
