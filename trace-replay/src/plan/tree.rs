@@ -91,15 +91,14 @@ impl Tree {
             .collect()
     }
 
-    /// Files beneath `path` (or it itself) that the server lacks bytes of.
+    /// Files beneath `path` (or it itself; all for the root) that the server lacks bytes of.
     pub(super) fn behind(&self, path: &str) -> Vec<Arc<str>> {
-        let prefix = format!("{path}/");
-        self.nodes
-            .iter()
-            .filter(|(p, _)| &***p == path || p.starts_with(&prefix) || path.is_empty())
-            .filter(|(_, (n, _))| matches!(n, Node::File(f) if f.is_behind()))
-            .map(|(p, _)| p.clone())
-            .collect()
+        let mut files = match path {
+            "" => self.files(),
+            path => with_all_beneath(&self.nodes, path),
+        };
+        files.retain(|p| matches!(self.get(p), Some(Node::File(f)) if f.is_behind()));
+        files
     }
 
     /// All files.
