@@ -9,6 +9,10 @@ use crate::objects::{Objects, Set};
 use crate::policy::{PolicyConfig, build};
 use crate::types::{FileId, Nanos, ObjectId, Tier};
 
+/// After so long without a request a policy has nothing left to do. A time that is none, or a clock that was set in the middle
+/// of a recording, makes decades of it.
+const SILENCE: Nanos = Nanos::from_secs(86_400);
+
 /// One thing that clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -174,11 +178,17 @@ impl Run {
         }
     }
 
-    /// Lets time pass: movements end, and the policy acts once a second.
+    /// Lets time pass: movements end, and the policy acts once a second; through a longer silence for a day, and in its last
+    /// second.
     pub(crate) fn pass(&mut self, now: Nanos) {
         let mut ticked = self.ticked.unwrap_or(now);
-        while ticked.plus(Nanos::from_secs(1)) <= now {
-            ticked = ticked.plus(Nanos::from_secs(1));
+        let awake_until = ticked.plus(SILENCE);
+        while now.since(ticked) >= Nanos::from_secs(1) {
+            let seconds = match ticked < awake_until {
+                true => 1,
+                false => now.since(ticked).0 / Nanos::PER_SECOND,
+            };
+            ticked = ticked.plus(Nanos::from_secs(seconds));
             self.advance(ticked);
             self.tick(ticked);
         }
@@ -481,6 +491,18 @@ mod tests {
         let none = run(&setup("none"), load);
         assert_eq!(none.hdd_busy, Nanos::from_millis(40));
         assert_eq!(none.read_misses, 2);
+    }
+
+    /// Second by second, this would take hours.
+    #[test]
+    fn centuries_of_silence_pass_at_once_and_the_flush_in_them_is_done() {
+        for policy in PolicyConfig::NAMES {
+            let mut run = Run::new(setup(policy));
+            run.step(at(0, Access::Write(MIB)));
+            run.step(at(u64::MAX / Nanos::PER_SECOND, READ));
+            run.pass(Nanos(u64::MAX));
+            assert_eq!(run.outcome().dirty_bytes, 0, "{policy}");
+        }
     }
 
     #[test]
