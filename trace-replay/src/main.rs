@@ -1,7 +1,7 @@
 //! The `trace-replay` tool.
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -360,6 +360,18 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
+    let named =
+        |value: Option<clap::builder::PossibleValue>| value.map(|v| v.get_name().to_owned());
+    let mode = args.mode.unwrap_or(match speed {
+        Speed::Max => Mode::Afap,
+        Speed::Timed(_) => Mode::Timed,
+    });
+    let told = serde_json::json!({
+        "mode": named(mode.to_possible_value()), "writes": named(args.writes.to_possible_value()),
+        "verify": named(args.content.verify.to_possible_value()), "scale_size": args.scale_size, "copies": args.copies,
+        "warmup_s": args.warmup.as_secs_f64(),
+        "filter": args.filter.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
     let mut reader = read::open(&args.trace)?;
     let dav = reader.level() == Level::WebdavRequests;
     let calls = match on {
@@ -397,7 +409,7 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let report = runtime.block_on(async {
+    let mut report = runtime.block_on(async {
         match &on {
             On::Http(target) => replay::make_prefix(target).await,
             On::Dir(root) => calls::make_root(root),
@@ -432,6 +444,7 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         report.tiers = Some(tiers);
         anyhow::Ok(report)
     })?;
+    report.settings = told;
     let written = args.report.as_ref().map_or(Ok(()), |to| report.write(to));
     if args.json {
         say(format_args!(

@@ -161,3 +161,50 @@ fn the_examples_of_the_help_run() {
         "{page}"
     );
 }
+
+#[test]
+fn settings_that_make_runs_hard_to_compare_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let replay = |name: &str, args: &[&str]| {
+        let file = dir.path().join(name);
+        let out = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+            .current_dir(root)
+            .args([
+                "replay",
+                "fixtures/es/smoke.csv.xz",
+                "--target",
+                "model:hdd",
+                "--quiet",
+                "--report",
+            ])
+            .arg(&file)
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{out:?}");
+        file
+    };
+    let base = replay("a.json", &[]);
+    let same = replay("b.json", &["--mode", "afap"]);
+    assert_eq!(run([base.clone(), same], 9.0).warnings, [""; 0]);
+    let other = replay(
+        "c.json",
+        &[
+            "--mode",
+            "closed",
+            "--scale-size",
+            "2",
+            "--filter",
+            "op=read,open",
+        ],
+    );
+    let said = run([base, other], 9.0).warnings.join("\n");
+    for want in [
+        "mode \"closed\", where the first run has \"afap\"",
+        "scale_size 2.0",
+        "filter [\"op=read,open\"]",
+    ] {
+        assert!(said.contains(want), "{said}");
+    }
+}

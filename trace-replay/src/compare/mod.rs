@@ -117,6 +117,15 @@ pub fn compare(args: &Args) -> anyhow::Result<Comparison> {
                 result.warnings.push(text);
             }
         }
+        let known = runs().find_map(|(_, run)| run["settings"].as_object());
+        for (setting, first) in known.into_iter().flatten() {
+            // Reports of before have none.
+            let here = &run["settings"][setting];
+            if !here.is_null() && here != first {
+                let text = format!("{name}: {setting} {here}, where the first run has {first}");
+                result.warnings.push(text);
+            }
+        }
         if run["clean"] != Value::Bool(true) {
             result.unsound.push(format!("{name}: had failures"));
         }

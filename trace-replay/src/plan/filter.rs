@@ -1,6 +1,7 @@
 //! Which entries of a trace are replayed.
 
 use crate::trace::{Entry, Op};
+use std::fmt;
 use std::str::FromStr;
 
 /// Takes an entry when every kind of condition has one that fits; no condition takes all.
@@ -19,6 +20,18 @@ pub enum Condition {
     Path(Box<str>),
     /// Names as `info` prints them.
     Ops(Vec<Op>),
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Condition::Path(glob) => write!(f, "path={glob}"),
+            Condition::Ops(ops) => {
+                let names: Vec<_> = ops.iter().map(|op| op.name()).collect();
+                write!(f, "op={}", names.join(","))
+            }
+        }
+    }
 }
 
 impl FromStr for Condition {

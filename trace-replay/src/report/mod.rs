@@ -309,6 +309,8 @@ pub struct Report {
     not_sent: BTreeMap<&'static str, u64>,
     unusable: crate::read::Unusable,
     target: String,
+    /// What else was asked for, by name: for `compare`.
+    pub settings: Value,
     /// Which tier answered, where the target says so.
     pub tiers: Option<crate::tiers::Tiers>,
     /// Why the run ended before its plan did.
@@ -341,6 +343,7 @@ impl Report {
                     format!("model:{},{}", device.seek_ms, device.transfer_mib_per_s)
                 }
             },
+            settings: Value::Null,
             tiers: None,
             partial: None,
             warm_up: Summary::default(),
@@ -368,7 +371,7 @@ impl Report {
     /// For programs.
     pub fn json(&self) -> Value {
         json!({
-            "target": self.target, "tiers": self.tiers, "partial": self.partial, "warm_up": self.warm_up.json(),
+            "target": self.target, "settings": self.settings, "tiers": self.tiers, "partial": self.partial, "warm_up": self.warm_up.json(),
             "level": self.level, "speed": self.speed(), "clients": self.clients, "seed": self.seed, "clean": self.is_clean(),
             "entries": self.entries, "not_sent": self.not_sent, "unusable": self.unusable,
             "set_up": self.set_up.json(), "replay": self.replay.json(), "read_back": self.read_back.json(),
