@@ -231,6 +231,9 @@ fn say(text: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Info(args) => {
+            if let Some(file) = &args.html {
+                cli::make_way(file)?;
+            }
             let mut reader = read::open(&args.trace)?;
             let info = info::collect(&mut *reader)?;
             if let Some(file) = &args.html {

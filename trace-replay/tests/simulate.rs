@@ -188,7 +188,8 @@ fn csv_has_one_line_per_row_below_a_header() {
 fn results_go_to_files_of_every_kind() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let [html, parquet, csv, whole] = ["a.html", "b.parquet", "c.csv", "d.json"].map(file);
+    // In a directory that is not there yet.
+    let [html, parquet, csv, whole] = ["n/a.html", "n/b.parquet", "n/c.csv", "n/d.json"].map(file);
     let mut args = vec!["fixtures/es/smoke.csv.xz", "--policy", "lru,cost-benefit"];
     for output in [&html, &parquet, &csv, &whole] {
         args.extend(["--output", output]);

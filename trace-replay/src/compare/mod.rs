@@ -96,6 +96,9 @@ type Side = Vec<(String, Value)>;
 
 /// Reads the sides and compares them.
 pub fn compare(args: &Args) -> anyhow::Result<Comparison> {
+    if let Some(file) = &args.html {
+        crate::cli::make_way(file)?;
+    }
     let sides: Vec<Side> = args
         .sides
         .iter()

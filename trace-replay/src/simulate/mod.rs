@@ -195,6 +195,10 @@ pub(crate) fn size(text: &str) -> Result<Size, String> {
 /// # Errors
 /// When a trace cannot be read or holds nothing to simulate, or a result cannot be written.
 pub fn simulate(args: &Args) -> anyhow::Result<String> {
+    for output in &args.output {
+        // Not after hours of simulation.
+        output.make_way()?;
+    }
     if plain::wanted(args) {
         let mut rows = Vec::new();
         for path in &args.traces {

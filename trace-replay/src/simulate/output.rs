@@ -46,6 +46,11 @@ impl FromStr for Output {
 }
 
 impl Output {
+    /// Makes the directories above the file.
+    pub(super) fn make_way(&self) -> anyhow::Result<()> {
+        crate::cli::make_way(&self.path)
+    }
+
     /// Writes the rows; `page` makes the page of them.
     pub(super) fn write<R: Serialize>(
         &self,
