@@ -241,7 +241,7 @@ impl Builder {
             Op::FileTruncate => self.change(&entry.path, |_| entry.length),
             Op::FileCreate => self.change(&entry.path, |_| 0),
             Op::FileClose | Op::FileSync => self.publish(at, &entry.path),
-            Op::DavPut if entry.offset == 0 => {
+            Op::DavPut if entry.offset == 0 && !entry.ranged => {
                 self.change(&entry.path, |_| entry.length);
                 self.publish(at, &entry.path);
             }
@@ -447,5 +447,28 @@ mod tests {
                 Access::Delete(2),
             ]
         );
+    }
+
+    #[test]
+    fn a_put_of_the_first_bytes_keeps_the_rest() {
+        let put = |length, ranged| Entry {
+            ranged,
+            ..entry(Op::DavPut, "a", 0, length)
+        };
+        let requests = Requests {
+            reader: Box::new(Given(
+                vec![put(100, false), put(10, true)].into_iter(),
+                Unusable::default(),
+            )),
+            builder: Builder::default(),
+            ends: Arc::default(),
+            blocks: false,
+            speed: 1.0,
+            first: None,
+            last: Nanos(0),
+        };
+        let seen: Vec<Access> = requests.map(|r| r.unwrap().access).collect();
+        let want = [Access::Write(100), Access::Delete(1), Access::Write(100)];
+        assert_eq!(seen, want);
     }
 }
