@@ -248,7 +248,7 @@ fn compressed_inputs_say_the_same_and_a_cut_one_is_an_error() {
 
 #[test]
 fn fio_version_2_waits() {
-    let (_dir, path) = sample("log", b"fio version 2 iolog\n/f add\n/f open\n/f wait 500 0\n/f write 0 4096\n/f trim 0 4096\n/f close\n");
+    let (_dir, path) = sample("log", b"fio version 2 iolog\n/f add\n/f open\n/f wait 500 0\n/f write 0 4096\n/f trim 0 4096\n/f wait 5000000000 0\n/f close\n");
     let (_, entries, unusable) = read(&path);
     let seen: Vec<_> = entries.iter().map(|e| (e.at_us, e.op, e.length)).collect();
     assert_eq!(
@@ -256,7 +256,7 @@ fn fio_version_2_waits() {
         [
             (0, Op::FileOpen, 0),
             (500, Op::FileWrite, 4096),
-            (500, Op::FileClose, 0)
+            (5_000_000_500, Op::FileClose, 0)
         ]
     );
     assert_eq!(unusable.reasons["an action without counterpart"], 1);

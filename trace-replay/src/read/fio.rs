@@ -38,8 +38,8 @@ impl LineFormat for Fio {
         let op = match action {
             "add" => return Ok(None),
             "wait" if first == 0 => {
-                let wait: u32 = number(line, field(line, &fields, 2)?)?;
-                self.clock_us = self.clock_us.saturating_add(i64::from(wait));
+                let wait: u64 = number(line, field(line, &fields, 2)?)?;
+                self.clock_us = self.clock_us.saturating_add_unsigned(wait);
                 return Ok(None);
             }
             "open" => Op::FileOpen,
