@@ -380,3 +380,38 @@ fn the_examples_of_the_help_run() {
         );
     }
 }
+
+#[test]
+fn the_rows_on_the_page_are_read_as_the_page_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("docs/trace-replay.md")).unwrap();
+    let mut tables = page.split("    ts_us,").skip(1).map(|rest| {
+        let rows: Vec<&str> = rest
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .map(str::trim)
+            .collect();
+        let (_dir, path) = sample("t.csv", format!("ts_us,{}\n", rows.join("\n")).as_bytes());
+        let (level, entries, unusable) = read(&path);
+        assert_eq!((unusable.lines, entries.len()), (0, 3), "{unusable:?}");
+        (level, entries)
+    });
+    let (level, files) = tables.next().unwrap();
+    assert_eq!(
+        (level, files[1].op, &files[2].outcome),
+        (
+            Level::FileOperations,
+            Op::FileRename,
+            &Outcome::Errno("ENOENT".into())
+        )
+    );
+    let (level, dav) = tables.next().unwrap();
+    let ops: Vec<_> = dav.iter().map(|e| (e.op, e.ranged)).collect();
+    let want = [
+        (Op::DavPut, false),
+        (Op::DavList, false),
+        (Op::DavGet, true),
+    ];
+    assert_eq!((level, &ops[..]), (Level::WebdavRequests, &want[..]));
+    assert!(tables.next().is_none());
+}
