@@ -236,3 +236,28 @@ fn ctrl_c_ends_the_run_with_a_report_though_nobody_hears_standard_error() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["partial"]["because"], "interrupted");
 }
+
+#[test]
+fn more_clients_than_the_system_has_threads_for_are_a_failure_with_a_report() {
+    let dir = tempfile::tempdir().unwrap();
+    // Each thread wants 2 MiB of address space for its stack.
+    let out = Command::new("sh")
+        .args(["-c", "ulimit -v 3000000; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_trace-replay"))
+        .args([
+            "replay",
+            "../fixtures/es/smoke.csv.xz",
+            "--clients",
+            "5000",
+            "--quiet",
+        ])
+        .args(["--target", &format!("dir:{}", dir.path().display())])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert!(
+        said.contains("threads are too many for this system"),
+        "{said}"
+    );
+}

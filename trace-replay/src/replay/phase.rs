@@ -224,10 +224,12 @@ fn start_workers(
         if workers.is_empty() {
             return tallies;
         }
+        let shared_work = work;
         let (engine, work, running) = (engine.clone(), work.clone(), running.clone());
-        let tally = tallies[thread % tallies.len()].clone();
+        let shared_tally = &tallies[thread % tallies.len()];
+        let tally = shared_tally.clone();
         thread += 1;
-        std::thread::spawn(move || {
+        let spawned = std::thread::Builder::new().spawn(move || {
             let _running = running;
             match engine {
                 Engine::Http(shared) => {
@@ -264,6 +266,12 @@ fn start_workers(
                 }
             }
         });
+        if let Err(e) = spawned {
+            let failure = format!("{thread} threads are too many for this system: {e}");
+            lock(shared_tally).summary.fail(failure);
+            shared_work.turns.stop();
+            return tallies;
+        }
     }
 }
 
