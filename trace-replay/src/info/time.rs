@@ -66,7 +66,10 @@ impl OverTime {
         interval.operations += 1;
         interval.read_bytes += moved[0];
         interval.written_bytes += moved[1];
-        [interval.touched_bytes, interval.living_bytes] = levels;
+        // Of an entry that steps back, too: they are those of all that was seen.
+        if let Some(last) = self.intervals.last_mut() {
+            [last.touched_bytes, last.living_bytes] = levels;
+        }
     }
 }
 
@@ -106,6 +109,20 @@ mod tests {
                 .windows(2)
                 .all(|w| w[0].touched_bytes < w[1].touched_bytes)
         );
+    }
+
+    #[test]
+    fn a_step_back_counts_where_it_belongs_and_ends_at_the_last_levels() {
+        let mut over = OverTime::default();
+        over.add(0, [0, 5], [5, 5]);
+        over.add(2500, [0, 1], [6, 6]);
+        over.add(1500, [0, 3], [9, 8]);
+        let seen = over.intervals.iter().map(|i| {
+            let levels = (i.touched_bytes, i.living_bytes);
+            (i.written_bytes, levels)
+        });
+        let want = [(5, (5, 5)), (3, (5, 5)), (1, (9, 8))];
+        assert_eq!(seen.collect::<Vec<_>>(), want);
     }
 
     #[test]
