@@ -195,10 +195,11 @@ impl Entry {
     }
 }
 
-/// Removes slashes at both ends and empty segments.
+/// Removes slashes at both ends, and segments that are empty or `.`.
 pub fn normal_path(path: &str) -> Arc<str> {
-    if path.starts_with('/') || path.ends_with('/') || path.contains("//") {
-        let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+    let says_nothing = |name: &str| matches!(name, "" | ".");
+    if path.split('/').any(says_nothing) {
+        let parts: Vec<&str> = path.split('/').filter(|p| !says_nothing(p)).collect();
         return parts.join("/").into();
     }
     path.into()
@@ -229,4 +230,22 @@ pub fn with_all_beneath<K: Borrow<str> + Ord + Clone, V>(
 ) -> Vec<K> {
     let itself = names.get_key_value(name).map(|(name, _)| name.clone());
     itself.into_iter().chain(beneath(names, name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_normal_without_what_says_nothing_in_it() {
+        for (given, normal) in [
+            ("./a/.//b/", "a/b"),
+            ("/a", "a"),
+            ("..a/.b./../c", "..a/.b./../c"),
+            ("/./", ""),
+            ("", ""),
+        ] {
+            assert_eq!(&*normal_path(given), normal, "{given}");
+        }
+    }
 }

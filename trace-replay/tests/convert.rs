@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use trace_replay::convert::{Args, EXAMPLES, convert};
 use trace_replay::read::{Unusable, open};
-use trace_replay::trace::{Entry, Level, Op, Outcome};
+use trace_replay::trace::{Entry, Level, Op, Outcome, normal_path};
 use trace_replay::write::{CsvWriter, Writer};
 
 fn read(path: &Path) -> (Level, Vec<Entry>, Unusable) {
@@ -33,7 +33,7 @@ fn entry(ops: &'static [Op]) -> impl Strategy<Value = Entry> {
     (
         (
             0..1_i64 << 40,
-            "[a-z0-9.:]{0,9}",
+            "[a-z0-9.:/]{0,9}",
             prop::sample::select(ops),
             path,
             path,
@@ -59,8 +59,8 @@ fn entry(ops: &'static [Op]) -> impl Strategy<Value = Entry> {
                     client: client.into(),
                     thread: "".into(),
                     op,
-                    path: path.into(),
-                    path2: two.then(|| path2.into()),
+                    path: normal_path(&path),
+                    path2: two.then(|| normal_path(&path2)),
                     offset,
                     length,
                     latency_us,

@@ -9,8 +9,8 @@ use crate::objects::{Objects, Set};
 use crate::policy::{PolicyConfig, build};
 use crate::types::{FileId, Nanos, ObjectId, Tier};
 
-/// After so long without a request a policy has nothing left to do. A time that is none, or a clock that was set in the middle
-/// of a recording, makes decades of it.
+/// After so long without a request a policy is no longer asked each second. A time that is none, or a clock that was set in the
+/// middle of a recording, makes decades of it.
 const SILENCE: Nanos = Nanos::from_secs(86_400);
 
 /// One thing that clients do.

@@ -224,11 +224,11 @@ pub fn plan(reader: &mut dyn Reader, writes: Writes) -> Result<Plan, ReadError> 
     plan_with(reader, &settings)
 }
 
-const WANDERS: &str = "path with `.` or `..` in it: it could lead out of the target";
+const WANDERS: &str = "path with `..` in it: it could lead out of the target";
 
-/// Whether a path is not the only one of its file, and may lead out of the target.
+/// Whether a path may lead out of the target.
 fn wanders(path: &str) -> bool {
-    path.split('/').any(|name| matches!(name, "." | ".."))
+    path.split('/').any(|name| name == "..")
 }
 
 /// Reads the trace to its end and plans it.

@@ -37,6 +37,10 @@ impl LineFormat for Blkparse {
         Level::FileOperations
     }
 
+    fn is_of_blocks(&self) -> bool {
+        true
+    }
+
     fn line(&mut self, line: &str) -> Result<Option<Entry>, Bad> {
         self.summary |= line.starts_with("CPU") || line.starts_with("Total");
         if self.summary {

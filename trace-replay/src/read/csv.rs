@@ -55,6 +55,7 @@ pub struct CsvReader<R> {
     file: PathBuf,
     unusable: Unusable,
     names: HashMap<Box<str>, Arc<str>>,
+    paths: HashMap<Box<str>, Arc<str>>,
     failed: bool,
 }
 
@@ -130,6 +131,7 @@ impl<R: Read> CsvReader<R> {
             file: file.to_path_buf(),
             unusable: Unusable::default(),
             names: HashMap::new(),
+            paths: HashMap::new(),
             failed: false,
         })
     }
@@ -168,7 +170,7 @@ impl<R: Read> CsvReader<R> {
         let outcome = match status {
             Some(status) => Outcome::Status(status),
             None if result.is_empty() || result == "ok" => Outcome::Ok,
-            None => Outcome::Errno(intern(&mut self.names, result)),
+            None => Outcome::Errno(intern(&mut self.names, result, Arc::from)),
         };
         // A last line that was cut short; a root is written as `/` or as an empty field.
         if row.len() <= columns.path {
@@ -203,11 +205,11 @@ impl<R: Read> CsvReader<R> {
         })?;
         Ok(Entry {
             at_us,
-            client: intern(&mut self.names, text(row, columns.client)?),
-            thread: intern(&mut self.names, text(row, columns.thread)?),
+            client: intern(&mut self.names, text(row, columns.client)?, Arc::from),
+            thread: intern(&mut self.names, text(row, columns.thread)?, Arc::from),
             op,
-            path: intern(&mut self.names, path),
-            path2: (!path2.is_empty()).then(|| intern(&mut self.names, path2)),
+            path: intern(&mut self.paths, path, normal_path),
+            path2: (!path2.is_empty()).then(|| intern(&mut self.paths, path2, normal_path)),
             offset: offset.unwrap_or(0),
             length: length.unwrap_or(0),
             latency_us: latency_us.unwrap_or(0),
@@ -289,11 +291,15 @@ fn csv_error(file: &Path, error: csv::Error) -> ReadError {
     }
 }
 
-fn intern(names: &mut HashMap<Box<str>, Arc<str>>, text: &str) -> Arc<str> {
+fn intern<'a>(
+    names: &mut HashMap<Box<str>, Arc<str>>,
+    text: &'a str,
+    make: impl FnOnce(&'a str) -> Arc<str>,
+) -> Arc<str> {
     if let Some(name) = names.get(text) {
         return name.clone();
     }
-    let name = normal_path(text);
+    let name = make(text);
     names.insert(text.into(), name.clone());
     name
 }

@@ -61,6 +61,10 @@ pub fn field<'a>(line: &str, fields: &[&'a str], index: usize) -> Result<&'a str
 pub trait LineFormat {
     /// What kind of load such files hold.
     fn level(&self) -> Level;
+    /// Whether they are of block devices; see [`Reader::is_of_blocks`].
+    fn is_of_blocks(&self) -> bool {
+        false
+    }
     /// The entry that `line` (from 1) ends with; none for lines that carry no operation by design.
     fn line(&mut self, line: &str) -> Result<Option<Entry>, Bad>;
     /// The second entry of the line that `line` has just read, for formats where a line can be two operations.
@@ -141,6 +145,10 @@ impl<F: LineFormat> LineReader<F> {
 impl<F: LineFormat> Reader for LineReader<F> {
     fn level(&self) -> Level {
         self.format.level()
+    }
+
+    fn is_of_blocks(&self) -> bool {
+        self.format.is_of_blocks()
     }
 
     fn next_entry(&mut self) -> Option<Result<Entry, ReadError>> {

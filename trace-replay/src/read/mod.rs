@@ -94,6 +94,10 @@ impl Unusable {
 pub trait Reader {
     /// What kind of load the trace holds.
     fn level(&self) -> Level;
+    /// Whether it is a trace of block devices: nothing in it is opened or closed, and a write is a change at once.
+    fn is_of_blocks(&self) -> bool {
+        false
+    }
     /// The next usable entry.
     fn next_entry(&mut self) -> Option<Result<Entry, ReadError>>;
     /// For a trace of a cache, in which each entry is one access to one whole object: the same entries as numbers.

@@ -18,6 +18,10 @@ impl LineFormat for Msr {
         Level::FileOperations
     }
 
+    fn is_of_blocks(&self) -> bool {
+        true
+    }
+
     fn line(&mut self, line: &str) -> Result<Option<Entry>, Bad> {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
         let time: i64 = number(line, field(line, &fields, 0)?)?;

@@ -8,7 +8,7 @@ use tiering::sim::{Access, Request};
 use tiering::{DEFAULT_OBJECT_BYTES, FileId, Nanos, ObjectId};
 
 use crate::read::{Format, ReadError, Reader, open_as};
-use crate::trace::{Entry, Level, Op, Outcome};
+use crate::trace::{Entry, Op, Outcome};
 
 /// A trace, read as often as it is needed.
 pub struct Source {
@@ -52,6 +52,8 @@ impl Source {
             let Request { id, access, .. } = request?;
             count += 1;
             match access {
+                // Versions of a block take each other's place; the last of each is in the builder.
+                _ if blocks => {}
                 // How long it is, all ends will tell.
                 Access::Read { .. } => _ = written.insert(id, None),
                 Access::Write(len) => _ = written.insert(id, Some(len)),
@@ -62,7 +64,6 @@ impl Source {
         let ends = requests.builder.ends;
         let lens = written.into_iter();
         let footprint = match blocks {
-            // Versions of a block take each other's place.
             true => requests.builder.files.values().map(|f| f.len).sum(),
             false => lens
                 .map(|(id, len)| u64::from(len.unwrap_or(object_len(&ends, id))))
@@ -82,24 +83,12 @@ impl Source {
         Ok(survey)
     }
 
-    /// Whether it is a trace of block devices: it writes, and nothing in it is ever opened, made, closed, renamed or removed.
+    /// Whether it is a trace of block devices.
     ///
     /// # Errors
-    /// When the trace cannot be read.
+    /// When the trace cannot be opened.
     pub(super) fn is_of_blocks(&self) -> Result<bool, ReadError> {
-        let mut reader = open_as(&self.path, self.format)?;
-        if reader.level() != Level::FileOperations || reader.cache_records().is_some() {
-            return Ok(false);
-        }
-        let mut writes = false;
-        while let Some(entry) = reader.next_entry() {
-            match entry?.op {
-                Op::FileWrite => writes = true,
-                Op::FileRead | Op::FileSync => {}
-                _ => return Ok(false),
-            }
-        }
-        Ok(writes)
+        Ok(open_as(&self.path, self.format)?.is_of_blocks())
     }
 
     /// All accesses, in the order of time.
@@ -384,6 +373,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use crate::read::Unusable;
+    use crate::trace::Level;
 
     struct Given(std::vec::IntoIter<Entry>, Unusable);
 
