@@ -32,29 +32,40 @@ whole() { # every acknowledged file
         curl -sf -o "$WORK/back/file" "$URL$name" && cmp "$WORK/back/file" "$WORK/sent/$name" || { echo "$name"; return 1; }
     done
 }
-kept() { curl -sf "$ADMIN/.tierdav/metrics" | grep -qx "tierdav_intent_log_kept 1"; }
-not() { ! "$@"; }
-refused() { ! put "refused-$((++tries))"; }
+kept() { # 0 OR 1
+    curl -sf -o "$WORK/metrics" "$ADMIN/.tierdav/metrics" && grep -qx "tierdav_intent_log_kept $1" "$WORK/metrics"
+}
+status_of() { curl -s -o /dev/null -w '%{http_code}' "$@"; }
+# What is refused must not be there later: a new file, and the end of an old one.
+refused=()
+refuses() {
+    [ "$(status_of -T "$WORK/sent/$end-before-1" "${URL}refused-$((++tries))")" = 503 ] && refused+=("refused-$tries")
+}
+none_is_there() {
+    local name
+    for name in "${refused[@]}"; do [ "$(status_of "$URL$name")" = 404 ] || { echo "$name"; return 1; }; done
+}
 
 for end in TERM KILL; do
-    acknowledged=() tries=0
+    acknowledged=() refused=() tries=0
     : > "$WORK/gateway.log"
     # Flushes go to the disk at once, and fail with it.
     gateway_start --max-dirty-age 100ms --log-level error
-    check "the log is not kept yet" not kept
+    check "the log is not kept yet" kept 0
     check "files are taken" put_many "$end-before-" 100
     dd if=/dev/zero of="$WORK/ram/full" bs=1M 2> /dev/null || true
     put_many "$end-after-" 200 || true
-    check "changes are refused once the disk has failed" within_a_minute refused
+    check "a file is refused once the disk has failed" within_a_minute refuses
+    check "so is the end of another" [ "$(status_of -X DELETE "$URL$end-before-2")" = 503 ]
     echo "acknowledged: ${#acknowledged[@]}"
     check "what was acknowledged is served" whole
-    check "the log is kept, and the metrics say so" within_a_minute kept
+    check "the log is kept, and the metrics say so" within_a_minute kept 1
     check "so does the gateway's log" grep -q "intent log: a checkpoint failed" "$WORK/gateway.log"
     status=0
     kill "-$end" "$GATEWAY_PID"
     wait "$GATEWAY_PID" || status=$?
     GATEWAY_PID=""
-    check "the end by $end is no success ($status)" [ "$status" != 0 ]
+    [ $end = KILL ] || check "the end by $end is no success ($status)" [ "$status" != 0 ]
     # The disk is mended.
     umount "$WORK/root"
     rm "$WORK/ram/full"
@@ -62,6 +73,7 @@ for end in TERM KILL; do
     mount_root
     gateway_start --log-level error
     check "every acknowledged file is there after $end" whole
+    check "nothing is there that was refused" none_is_there
     check "and new ones are taken" put_many "$end-mended-" 20
     "$TIERDAV" drain --admin "$ADMIN" > "$WORK/drained"
     check "all are flushed" grep -q '"failed":0' "$WORK/drained"

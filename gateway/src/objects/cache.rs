@@ -460,7 +460,9 @@ impl ObjectCache {
             mark: Mark::Dirty,
         };
         if let Some((found, _)) = self.lookup(id) {
+            // What the kernel has of it may never have reached the disk: a failed write leaves pages that pass for written.
             if (found.len, found.crc) == (object.len, object.crc)
+                && dir.forget_pages(&found).is_ok()
                 && read_verified(dir, &found).is_ok()
             {
                 self.core.lock().residency.set_verified(id);

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Advice, Mode, OFlags, ResolveFlags};
 use tiering::{FileId, ObjectId};
 
 use super::file_system_sync::{FileSystemSync, Writes};
@@ -214,6 +214,12 @@ impl DirStore {
     /// Waits until the names of a version's objects are on stable storage.
     pub fn sync_names(&self, file: FileId) -> io::Result<()> {
         sync_dir(&self.shard(file), &self.faults)
+    }
+
+    /// Has the kernel forget what passes for written of an object: it is read from the disk then.
+    pub fn forget_pages(&self, object: &Stored) -> io::Result<()> {
+        let file = self.open_object(object)?;
+        Ok(rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?)
     }
 
     /// Waits until everything on the file system is on stable storage. Fails for good once it failed.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
 use crate::sync_failures::{Moment, SyncFailures};
@@ -62,7 +63,14 @@ impl Writes {
     /// Returns when a `syncfs` that began after this call has ended. Blocks. Fails if that one, or any since the writes began,
     /// failed: the kernel tells of an error once, to whoever syncs next.
     pub fn sync(&self) -> Result<(), Errno> {
-        self.sync_by(|handle| rustix::fs::syncfs(handle))
+        self.sync_by(|handle| {
+            rustix::fs::syncfs(handle)?;
+            // One that turned read-only after an error has nothing written, and says so to nobody (sync_filesystem() of Linux).
+            match rustix::fs::fstatvfs(handle)?.f_flag {
+                flags if flags.contains(StatVfsMountFlags::RDONLY) => Err(Errno::ROFS),
+                _ => Ok(()),
+            }
+        })
     }
 
     fn sync_by(&self, syncfs: impl Fn(&File) -> Result<(), Errno>) -> Result<(), Errno> {

@@ -167,8 +167,8 @@ int run(rados_ioctx_t raw, tierdav_done done, void *arg, F submit) noexcept {
 constexpr int WRITE_FLAGS = librados::OPERATION_FULL_TRY;
 
 // What an object is to its OSD. BlueStore keeps one checksum for each 64 KiB of such an object rather than for each 4 KiB
-// (_choose_write_options), which takes a sixteenth of the memory and costs it less to write and to read. Small objects cost it
-// more with a hint than without.
+// (_choose_write_options), which takes a sixteenth of the memory and costs it less to write and to read whole. Small objects,
+// and reads of 4 KiB, cost it more with a hint than without.
 constexpr uint32_t WRITTEN_ONCE =
     librados::ALLOC_HINT_FLAG_SEQUENTIAL_WRITE | librados::ALLOC_HINT_FLAG_SEQUENTIAL_READ |
     librados::ALLOC_HINT_FLAG_APPEND_ONLY | librados::ALLOC_HINT_FLAG_IMMUTABLE;

@@ -871,6 +871,10 @@ impl Inner {
                 Ok(result)
             }
             (Some(log), Durability::Commit) => {
+                if log.is_full() {
+                    let why = "the intent log is kept since a disk failed to sync, and is full: look at the disks, then restart";
+                    return Err(unavailable("log", path, io::Error::other(why)));
+                }
                 let (number, logged) = log.append(&record());
                 if logged.is_err() {
                     // Without the log the change still can be made durable, only slower.
@@ -879,13 +883,14 @@ impl Inner {
                         .map_err(|e| unavailable("sync the cache for", path, e))?;
                 }
                 let result = apply();
-                log.applied(number, |state| start::store_applied(&self.tree, state))
-                    .map_err(|e| unavailable("note", path, e))?;
+                let noted = log.applied(number, |state| start::store_applied(&self.tree, state));
                 if result.is_err() {
+                    // Whatever else fails: a start must not make up for what was refused.
                     let (abort, _) = log.append(&Record::Abort { number });
                     log.applied(abort, |state| start::store_applied(&self.tree, state))
                         .map_err(|e| unavailable("note", path, e))?;
                 }
+                noted.map_err(|e| unavailable("note", path, e))?;
                 if logged.is_err() {
                     self.tree
                         .all_writes

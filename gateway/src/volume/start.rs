@@ -103,8 +103,6 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         if !found.records.is_empty() {
             tree.all_writes.sync().map_err(|e| recovery(e.into()))?;
             options.cache.sync().map_err(recovery)?;
-            // See [`Log::checkpoint`].
-            store_applied(&tree, &applied.encode()).map_err(recovery)?;
         }
         found.remove().map_err(recovery)?;
     }
@@ -489,7 +487,10 @@ pub(super) fn spawn_background(inner: &Arc<Inner>) -> Result<(), VolumeError> {
                     std::thread::sleep(Duration::from_millis(500));
                     waited += Duration::from_millis(500);
                     let Some(inner) = weak.upgrade() else { return };
-                    let bytes = inner.log.as_ref().map_or(0, |log| log.bytes());
+                    let Some(log) = inner.log.as_ref().filter(|log| !log.is_kept()) else {
+                        continue;
+                    };
+                    let bytes = log.bytes();
                     if bytes >= CHECKPOINT_BYTES || (bytes > 0 && waited >= CHECKPOINT_PERIOD) {
                         waited = Duration::ZERO;
                         if let Err(error) = checkpoint(&inner) {
@@ -553,13 +554,10 @@ fn load_used(inner: &Inner) -> bool {
 /// Makes tree and cache durable and empties the log.
 pub(super) fn checkpoint(inner: &Inner) -> io::Result<()> {
     match &inner.log {
-        Some(log) => {
-            let sync = || {
-                inner.tree.all_writes.sync()?;
-                inner.cache.sync()
-            };
-            log.checkpoint(sync, |state| store_applied(&inner.tree, state))
-        }
+        Some(log) => log.checkpoint(|| {
+            inner.tree.all_writes.sync()?;
+            inner.cache.sync()
+        }),
         None => Ok(()),
     }
 }

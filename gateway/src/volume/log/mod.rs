@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -25,6 +26,8 @@ use record::{Record, frame, parse_segment, segment_header};
 
 /// A segment is closed when it has grown to this.
 pub const SEGMENT_BYTES: u64 = 32 << 20;
+/// A log that is kept is at most about this long: the next start reads it into memory.
+const KEPT_BYTES_MAX: u64 = 128 << 20;
 /// Appenders wait while this much is not yet written.
 const PENDING_BYTES_MAX: usize = 16 << 20;
 
@@ -47,11 +50,27 @@ struct Tail {
     /// Records below this were in a batch that failed (and at or above the failure's first).
     failures: Vec<(u64, u64)>,
     current: Option<Segment>,
-    /// Older segments: path and the number after their last record.
-    closed: VecDeque<(PathBuf, u64)>,
+    /// Older segments.
+    closed: VecDeque<Closed>,
     applied: Applied,
-    /// A checkpoint failed.
-    kept: bool,
+}
+
+/// A segment that is not written any more.
+struct Closed {
+    path: PathBuf,
+    bytes: u64,
+    /// The number after its last record.
+    until: u64,
+}
+
+impl Closed {
+    fn of(segment: Segment, until: u64) -> Closed {
+        Closed {
+            path: segment.path,
+            bytes: segment.end,
+            until,
+        }
+    }
 }
 
 /// An open log.
@@ -60,6 +79,10 @@ pub struct Log {
     dir_file: File,
     tail: Mutex<Tail>,
     moved: Condvar,
+    /// Of all segments.
+    bytes: AtomicU64,
+    /// A checkpoint failed.
+    kept: AtomicBool,
 }
 
 /// What an existing log directory holds.
@@ -121,9 +144,10 @@ impl Log {
                 current: None,
                 closed: VecDeque::new(),
                 applied,
-                kept: false,
             }),
             moved: Condvar::new(),
+            bytes: AtomicU64::new(0),
+            kept: AtomicBool::new(false),
         })
     }
 
@@ -183,7 +207,7 @@ impl Log {
             (current, closed, result)
         });
         if let Some(s) = closed {
-            tail.closed.push_back((s.path, to));
+            tail.closed.push_back(Closed::of(s, to));
         }
         tail.current = current;
         if let Err(error) = result {
@@ -202,6 +226,7 @@ impl Log {
         };
         segment.file.write_all_at(batch, segment.end)?;
         segment.end += batch.len() as u64;
+        self.bytes.fetch_add(batch.len() as u64, Relaxed);
         rustix::fs::fdatasync(&segment.file)?;
         Ok(())
     }
@@ -217,6 +242,7 @@ impl Log {
         file.write_all_at(&header, 0)?;
         file.sync_all()?;
         self.dir_file.sync_all()?;
+        self.bytes.fetch_add(header.len() as u64, Relaxed);
         Ok(Segment {
             file: Arc::new(file),
             path,
@@ -241,47 +267,43 @@ impl Log {
         result
     }
 
-    /// Bytes of all segments that a crash would replay now (closed ones counted full).
+    /// Bytes of all segments, which a crash would replay now. Never waits.
     pub fn bytes(&self) -> u64 {
-        let tail = self.tail.lock();
-        tail.closed.len() as u64 * SEGMENT_BYTES + tail.current.as_ref().map_or(0, |s| s.end)
+        self.bytes.load(Relaxed)
     }
 
-    /// Whether a checkpoint failed.
+    /// Whether a checkpoint failed. Never waits.
     pub fn is_kept(&self) -> bool {
-        self.tail.lock().kept
+        self.kept.load(Relaxed)
+    }
+
+    /// Whether it must not grow: the next start reads all of what is kept.
+    pub fn is_full(&self) -> bool {
+        self.is_kept() && self.bytes() >= KEPT_BYTES_MAX
     }
 
     /// Closes the current segment, makes tree and cache durable with `sync`, drops what that covers.
     ///
-    /// Appends go on meanwhile, in a new segment. `store` is what [`Log::applied`] gets: a file system that became read-only syncs
-    /// what it has not written with success (syncfs(2) on Linux before 6.17), but it takes no attribute.
+    /// Appends go on meanwhile, in a new segment.
     ///
     /// # Errors
     /// Once one failed, all do, and no segment goes any more: what the disk lost then, no later sync writes. The next start applies
     /// the segments to what is there.
-    pub fn checkpoint(
-        &self,
-        sync: impl FnOnce() -> io::Result<()>,
-        store: impl FnOnce(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    pub fn checkpoint(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let upto = {
             let mut tail = self.tail.lock();
-            if tail.kept {
-                return Err(io::Error::other("an earlier one failed"));
-            }
             while tail.syncing {
                 self.moved.wait(&mut tail);
             }
             if let Some(s) = tail.current.take() {
                 if tail.unsynced > s.first {
                     let end = tail.unsynced;
-                    tail.closed.push_back((s.path, end));
+                    tail.closed.push_back(Closed::of(s, end));
                 } else {
                     tail.current = Some(s);
                 }
             }
-            let Some(upto) = tail.closed.back().map(|(_, end)| *end) else {
+            let Some(upto) = tail.closed.back().map(|closed| closed.until) else {
                 return Ok(());
             };
             // Every change in these segments must have reached the tree before the tree is synced.
@@ -290,15 +312,25 @@ impl Log {
             }
             upto
         };
-        let synced = sync();
-        let mut tail = self.tail.lock();
-        if let Err(error) = synced.and_then(|()| store(&tail.applied.encode())) {
-            tail.kept = true;
-            return Err(error);
+        if !self.is_kept() {
+            self.drop_until(upto, sync())
+                .inspect_err(|_| self.kept.store(true, Relaxed))
+        } else {
+            Err(io::Error::other("an earlier one failed"))
         }
-        while tail.closed.front().is_some_and(|(_, end)| *end <= upto) {
-            if let Some((path, _)) = tail.closed.pop_front() {
-                std::fs::remove_file(path)?;
+    }
+
+    /// Removes the segments of records below `upto`, if those are `synced` and no other checkpoint has failed meanwhile.
+    fn drop_until(&self, upto: u64, synced: io::Result<()>) -> io::Result<()> {
+        let mut tail = self.tail.lock();
+        synced?;
+        if self.is_kept() {
+            return Err(io::Error::other("another one failed"));
+        }
+        while tail.closed.front().is_some_and(|c| c.until <= upto) {
+            if let Some(closed) = tail.closed.pop_front() {
+                std::fs::remove_file(closed.path)?;
+                self.bytes.fetch_sub(closed.bytes, Relaxed);
             }
         }
         Ok(())
@@ -343,7 +375,7 @@ mod tests {
             synced = true;
             Ok(())
         };
-        log.checkpoint(sync, |_| Ok(())).unwrap();
+        log.checkpoint(sync).unwrap();
         assert!(synced && recover(dir.path()).unwrap().records.is_empty());
         log.append(&delete(1)).1.unwrap();
         assert_eq!(recover(dir.path()).unwrap().records[0].0, 321);
@@ -351,23 +383,27 @@ mod tests {
 
     #[test]
     fn a_failed_checkpoint_keeps_the_segments_for_the_next_start() {
-        let no = || Err(io::Error::other("no"));
-        for (synced, stored) in [(false, true), (true, false)] {
-            let dir = tempfile::tempdir().unwrap();
-            let log = Log::open(dir.path(), Applied::default()).unwrap();
-            let change = |i| {
-                let (n, r) = log.append(&delete(i));
-                r.unwrap();
-                log.applied(n, |_| Ok(())).unwrap();
-            };
-            change(1);
-            let sync = || if synced { Ok(()) } else { no() };
-            log.checkpoint(sync, |_| if stored { Ok(()) } else { no() })
-                .unwrap_err();
-            change(2);
-            log.checkpoint(|| Ok(()), |_| Ok(())).unwrap_err();
-            assert_eq!(recover(dir.path()).unwrap().records.len(), 2);
-        }
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Applied::default()).unwrap();
+        let change = |i| {
+            let (n, r) = log.append(&delete(i));
+            r.unwrap();
+            log.applied(n, |_| Ok(())).unwrap();
+        };
+        let bytes = || -> u64 {
+            let entries = std::fs::read_dir(dir.path()).unwrap();
+            entries.map(|e| e.unwrap().metadata().unwrap().len()).sum()
+        };
+        change(1);
+        log.checkpoint(|| Ok(())).unwrap();
+        assert_eq!((log.bytes(), bytes(), log.is_kept()), (0, 0, false));
+        change(2);
+        log.checkpoint(|| Err(io::Error::other("no"))).unwrap_err();
+        change(3);
+        log.checkpoint(|| Ok(())).unwrap_err();
+        assert_eq!(recover(dir.path()).unwrap().records.len(), 2);
+        assert!(log.is_kept() && !log.is_full());
+        assert_eq!(log.bytes(), bytes());
     }
 
     #[test]
