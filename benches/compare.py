@@ -491,7 +491,7 @@ for row in wanted:
         if ours not in fine or not peers:
             return "-"
         each = [r["rate"] / max(fine[n][i]["rate"] for n in peers) for i, r in enumerate(fine[ours])]
-        return f"{median[ours][0] / max(median[n][0] for n in peers):.2f} ({min(each):.2f} to {max(each):.2f})"
+        return f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
     cost = "-"
     if "TierDAV" in median and "TierDAV untraced" in median and median["TierDAV untraced"][2]:
         cost = f"{(median['TierDAV'][2] / median['TierDAV untraced'][2] - 1) * 100:+.1f} %"

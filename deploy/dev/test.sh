@@ -39,9 +39,10 @@ trap '[ ${#running[@]} = 0 ] || { kill "${running[@]}"; wait "${running[@]}"; };
 
 # beside SECONDS LOG COMMAND...: starts it; what hangs ends after so long.
 beside() {
+    : > "$2"
     # With job control the command's group does not ignore SIGINT, which tests send.
     set -m
-    timeout -k 60 "$1" "${@:3}" > "$2" 2>&1 &
+    timeout -k 60 "$1" "${@:3}" >> "$2" 2>&1 &
     running+=($!)
     set +m
 }
@@ -102,9 +103,10 @@ cluster() {
 unit() {
     local log=$logs/unit mixed=after_a_mixed_load_with_moves_at_full_tilt_a_deep_scrub_finds_nothing status passes fails
     local tests=(cargo test --workspace --features "gateway/rados,trace-replay/rados" --no-fail-fast)
-    bounded 1500 "$log" "${tests[@]}" --no-run || return 1
+    bounded 1500 "$log" "${tests[@]}" --no-run || return
     # Five minutes of load, of which the others take nothing away.
-    TIERDAV_MIXED_SECONDS=${TIERDAV_MIXED_SECONDS:-300} beside 900 "$logs/mixed" "${tests[@]}" --test pools -- --exact "$mixed"
+    local seconds=${TIERDAV_MIXED_SECONDS:-300}
+    TIERDAV_MIXED_SECONDS=$seconds beside $((seconds + 600)) "$logs/mixed" "${tests[@]}" --test pools -- --exact "$mixed"
     bounded 2400 "$log" "${tests[@]}" -- --skip "$mixed"
     status=$?
     wait "${running[-1]}" || status=$?
