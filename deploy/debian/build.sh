@@ -11,8 +11,9 @@ cd "$(dirname "$0")/../.."
 profile=${PROFILE:-release} features=${FEATURES-rados}
 built=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}
 
-cargo build --quiet --locked --profile "$profile" --package gateway --bin tierdav --features "$features"
-cargo build --quiet --locked --profile "$profile" --package trace-replay --bin trace-replay --features "$features"
+# At once, so that the dependencies of both are built once.
+cargo build --quiet --locked --profile "$profile" --workspace --bin tierdav --bin trace-replay \
+    --features "${features:+gateway/$features,trace-replay/$features}"
 
 # Beside the programs: cargo-deb looks for whatever was built there, whichever directory that is.
 pages=$built/package

@@ -22,8 +22,11 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
+# With the very features of the suite's tests: others would have the dependencies built once more.
+BUILT_AS=(--workspace --features "gateway/rados,trace-replay/rados")
+
 build() {
-    cargo build --quiet --manifest-path "$REPO/Cargo.toml" --package gateway --features rados --bin tierdav || exit 1
+    cargo build --quiet --manifest-path "$REPO/Cargo.toml" "${BUILT_AS[@]}" --bin tierdav || exit 1
     TIERDAV="${CARGO_TARGET_DIR:-$REPO/target}/debug/tierdav"
 }
 

@@ -15,4 +15,5 @@ if ! "$venv/bin/python" -c 'import libcachesim' 2>/dev/null; then
         exit 0
     fi
 fi
-TIERDAV_LIBCACHESIM="$venv/bin/python" cargo test --quiet -p tiering --test wheel
+# With the features of the other tests, so that it is built already.
+TIERDAV_LIBCACHESIM="$venv/bin/python" cargo test --quiet --workspace --features "gateway/rados,trace-replay/rados" --test wheel
