@@ -48,7 +48,7 @@ impl LineFormat for Access {
             "-" => 0,
             sent => number(line, sent)?,
         };
-        super::check_end(op, 0, length).map_err(|()| Bad::at(line, sent, super::TOO_LARGE))?;
+        super::check_end(op, 0, length).map_err(|why| Bad::at(line, sent, why))?;
         let target = field(line, &words, 1)?;
         let path = target.split('?').next().unwrap_or_default();
         let path = percent_encoding::percent_decode_str(path)

@@ -79,8 +79,7 @@ impl LineFormat for Blkparse {
             let (sector, count): (u64, u64) = (number(line, field(7)?)?, number(line, field(9)?)?);
             let bytes = |sectors: u64| sectors.saturating_mul(SECTOR_BYTES);
             (offset, length) = (bytes(sector), bytes(count));
-            super::check_end(op, offset, length)
-                .map_err(|()| Bad::at(line, fields[7], super::TOO_LARGE))?;
+            super::check_end(op, offset, length).map_err(|why| Bad::at(line, fields[7], why))?;
         }
         Ok(Some(Entry {
             offset,

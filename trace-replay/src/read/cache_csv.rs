@@ -101,8 +101,7 @@ impl LineFormat for CacheLines {
             Some(at) => number(line, field(line, &fields, at)?)?,
             None => 1,
         };
-        super::check_end(Op::FileRead, 0, length)
-            .map_err(|()| Bad::at(line, line, super::TOO_LARGE))?;
+        super::check_end(Op::FileRead, 0, length).map_err(|why| Bad::at(line, line, why))?;
         let seconds: f64 = number(line, time)?;
         if !(0.0..=1e12).contains(&seconds) {
             return Err(Bad::at(line, time, "not a time in seconds"));

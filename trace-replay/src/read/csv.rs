@@ -199,9 +199,9 @@ impl<R: Read> CsvReader<R> {
             optional(columns.length)?,
             optional(columns.latency_us)?,
         );
-        super::check_end(op, offset.unwrap_or(0), length.unwrap_or(0)).map_err(|()| Bad {
+        super::check_end(op, offset.unwrap_or(0), length.unwrap_or(0)).map_err(|why| Bad {
             column: columns.length.unwrap_or(0),
-            reason: format!("offset + length is {}", super::TOO_LARGE),
+            reason: format!("offset + length is {why}"),
         })?;
         Ok(Entry {
             at_us,

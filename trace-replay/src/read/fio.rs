@@ -54,8 +54,7 @@ impl LineFormat for Fio {
             offset = number(line, field(line, &fields, first + 2)?)?;
             let size = field(line, &fields, first + 3)?;
             length = number(line, size)?;
-            super::check_end(op, offset, length)
-                .map_err(|()| Bad::at(line, size, super::TOO_LARGE))?;
+            super::check_end(op, offset, length).map_err(|why| Bad::at(line, size, why))?;
         }
         Ok(Some(Entry {
             offset,

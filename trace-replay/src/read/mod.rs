@@ -269,11 +269,11 @@ const TOO_LARGE: &str = "past 2^50 bytes, or over 2^43 at once";
 
 /// Refuses what no file can hold, and what nothing reads or writes at once: larger numbers are garbage, and whoever counts
 /// pieces or objects would run out of memory.
-fn check_end(op: Op, offset: u64, length: u64) -> Result<(), ()> {
+fn check_end(op: Op, offset: u64, length: u64) -> Result<(), &'static str> {
     let at_once = if op.reads() || op.writes() { length } else { 0 };
     match offset.checked_add(length) {
         Some(end) if end <= 1 << 50 && at_once <= 1 << 43 => Ok(()),
-        _ => Err(()),
+        _ => Err(TOO_LARGE),
     }
 }
 

@@ -38,7 +38,7 @@ impl LineFormat for Msr {
         let offset = number(line, field(line, &fields, 4)?)?;
         let size = field(line, &fields, 5)?;
         let length = number(line, size)?;
-        super::check_end(op, offset, length).map_err(|()| Bad::at(line, size, super::TOO_LARGE))?;
+        super::check_end(op, offset, length).map_err(|why| Bad::at(line, size, why))?;
         let response: u64 = number(line, field(line, &fields, 6)?)?;
         let first = *self.first.get_or_insert(time);
         Ok(Some(Entry {

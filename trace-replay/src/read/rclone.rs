@@ -122,7 +122,7 @@ impl Rclone {
                     (entry.offset, entry.length) = (from, end.saturating_sub(from));
                     entry.ranged = from > 0;
                     super::check_end(op, from, entry.length)
-                        .map_err(|()| Bad::at(line, line, super::TOO_LARGE))?;
+                        .map_err(|why| Bad::at(line, line, why))?;
                 }
                 None => return refused("GET (how much was read is in a log made with -vv)"),
             },

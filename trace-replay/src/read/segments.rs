@@ -163,10 +163,9 @@ impl SegmentReader {
             true => (Op::DavList, 0),
             false => (op, row.record.offset),
         };
-        if super::check_end(op, offset, row.record.len).is_err() {
-            let (what, name) = (super::TOO_LARGE, op.name());
+        if let Err(why) = super::check_end(op, offset, row.record.len) {
             self.unusable
-                .add_as(what, || format!("{name} of {}: {what}", row.path));
+                .add_as(why, || format!("{} of {}: {why}", op.name(), row.path));
             return;
         }
         let anchor = *self.anchor_us.get_or_insert(row.wall_us);

@@ -258,7 +258,7 @@ impl Strace {
         let took = call.took.and_then(micros).unwrap_or(0).unsigned_abs();
         let entry = |meaning: Meaning, latency_us| {
             super::check_end(meaning.op, meaning.offset, meaning.length)
-                .map_err(|()| Bad::at(text, text, super::TOO_LARGE))?;
+                .map_err(|why| Bad::at(text, text, why))?;
             Ok(Entry {
                 thread: pid.to_string().into(),
                 path2: meaning.path2,

@@ -147,7 +147,6 @@ impl Load {
                 requests: requests.len() as u64,
                 footprint: ends.iter().sum(),
                 ends: ends.into(),
-                blocks: false,
             },
             kept: requests.iter().map(Kept::new).collect(),
         }

@@ -26,8 +26,6 @@ pub struct Survey {
     pub footprint: u64,
     /// Where each version ends, as far as reads and writes tell, by its number.
     pub(super) ends: Arc<[u64]>,
-    /// Whether it is a trace of block devices.
-    pub(super) blocks: bool,
 }
 
 impl Source {
@@ -45,8 +43,8 @@ impl Source {
     /// # Errors
     /// When the trace cannot be read, or nothing in it reads or writes data.
     pub fn survey(&self) -> anyhow::Result<Survey> {
-        let blocks = self.is_of_blocks()?;
-        let mut requests = self.requests_to(Arc::default(), blocks)?;
+        let mut requests = self.requests_to(Arc::default())?;
+        let blocks = requests.reader.is_of_blocks();
         let (mut count, mut written) = (0, BTreeMap::new());
         for request in &mut requests {
             let Request { id, access, .. } = request?;
@@ -73,7 +71,6 @@ impl Source {
             requests: count,
             footprint,
             ends: ends.into(),
-            blocks,
         };
         let name = self.path.display();
         anyhow::ensure!(
@@ -81,14 +78,6 @@ impl Source {
             "{name}: nothing in it reads or writes data"
         );
         Ok(survey)
-    }
-
-    /// Whether it is a trace of block devices.
-    ///
-    /// # Errors
-    /// When the trace cannot be opened.
-    pub(super) fn is_of_blocks(&self) -> Result<bool, ReadError> {
-        Ok(open_as(&self.path, self.format)?.is_of_blocks())
     }
 
     /// All accesses, in the order of time.
@@ -99,15 +88,14 @@ impl Source {
     /// # Errors
     /// When the trace cannot be opened; later ones are items.
     pub fn requests(&self, survey: &Survey) -> Result<Requests, ReadError> {
-        self.requests_to(Arc::clone(&survey.ends), survey.blocks)
+        self.requests_to(Arc::clone(&survey.ends))
     }
 
-    fn requests_to(&self, ends: Arc<[u64]>, blocks: bool) -> Result<Requests, ReadError> {
+    fn requests_to(&self, ends: Arc<[u64]>) -> Result<Requests, ReadError> {
         Ok(Requests {
             reader: open_as(&self.path, self.format)?,
             builder: Builder::default(),
             ends,
-            blocks,
             speed: self.speed,
             first: None,
             last: Nanos(0),
@@ -129,7 +117,6 @@ pub struct Requests {
     builder: Builder,
     /// Where all versions will end.
     ends: Arc<[u64]>,
-    blocks: bool,
     speed: f64,
     first: Option<i64>,
     last: Nanos,
@@ -162,7 +149,7 @@ impl Iterator for Requests {
             let us = entry.at_us.saturating_sub(begin).max(0) as f64;
             // Lines may be a little out of order: time never runs backwards here.
             self.last = self.last.max(Nanos((us * 1000.0 / self.speed) as u64));
-            match self.blocks {
+            match self.reader.is_of_blocks() {
                 true => self.builder.take_block(&entry, self.last),
                 false => self.builder.take(&entry, self.last),
             }
@@ -412,7 +399,6 @@ mod tests {
             reader: Box::new(Given(entries.clone().into_iter(), Unusable::default())),
             builder: Builder::default(),
             ends,
-            blocks: false,
             speed: 1.0,
             first: None,
             last: Nanos(0),
@@ -452,7 +438,6 @@ mod tests {
             )),
             builder: Builder::default(),
             ends: Arc::default(),
-            blocks: false,
             speed: 1.0,
             first: None,
             last: Nanos(0),

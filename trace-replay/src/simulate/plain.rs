@@ -66,8 +66,8 @@ struct Accesses<'a> {
 impl<'a> Accesses<'a> {
     fn new(path: &'a Path, args: &'a Args) -> anyhow::Result<Self> {
         let source = Source::new(path, args.format, args.speed);
-        let is_cache_trace = open_as(path, args.format)?.cache_records().is_some();
-        let survey = match is_cache_trace || source.is_of_blocks()? {
+        let mut reader = open_as(path, args.format)?;
+        let survey = match reader.cache_records().is_some() || reader.is_of_blocks() {
             true => None,
             false => Some(source.survey()?),
         };

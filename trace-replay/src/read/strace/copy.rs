@@ -65,7 +65,7 @@ impl Strace {
         };
         if op == Op::FileWrite {
             super::super::check_end(meaning.op, meaning.offset, moved)
-                .map_err(|()| Bad::at(text, text, super::super::TOO_LARGE))?;
+                .map_err(|why| Bad::at(text, text, why))?;
             self.tables.grow(&path, meaning.offset + moved);
         }
         Ok(Some(meaning))
