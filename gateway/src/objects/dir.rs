@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Advice, Mode, OFlags, ResolveFlags};
 use tiering::{FileId, ObjectId};
 
-use super::file_system_sync::{FileSystemSync, Writes};
+use super::file_system_sync::Writes;
 use super::io::{Faults, read_full_at, read_full_now, sync_data, sync_dir, write_all_at};
 use super::store::{Mark, ObjectStore, StoreError, Stored};
 
@@ -59,7 +59,7 @@ impl DirStore {
             fs::create_dir_all(objects.join(format!("{shard:02x}")))?;
         }
         sync_dir(&objects, &faults)?;
-        let all_writes = Arc::new(FileSystemSync::new(File::open(&objects)?)).begin();
+        let all_writes = Writes::alone(File::open(&objects)?);
         Ok(DirStore {
             objects_fd: File::open(&objects)?.into(),
             open: Mutex::new(LruCache::new(OPEN_MAX)),

@@ -60,6 +60,11 @@ impl FileSystemSync {
 }
 
 impl Writes {
+    /// Of one who shares no sync with others: whoever else is told of an error, `handle` is told, too, if nobody else syncs it.
+    pub fn alone(handle: File) -> Self {
+        Arc::new(FileSystemSync::new(handle)).begin()
+    }
+
     /// Returns when a `syncfs` that began after this call has ended. Blocks. Fails if that one, or any since the writes began,
     /// failed: the kernel tells of an error once, to whoever syncs next.
     pub fn sync(&self) -> Result<(), Errno> {

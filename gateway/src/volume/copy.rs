@@ -19,7 +19,7 @@ use super::types::{Check, Kind, Replaced};
 use super::upload::{Origin, Prepared};
 use super::usage::Reservation;
 use super::{Durability, Inner, Volume, cache_error, hop, now_ns, unavailable};
-use crate::objects::IoContext;
+use crate::objects::{IoContext, Writes};
 
 /// Bytes of one read when content must go through the process.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -165,7 +165,7 @@ impl Built {
         // Of its own, and from before the first write: the kernel tells each descriptor of a write error once (syncfs(2)), and
         // others sync the tree by theirs.
         let root = inner.tree.dir(&ResourcePath::root());
-        let root = root.at("open the root for", from)?;
+        let writes = Writes::alone(root.at("open the root for", from)?.into());
         let identity = Identity {
             file_id: self.id,
             ..fresh_dir(from)?
@@ -209,7 +209,9 @@ impl Built {
             }
         }
         if inner.durability == Durability::Commit {
-            rustix::fs::syncfs(&root).map_err(|e| unavailable("sync", from, e.into()))?;
+            writes
+                .sync()
+                .map_err(|e| unavailable("sync", from, e.into()))?;
         }
         Ok(())
     }

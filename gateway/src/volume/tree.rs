@@ -123,15 +123,12 @@ impl Tree {
         let kind = rustix::fs::fstatfs(&root)?.f_type as u32;
         let journals_inodes = journal::covers_inodes(&root, kind)?;
         // Each has a descriptor of its own: an error is told to it, whoever else was told (syncfs(2)).
-        let syncs = || -> io::Result<_> {
-            let handle = rustix::fs::openat(&dirty, ".", DIR, Mode::empty())?;
-            Ok(Arc::new(FileSystemSync::new(handle.into())))
-        };
+        let handle = || rustix::fs::openat(&dirty, ".", DIR, Mode::empty());
         let file_system_sync = match journal::syncs_whole(kind, journals_inodes) {
-            true => Some(syncs()?),
+            true => Some(Arc::new(FileSystemSync::new(handle()?.into()))),
             false => None,
         };
-        let all_writes = syncs()?.begin();
+        let all_writes = Writes::alone(handle()?.into());
         let in_memory = in_place && LOCAL.contains(&kind);
         // A full disk is no reason not to start.
         let fine_times = match in_memory && fine_time::tells_changes_apart(&tmp).unwrap_or(false) {

@@ -312,18 +312,17 @@ impl Log {
             }
             upto
         };
-        if !self.is_kept() {
-            self.drop_until(upto, sync())
-                .inspect_err(|_| self.kept.store(true, Relaxed))
-        } else {
-            Err(io::Error::other("an earlier one failed"))
+        if self.is_kept() {
+            return Err(io::Error::other("an earlier one failed"));
         }
+        sync()
+            .and_then(|()| self.drop_until(upto))
+            .inspect_err(|_| self.kept.store(true, Relaxed))
     }
 
-    /// Removes the segments of records below `upto`, if those are `synced` and no other checkpoint has failed meanwhile.
-    fn drop_until(&self, upto: u64, synced: io::Result<()>) -> io::Result<()> {
+    /// Removes the segments of records below `upto`, if no other checkpoint has failed meanwhile.
+    fn drop_until(&self, upto: u64) -> io::Result<()> {
         let mut tail = self.tail.lock();
-        synced?;
         if self.is_kept() {
             return Err(io::Error::other("another one failed"));
         }
