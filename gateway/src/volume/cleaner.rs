@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
@@ -30,6 +31,8 @@ enum Job {
 pub(crate) struct Cleaner {
     jobs: Mutex<Option<Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Removals to come of what is in the usage.
+    counted: Arc<AtomicUsize>,
 }
 
 impl Cleaner {
@@ -39,21 +42,32 @@ impl Cleaner {
         usage: Arc<Usage>,
     ) -> io::Result<Cleaner> {
         let (tx, rx) = channel();
+        let counted = Arc::<AtomicUsize>::default();
+        let left = Arc::clone(&counted);
         let thread = std::thread::Builder::new()
             .name("tierdav-cleaner".into())
-            .spawn(move || run(&tree, &cache, &usage, &rx))?;
+            .spawn(move || run(&tree, &cache, &usage, &rx, &left))?;
         Ok(Cleaner {
             jobs: Mutex::new(Some(tx)),
             thread: Mutex::new(Some(thread)),
+            counted,
         })
     }
 
     /// Queues the removal of `.tierdav/tmp/<name>`.
     pub fn remove(&self, name: String, counted: bool) {
         if let Some(jobs) = &*self.jobs.lock() {
+            if counted {
+                self.counted.fetch_add(1, Ordering::SeqCst);
+            }
             // The thread is gone only at the end of the process; the next start cleans up.
             let _ = jobs.send(Job::Remove { name, counted });
         }
+    }
+
+    /// Whether something is still to be removed, and its bytes to be taken off the usage.
+    pub fn has_counted(&self) -> bool {
+        self.counted.load(Ordering::SeqCst) > 0
     }
 
     /// Waits until everything queued before is done. Blocks.
@@ -79,12 +93,15 @@ impl Drop for Cleaner {
     }
 }
 
-fn run(tree: &Tree, cache: &ObjectCache, usage: &Usage, jobs: &Receiver<Job>) {
+fn run(tree: &Tree, cache: &ObjectCache, usage: &Usage, jobs: &Receiver<Job>, left: &AtomicUsize) {
     while let Ok(job) = jobs.recv() {
         match job {
             Job::Remove { name, counted } => {
                 if let Err(error) = remove_all(tree, cache, usage, &name, counted) {
                     tracing::warn!(%error, name, "could not remove a discarded entry; the next start tries again");
+                }
+                if counted {
+                    left.fetch_sub(1, Ordering::SeqCst);
                 }
             }
             Job::Barrier(done) => {

@@ -508,13 +508,14 @@ pub(super) fn spawn_background(inner: &Arc<Inner>) -> Result<(), VolumeError> {
         // Before any client comes: what they change from now on is in the count.
         inner.usage.begin_count();
         let weak = Arc::downgrade(inner);
+        let runtime = tokio::runtime::Handle::current();
         thread("tierdav-count")
             .spawn(move || {
                 let mut left = vec![ResourcePath::root()];
                 loop {
                     let Some(inner) = weak.upgrade() else { return };
                     let Some(path) = left.pop() else {
-                        if inner.usage.end_count() {
+                        if end_count(&inner, &runtime) {
                             return;
                         }
                         inner.usage.begin_count();
@@ -537,6 +538,18 @@ pub(super) fn spawn_background(inner: &Arc<Inner>) -> Result<(), VolumeError> {
             .map_err(|e| fail(format!("cannot start a thread: {e}")))?;
     }
     Ok(())
+}
+
+/// Ends the count at a moment when no change is under way: one that has its name already, but not yet its bytes in the sum,
+/// would be added to a sum that has them, and one that takes bytes off would take what was never counted.
+fn end_count(inner: &Inner, runtime: &tokio::runtime::Handle) -> bool {
+    loop {
+        inner.cleaner.finish();
+        let _no_change = runtime.block_on(inner.locks.lock(&[&ResourcePath::root()]));
+        if !inner.cleaner.has_counted() {
+            return inner.usage.end_count();
+        }
+    }
 }
 
 /// Takes over the last run's sum, once.

@@ -536,6 +536,32 @@ async fn a_quota_is_enforced_to_the_byte_and_freed_by_delete() {
     );
 }
 
+/// Changes that are under way when the count of a start ends are in its sum, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_count_of_a_start_ends_between_changes() {
+    for round in 0..150 {
+        let mut f = Fixture::new(false);
+        f.quota = Some(1 << 30);
+        std::fs::create_dir_all(f.root().join("d")).unwrap();
+        std::fs::write(f.root().join("d/old"), [0; 1000]).unwrap();
+        std::fs::write(f.root().join("gone"), [0; 100]).unwrap();
+        let v = f.open().await;
+        if round % 2 == 0 {
+            v.remove(&p("/d"), unchecked()).await.unwrap();
+        }
+        put(&v, "/a", b"123456").await.unwrap();
+        v.remove(&p("/gone"), unchecked()).await.unwrap();
+        while v.inner.usage.is_counting() {
+            std::thread::yield_now();
+        }
+        v.inner.cleaner.finish();
+        let used = v.quota().await.unwrap().used;
+        let expected = if round % 2 == 0 { 6 } else { 1006 };
+        assert_eq!(used, expected, "round {round}");
+        v.shutdown().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn patches_make_new_versions() {
     let f = Fixture::new(true);
