@@ -37,7 +37,6 @@ impl From<io::Error> for Fault {
 impl Calls {
     /// Calls beneath `root`, which must be there.
     pub fn new(plan: Arc<Plan>, root: &Path, seed: u64, verify: Verify) -> Calls {
-        raise_descriptor_limit();
         Calls {
             plan,
             root: root.to_path_buf(),
@@ -245,8 +244,8 @@ fn close(file: File) -> io::Result<()> {
     nix::unistd::close(file).map_err(io::Error::from)
 }
 
-/// Applications hold many files open: the soft limit is raised to the hard one.
-fn raise_descriptor_limit() {
+/// Applications hold many files open, and each of many clients a connection: the soft limit is raised to the hard one.
+pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -98,6 +98,11 @@ impl Target {
         let host = uri
             .host()
             .ok_or_else(|| format!("--target {url}: no host"))?;
+        if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(format!(
+                "--target {url}: an address has no user and password; give them with --user and --password-file"
+            ));
+        }
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = secure
             .then(|| Tls::new(host, ca_file).map_err(|e| format!("--target {url}: {e}")))
@@ -401,6 +406,7 @@ mod tests {
 
     #[test]
     fn a_prefix_is_encoded_as_paths_are() -> Result<(), String> {
+        assert!(Target::parse("http://u:p@h/", "").is_err_and(|why| why.contains("--user")));
         let target = Target::parse("http://h:80/a%20b/", "/my run/50%?#")?;
         let there = target.request_path("c d").to_string();
         assert_eq!(there, "/a%20b/my%20run/50%25%3F%23/c%20d");

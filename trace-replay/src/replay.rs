@@ -112,6 +112,7 @@ pub struct Partial {
 
 /// Replays `plan` against `target`.
 pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
+    crate::calls::raise_descriptor_limit();
     let on = on.into();
     let mut report = Report::new(&plan, &options, &on);
     let mut plan = plan;

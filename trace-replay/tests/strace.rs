@@ -67,6 +67,23 @@ fn offsets_are_shared_by_duplicates_and_children() {
 }
 
 #[test]
+fn a_descriptor_that_becomes_another_file_is_closed() {
+    let (seen, _) = lines(
+        r#"1 openat(AT_FDCWD</d>, "a", O_RDWR|O_CREAT, 0644) = 3</d/a> <0.000010>
+        1 openat(AT_FDCWD</d>, "b", O_RDWR|O_CREAT, 0644) = 4</d/b> <0.000010>
+        1 write(4</d/b>, "x", 9) = 9 <0.000010>
+        1 dup2(4</d/b>, 4</d/b>) = 4</d/b> <0.000010>
+        1 dup3(3</d/a>, 4</d/b>, 0) = 4</d/a> <0.000010>
+        1 dup2(3</d/a>, 5) = 5</d/a> <0.000010>
+        1 write(4</d/a>, "x", 1) = 1 <0.000010>"#,
+    );
+    let closed: Vec<_> = seen.iter().filter(|s| s.0 == Op::FileClose).collect();
+    assert_eq!(closed, [&(Op::FileClose, "d/b".to_string(), 0, 0)]);
+    let last = seen.last().unwrap();
+    assert_eq!((last.1.as_str(), last.2), ("d/a", 0));
+}
+
+#[test]
 fn names_are_resolved_and_what_is_unseen_is_counted() {
     let (seen, unusable) = lines(
         r#"1 openat(AT_FDCWD</d>, "e", O_RDONLY|O_DIRECTORY) = 3</d/e> <0.000010>

@@ -80,6 +80,7 @@ impl Route {
     /// # Errors
     /// When it is taken or not ours.
     pub fn bind(&self) -> anyhow::Result<TcpListener> {
+        crate::calls::raise_descriptor_limit();
         let listener = TcpListener::bind(self.listen)
             .with_context(|| format!("cannot listen on {}", self.listen))?;
         listener.set_nonblocking(true)?;

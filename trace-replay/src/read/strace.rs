@@ -300,6 +300,11 @@ impl Strace {
                 if copies && !failed {
                     let (from, to) = (call.descriptor(text, 0)?, call.result_number(text)?);
                     self.tables.duplicate(pid, from.fd, to);
+                    // What `to` was before is closed.
+                    let replaces = matches!(call.name, "dup2" | "dup3") && from.fd != to;
+                    if replaces && let Some((_, path)) = self.file(call.descriptor(text, 1)?) {
+                        return Ok(Some(Meaning::of(Op::FileClose, &path)));
+                    }
                     return Ok(None);
                 }
                 let locks = call.name == "fcntl" && call.argument(text, 1)?.contains("LK");

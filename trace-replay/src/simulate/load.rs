@@ -231,6 +231,11 @@ impl Builder {
                     self.rename(at, &entry.path, to);
                 }
             }
+            Op::DavCopy => {
+                if let Some(to) = &entry.path2 {
+                    self.copy(at, &entry.path, to);
+                }
+            }
             _ => {}
         }
     }
@@ -329,18 +334,42 @@ impl Builder {
 
     /// Takes all files of a collection, in the order of their paths, each by its path below the collection.
     fn take_beneath(&mut self, collection: &str) -> Vec<(String, File)> {
+        let inside = self.beneath(collection);
+        let (skip, files) = (collection.len() + 1, &mut self.files);
+        inside
+            .into_iter()
+            .filter_map(|path| Some((path[skip..].to_owned(), files.remove(&path)?)))
+            .collect()
+    }
+
+    /// The paths of all files of a collection, in order.
+    fn beneath(&self, collection: &str) -> Vec<Arc<str>> {
         let beneath = format!("{collection}/");
-        let inside: Vec<Arc<str>> = self
-            .files
+        self.files
             .range(Arc::<str>::from(beneath.as_str())..)
             .take_while(|(path, _)| path.starts_with(&beneath))
             .map(|(path, _)| Arc::clone(path))
-            .collect();
-        let files = &mut self.files;
-        inside
-            .into_iter()
-            .filter_map(|path| Some((path[beneath.len()..].to_owned(), files.remove(&path)?)))
             .collect()
+    }
+
+    /// A copy is made where the backing tier is, without a request for its content; what had its name is gone.
+    fn copy(&mut self, at: Nanos, from: &Arc<str>, to: &Arc<str>) {
+        if from == to {
+            return;
+        }
+        self.delete(at, to);
+        let file = self.files.get(from).map(|file| (Arc::clone(to), file.len));
+        let beneath = self.beneath(from);
+        let inside = beneath
+            .iter()
+            .filter_map(|path| Some((path, self.files.get(path)?.len)))
+            .map(|(path, len)| (format!("{to}{}", &path[from.len()..]).into(), len));
+        let copies: Vec<(Arc<str>, u64)> = file.into_iter().chain(inside).collect();
+        for (path, len) in copies {
+            let copy = self.file(&path);
+            self.ends_at(copy.id, len);
+            self.files.insert(path, File { len, ..copy });
+        }
     }
 
     fn rename(&mut self, at: Nanos, from: &Arc<str>, to: &Arc<str>) {
@@ -423,6 +452,56 @@ mod tests {
                 Access::Delete(2),
             ]
         );
+    }
+
+    #[test]
+    fn a_copy_takes_the_place_of_what_had_its_name() {
+        let put = |path: &str, length| entry(Op::DavPut, path, 0, length);
+        let copy = |from: &str, to: &str| Entry {
+            path2: Some(to.into()),
+            ..entry(Op::DavCopy, from, 0, 0)
+        };
+        let entries = vec![
+            put("a", 100),
+            put("b", 7),
+            copy("a", "b"),
+            entry(Op::DavGet, "b", 0, 100),
+            entry(Op::DavDelete, "b", 0, 0),
+            put("d/x", 5),
+            copy("d", "e"),
+            entry(Op::DavDelete, "e", 0, 0),
+            entry(Op::DavGet, "d/x", 0, 5),
+        ];
+        let requests = Requests {
+            reader: Box::new(Given(entries.into_iter(), Unusable::default())),
+            builder: Builder::default(),
+            ends: Arc::default(),
+            speed: 1.0,
+            first: None,
+            last: Nanos(0),
+        };
+        let seen: Vec<(u64, Access)> = requests
+            .map(|r| r.unwrap())
+            .map(|r| (r.id.file.0, r.access))
+            .collect();
+        let read = |len| Access::Read {
+            offset: 0,
+            len,
+            object_len: len,
+        };
+        let [a, b] = [seen[0].0, seen[1].0];
+        let copied = seen[3].0;
+        assert!(copied != a && copied != b);
+        let x = seen[5].0;
+        assert_eq!(seen[..2], [(a, Access::Write(100)), (b, Access::Write(7))]);
+        assert_eq!(seen[2], (b, Access::Delete(1)));
+        assert_eq!(
+            seen[3..5],
+            [(copied, read(100)), (copied, Access::Delete(1))]
+        );
+        assert_eq!(seen[5].1, Access::Write(5));
+        assert!(matches!(seen[6], (e, Access::Delete(1)) if e != x));
+        assert_eq!(seen[7..], [(x, read(5))]);
     }
 
     #[test]

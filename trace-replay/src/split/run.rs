@@ -77,6 +77,7 @@ impl Worker {
 
 /// Runs all parts, shared as `share` says, and removes what they left.
 pub async fn run(sides: &Sides, parts: Arc<[Part]>, share: Share) -> anyhow::Result<Outcome> {
+    crate::calls::raise_descriptor_limit();
     let name = match share {
         Share::Auto => "auto".to_string(),
         Share::Fixed(share) => format!("{share}"),
