@@ -241,7 +241,7 @@ const PATHS: [&str; 24] = [
     "/.tierdav/tmp",
     "/",
 ];
-const RANGES: [&str; 11] = [
+const RANGES: [&str; 13] = [
     "bytes=0-99",
     "bytes=-10",
     "bytes=5-",
@@ -251,6 +251,8 @@ const RANGES: [&str; 11] = [
     "bytes=5-2",
     "bytes=0-",
     "bytes=65530-65545",
+    "bytes=30000-80000",
+    "bytes=70000-",
     "items=0-1",
     "bytes=-0",
 ];

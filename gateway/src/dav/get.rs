@@ -126,6 +126,9 @@ impl Call<'_> {
                     touched.len = parts.iter().map(|p| p.end - p.start).sum();
                 }
                 send(&mut response, reader, pieces).await?;
+                if parts.len() == 1 {
+                    self.keep_long(&meta, &response);
+                }
                 Ok(response)
             }
         }

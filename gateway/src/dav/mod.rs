@@ -55,7 +55,7 @@ pub use body::Body;
 use body::{BoxError, Incoming};
 use guard::{Guard, Intent, Tagged};
 use locks::LockTable;
-pub use quick::{MEANINGLESS, QuickReply};
+pub use quick::{MEANINGLESS, QuickReply, Wanted};
 use status::Refusal;
 use uri::{Ours, Target, UriError};
 

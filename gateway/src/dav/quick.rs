@@ -1,15 +1,17 @@
 //! GET and HEAD of a small file that is in memory or in pools, and PROPFIND of a file, without a request, a reply or a body of
 //! hyper's.
 //!
-//! The head of a reply that [`get`](super::get) or [`propfind`](super::propfind) gave is kept with what it sent; asked plainly
-//! for the same again, the same is said again. A small file of pools is read, and what [`get`](super::get) would say is said.
+//! What a reply of [`get`](super::get) or [`propfind`](super::propfind) said of a file is kept with what it sent; asked plainly
+//! for the same again, or for a range, the same is said again. A small file of pools is read, and what [`get`](super::get) would say is said.
 //! Whatever is not plain, or needs anything else than a look at the file's attributes, goes the usual way.
 
+use std::io::Write;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use tiering::trace::{Op, Record};
@@ -18,6 +20,7 @@ use tiering::{FileId, Nanos, Tier};
 use super::body::Body;
 use super::dates::{Dates, http_date};
 use super::get::head_of;
+use super::range::{self, Selection};
 use super::status::Refusal;
 use super::{Call, Dav, User, guard, uri};
 use crate::metrics;
@@ -26,8 +29,8 @@ use crate::volume::{Content, Meta, Opened, ResourcePath, Told, VolumeError};
 
 /// Longest XML that is kept, of a request or of its reply.
 pub(super) const TOLD_BYTES_MAX: usize = 4 << 10;
-/// Bytes of a `date` field and of what ends a head.
-const DATE_BYTES: usize = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n".len();
+/// Bytes of a reply's head beside what it says of its file.
+const HEAD_BYTES: usize = 256;
 /// Fields of a request that change nothing about the reply to a GET or PROPFIND.
 pub const MEANINGLESS: [&str; 12] = [
     "host",
@@ -52,6 +55,33 @@ const PLAIN: [&str; 5] = [
     "depth",
 ];
 
+/// What a request wants of a file.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// No content (HEAD).
+    Nothing,
+    /// All of it.
+    Whole,
+    /// What this `Range` field says.
+    Part(&'a [u8]),
+}
+
+impl Wanted<'_> {
+    /// Which bytes, of so many; `None` if that is not one range.
+    fn of(self, len: u64) -> Option<Range<u64>> {
+        let Wanted::Part(field) = self else {
+            return Some(0..len);
+        };
+        match range::select(std::str::from_utf8(field).ok()?, len) {
+            Selection::Parts(parts) => match parts.as_slice() {
+                [one] => Some(one.clone()),
+                _ => None,
+            },
+            Selection::Whole | Selection::Unsatisfiable => None,
+        }
+    }
+}
+
 /// An answer: its head was written, the content follows.
 pub struct QuickReply {
     /// Of the request.
@@ -67,18 +97,21 @@ pub struct QuickReply {
 }
 
 impl Dav {
-    /// Answers a GET, or HEAD, of `target` that has no conditions, ranges or body: writes the reply's head to `out` and returns the
+    /// Answers a GET, or HEAD, of `target` that has no conditions or body: writes the reply's head to `out` and returns the
     /// content, which may be left to the kernel to send if `files`. `None`: ask [`Dav::handle`]; `out` is as it was.
     pub fn quick(
         &self,
-        (head, files): (bool, bool),
+        (wanted, files): (Wanted<'_>, bool),
         target: &str,
         (user, io_client): (Option<&User>, u32),
         out: &mut Vec<u8>,
     ) -> Option<QuickReply> {
         let started = self.recorder.now();
         let (target, _) = plain_target(target, user)?;
-        let hot = self.volume.hot(&target, files || head)?;
+        let head = matches!(wanted, Wanted::Nothing);
+        let hot = self
+            .volume
+            .hot(&target, files || head, |len| wanted.of(len))?;
         if self.locks.due(guard::now()) {
             return None;
         }
@@ -96,14 +129,20 @@ impl Dav {
             let content = hot.content.clone();
             (&Method::GET, metrics::Method::Get, Op::Get, tier, content)
         };
-        out.extend_from_slice(&hot.head);
+        let status = match wanted {
+            Wanted::Nothing | Wanted::Whole => StatusCode::OK,
+            Wanted::Part(_) => StatusCode::PARTIAL_CONTENT,
+        };
+        begin(out, status, &hot.part, hot.len);
+        out.extend_from_slice(&hot.fields);
         date(out);
         let answer = Answer {
             method,
             counted,
             op,
-            status: StatusCode::OK,
+            status,
             file: hot.file,
+            offset: hot.part.start,
             len: hot.content.len(),
             asked: 0,
             content,
@@ -135,17 +174,19 @@ impl Dav {
             let read = reader.read(0, reader.len() as usize).await;
             // What it tells of the read comes before what is told of the request.
             drop(reader);
-            let (status, file, head, content, tier) = match read {
+            let (status, file, mut head, content, tier) = match read {
                 Ok((content, tier)) => {
                     let response = head_of(target.name(), &meta, StatusCode::OK, meta.len);
-                    let head = rendered(response.status(), response.headers());
-                    dav.volume
-                        .keep_hot(&target, &meta, || head.clone(), &content);
+                    let said = fields(response.headers());
+                    let mut head = Vec::with_capacity(HEAD_BYTES + said.len());
+                    begin(&mut head, StatusCode::OK, &(0..meta.len), meta.len);
+                    head.extend_from_slice(&said);
+                    dav.volume.keep_hot(&target, &meta, || said, &content);
                     (StatusCode::OK, meta.file_id, head, content, Some(tier))
                 }
                 Err(trouble) => {
                     let (status, head, text) = refused(trouble.into()).await;
-                    (status, FileId(0), head, text, None)
+                    (status, FileId(0), head.into(), text, None)
                 }
             };
             let answer = Answer {
@@ -154,15 +195,14 @@ impl Dav {
                 op: Op::Get,
                 status,
                 file,
+                offset: 0,
                 len: tier.map_or(0, |_| meta.len),
                 asked: 0,
                 content: Content::Memory(content.clone()),
                 tier,
             };
-            let mut out = Vec::with_capacity(head.len() + DATE_BYTES);
-            out.extend_from_slice(&head);
-            date(&mut out);
-            (out, content, dav.answered(started, io, answer))
+            date(&mut head);
+            (head, content, dav.answered(started, io, answer))
         })
     }
 
@@ -197,6 +237,7 @@ impl Dav {
             op: Op::Propfind,
             status: StatusCode::MULTI_STATUS,
             file: FileId(0),
+            offset: 0,
             len: 0,
             asked: asked.len() as u64,
             content: Content::Memory(told.content.clone()),
@@ -223,7 +264,7 @@ impl Dav {
             path2: 0,
             file: answer.file,
             object: u32::MAX,
-            offset: 0,
+            offset: answer.offset,
             len: answer.len,
             tier: tier.into(),
             latency_ns,
@@ -248,7 +289,8 @@ struct Answer {
     op: Op,
     status: StatusCode,
     file: FileId,
-    /// Bytes of the file that the trace has for it.
+    /// What of the file the trace has for it.
+    offset: u64,
     len: u64,
     /// Bytes of the request's body.
     asked: u64,
@@ -267,18 +309,18 @@ static PROPFIND: LazyLock<Method> =
     LazyLock::new(|| Method::from_bytes(b"PROPFIND").unwrap_or_default());
 
 impl Call<'_> {
-    /// Keeps a whole content that was just sent, and the head it was sent with.
+    /// Keeps a whole content that was just sent, and what was said of the file.
     pub(super) fn keep_hot(&self, meta: &Meta, response: &Response<Body>, content: &Bytes) {
-        let head = || rendered(response.status(), response.headers());
+        let fields = || fields(response.headers());
         let volume = &self.dav.volume;
-        volume.keep_hot(&self.target.path, meta, head, content);
+        volume.keep_hot(&self.target.path, meta, fields, content);
     }
 
-    /// [`Call::keep_hot`] of content that is too long to be kept.
+    /// [`Call::keep_hot`] of content that is too long to be kept, or was one range.
     pub(super) fn keep_long(&self, meta: &Meta, response: &Response<Body>) {
-        let head = || rendered(response.status(), response.headers());
+        let fields = || fields(response.headers());
         let volume = &self.dav.volume;
-        volume.keep_long(&self.target.path, meta, head);
+        volume.keep_long(&self.target.path, meta, fields);
     }
 
     /// Opens a file whose properties are asked for plainly, and not for the first time: what is going to be said may be worth
@@ -328,12 +370,38 @@ async fn refused(trouble: VolumeError) -> (StatusCode, Bytes, Bytes) {
 fn rendered(status: StatusCode, headers: &HeaderMap) -> Bytes {
     let mut out = format!("HTTP/1.1 {status}\r\n").into_bytes();
     for (name, value) in headers {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        field(&mut out, name, value);
     }
     out.into()
+}
+
+/// What a reply says of a file whatever part of it is sent.
+fn fields(headers: &HeaderMap) -> Bytes {
+    let mut out = Vec::new();
+    for (name, value) in headers {
+        if name != CONTENT_LENGTH && name != CONTENT_RANGE {
+            field(&mut out, name, value);
+        }
+    }
+    out.into()
+}
+
+fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What stands before [`fields`]: the status, and which part of `len` bytes is sent.
+fn begin(out: &mut Vec<u8>, status: StatusCode, part: &Range<u64>, len: u64) {
+    let of_part = part.end - part.start;
+    // Nothing that is written to memory fails.
+    let _ = write!(out, "HTTP/1.1 {status}\r\ncontent-length: {of_part}\r\n");
+    if status == StatusCode::PARTIAL_CONTENT {
+        let (first, last) = (part.start, part.end.saturating_sub(1));
+        let _ = write!(out, "content-range: bytes {first}-{last}/{len}\r\n");
+    }
 }
 
 /// The end of a head: the date, rendered once a second and thread.

@@ -45,6 +45,8 @@ const BODY_BYTES_MAX: u64 = 2048;
 pub enum Wish<'a> {
     /// GET.
     Content,
+    /// GET with this `Range`.
+    Part(&'a [u8]),
     /// HEAD.
     Head,
     /// PROPFIND with `Depth: 0`, and its body.
@@ -300,7 +302,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             let files = self.stream.is_direct();
             if let Some(answer) = self.quick.answer(ask, files, &mut self.out) {
                 let body = match ask.wish {
-                    Wish::Content | Wish::Head => 0,
+                    Wish::Content | Wish::Part(_) | Wish::Head => 0,
                     Wish::Properties(body) => body.len(),
                 };
                 match answer {
@@ -515,6 +517,7 @@ fn framing(bytes: &[u8]) -> Framing<'_> {
     let mut authorization = None;
     let mut plain = true;
     let mut depth = None;
+    let mut range = None;
     let mut of_propfind = false;
     for field in request.headers.iter() {
         let name = field.name.as_bytes();
@@ -537,6 +540,9 @@ fn framing(bytes: &[u8]) -> Framing<'_> {
             of_propfind = true;
             plain &= depth.is_none();
             depth = Some(field.value);
+        } else if is("range") {
+            plain &= range.is_none();
+            range = Some(field.value);
         } else if is("content-type") {
             of_propfind = true;
         } else {
@@ -550,9 +556,9 @@ fn framing(bytes: &[u8]) -> Framing<'_> {
     let read = body.is_none() && !of_propfind;
     let len = body.unwrap_or(0);
     let wish = match method {
-        "GET" if read => Some(Wish::Content),
-        "HEAD" if read => Some(Wish::Head),
-        "PROPFIND" if depth == Some(b"0") && len <= BODY_BYTES_MAX => {
+        "GET" if read => Some(range.map_or(Wish::Content, Wish::Part)),
+        "HEAD" if read && range.is_none() => Some(Wish::Head),
+        "PROPFIND" if range.is_none() && depth == Some(b"0") && len <= BODY_BYTES_MAX => {
             bytes.get(head..head + len as usize).map(Wish::Properties)
         }
         _ => None,

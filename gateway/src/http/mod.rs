@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::auth::{Users, Verdict};
-use crate::dav::{self, Body, Dav, RequestContext, User};
+use crate::dav::{self, Body, Dav, RequestContext, User, Wanted};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
 use crate::volume::Company;
@@ -307,11 +307,12 @@ impl Front {
         };
         let asker = (user.as_deref(), visitor.io_client);
         let answer = match ask.wish {
-            Wish::Content => match dav.quick((false, files), ask.target, asker, out) {
+            Wish::Content => match dav.quick((Wanted::Whole, files), ask.target, asker, out) {
                 Some(answer) => answer,
                 None => return self.later(dav, ask.target, user, visitor),
             },
-            Wish::Head => dav.quick((true, false), ask.target, asker, out)?,
+            Wish::Part(range) => dav.quick((Wanted::Part(range), files), ask.target, asker, out)?,
+            Wish::Head => dav.quick((Wanted::Nothing, false), ask.target, asker, out)?,
             Wish::Properties(asked) => dav.quick_properties(asked, ask.target, asker, out)?,
         };
         access::at_once(ask.target, visitor.peer, user.as_deref(), &answer);

@@ -73,7 +73,7 @@ pub use migrator::{FlushReport, MigratorHandle, StepReport};
 pub use options::{Backing, CacheOptions, Durability, IoContext, WritePolicy};
 pub use pool_scrub::{Checked, PoolScrub, PooledFile};
 pub use purge::Extent;
-pub use reader::{ContentReader, Whole};
+pub use reader::{CheckedObject, ContentReader, Place};
 pub use residency::Amount;
 pub use scrub::{Finding, Problem, ScrubReport};
 pub use shadow::{ShadowStatus, Switched};

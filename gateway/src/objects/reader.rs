@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -73,13 +74,22 @@ impl ReadState {
     }
 }
 
-/// Where all content of a version is.
+/// Where a part of a version is.
 #[derive(Debug)]
-pub enum Whole {
-    /// In the backing tier.
+pub enum Place {
+    /// In the backing tier, where it is in the version.
     InTree,
-    /// In this file of the cache; its bytes have this CRC-32C.
-    Cached(Arc<File>, u32),
+    /// In this file of the cache, from this byte of it on.
+    Cached(Arc<File>, CheckedObject, u64),
+}
+
+/// What is known of a cached object whose bytes were compared with their checksum since the start.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckedObject {
+    /// CRC-32C of all its bytes.
+    pub crc: u32,
+    /// Bytes.
+    pub len: u32,
 }
 
 /// Checksum of an object's first bytes.
@@ -532,37 +542,52 @@ impl ObjectCache {
         );
     }
 
-    /// Where all of a version of at most one object is, if it is in the cache and was checked there, and its file can be opened without
-    /// a disk, or if it is not in the cache. `None`: nothing is certain, or it is longer.
-    pub fn whole_file(&self, file: FileId, len: u64) -> Option<Whole> {
-        if len > u64::from(self.opts.object_bytes) || self.pools.is_some() {
+    /// The object that all of a `part` lies in, and where.
+    fn object_of(&self, file: FileId, part: &Range<u64>) -> Option<(ObjectId, u32)> {
+        let object_bytes = u64::from(self.opts.object_bytes);
+        let index = part.start / object_bytes;
+        let last = part.end.checked_sub(1)? / object_bytes;
+        let id = ObjectId::new(file, u32::try_from(index).ok()?);
+        (index == last).then_some((id, (part.start % object_bytes) as u32))
+    }
+
+    /// Where a `part` of a version of `len` bytes is, if it is in a cached object that was checked and whose file can be opened without
+    /// a disk, or if its object is not in the cache. `None`: nothing is certain, or it is in more than one object.
+    pub fn find_part(&self, file: FileId, len: u64, part: &Range<u64>) -> Option<Place> {
+        if self.pools.is_some() {
             return None;
         }
-        match self.lookup_or_lost(ObjectId::new(file, 0)).ok()? {
-            None => Some(Whole::InTree),
-            Some((object, true)) if u64::from(object.len) == len => {
+        let (id, within) = self.object_of(file, part)?;
+        match self.lookup_or_lost(id).ok()? {
+            None => Some(Place::InTree),
+            Some((object, true)) if object.len == self.object_len(len, id.index) => {
                 let file = self.dir.as_ref()?.open_object_now(&object)?;
-                Some(Whole::Cached(file, object.crc))
+                let checked = CheckedObject {
+                    crc: object.crc,
+                    len: object.len,
+                };
+                Some(Place::Cached(file, checked, u64::from(within)))
             }
             Some(_) => None,
         }
     }
 
-    /// A client read all of a version of at most one object from memory: counts it, and tells trace and policy. Returns the tier
-    /// that has it; `None` if that is not certain, or is not the one where it was `found`, or has not been read since the start.
+    /// A client read a `part` of a version of `len` bytes from memory: counts it, and tells trace and policy. Returns the tier that has
+    /// it; `None` if that is not certain, or is not the one where it was `found`, or has not been read since the start, or there are two.
     pub fn read_in_memory(
         &self,
         file: FileId,
-        len: u64,
+        (len, part): (u64, &Range<u64>),
         found: Option<Tier>,
         started: Nanos,
         io: IoContext,
     ) -> Option<Tier> {
-        let len = u32::try_from(len).ok()?;
-        if len == 0 || len > self.opts.object_bytes {
-            return (len == 0).then_some(Tier::Backing);
+        if part.is_empty() {
+            return Some(Tier::Backing);
         }
-        let tier = match self.lookup_or_lost(ObjectId::new(file, 0)).ok()? {
+        let (id, offset) = self.object_of(file, part)?;
+        let part_len = u32::try_from(part.end - part.start).ok()?;
+        let tier = match self.lookup_or_lost(id).ok()? {
             // What came from a pool was checked when it came.
             Some((_, false)) if self.pools.is_none() => return None,
             Some(_) => Tier::Cache,
@@ -572,16 +597,16 @@ impl ObjectCache {
             return None;
         }
         let latency_ns = self.recorder.now().0.saturating_sub(started.0);
-        self.count_read(tier, u64::from(len), latency_ns);
+        self.count_read(tier, u64::from(part_len), latency_ns);
         let run = Run {
-            index: 0,
-            offset: 0,
-            len,
+            index: id.index,
+            offset,
+            len: part_len,
             tier,
             started,
             latency_ns,
         };
-        self.report(file, u64::from(len), io, run);
+        self.report(file, len, io, run);
         Some(tier)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use tiering::Tier;
 
 use super::page_cache;
 use super::swift::Swift;
+use crate::objects::CheckedObject;
 
 /// Longest content of a file that the kernel may be asked to send by itself: a larger one is not likely to be in memory, and few
 /// of those cost more than what they are sent with.
 const SENT_BYTES_MAX: u64 = 4 << 20;
-/// Shortest content: copying less costs less than the calls.
+/// Shortest content that is sent so although it is in memory: copying less costs less than the calls.
 const SENT_BYTES_MIN: u64 = 32 << 10;
 /// How far apart pages of a plain file are looked at for whether it is in memory: as far as the kernel reads ahead. What it forgets,
 /// it forgets by the file, or in large pieces.
@@ -26,7 +28,7 @@ const PAGE_BYTES: usize = 4 << 10;
 /// Bytes that one call sends at most, so that other connections have their turn.
 const SEND_BYTES: usize = 1 << 20;
 
-/// All content of a version.
+/// Content of a version: all of it, or a part.
 #[derive(Debug, Clone)]
 pub enum Content {
     /// These bytes.
@@ -35,13 +37,13 @@ pub enum Content {
     File(FileContent),
 }
 
-/// What a file contains.
+/// A part of what a file contains.
 #[derive(Debug, Clone)]
 pub struct FileContent {
     file: Arc<File>,
-    len: u64,
-    /// CRC-32C of a cached object.
-    crc: Option<u32>,
+    part: Range<u64>,
+    /// The cached object that the file is.
+    object: Option<CheckedObject>,
     sends: Arc<Swift>,
 }
 
@@ -50,7 +52,7 @@ impl Content {
     pub fn len(&self) -> u64 {
         match self {
             Content::Memory(bytes) => bytes.len() as u64,
-            Content::File(file) => file.len,
+            Content::File(file) => file.len(),
         }
     }
 
@@ -61,67 +63,68 @@ impl Content {
 }
 
 impl FileContent {
-    /// Whether content of `len` bytes should be sent by the kernel.
-    pub(crate) fn is_worth(len: u64) -> bool {
-        (SENT_BYTES_MIN..=SENT_BYTES_MAX).contains(&len)
+    /// Whether content of `len` bytes should be sent by the kernel, which may be in memory (`kept`) otherwise.
+    pub(crate) fn is_worth(len: u64, kept: bool) -> bool {
+        let min = if kept { SENT_BYTES_MIN } else { 1 };
+        (min..=SENT_BYTES_MAX).contains(&len)
     }
 
-    /// The `len` bytes of `file`, which is a cached object if its `crc` is given, if the kernel can send them without a disk, as far as
-    /// can be told, and sends lately did not wait.
+    /// A `part` of `file`, which may be a cached `object`, if the kernel can send it without a disk, as far as can be told, and
+    /// sends lately did not wait.
     pub(crate) fn now(
         file: Arc<File>,
-        len: u64,
-        crc: Option<u32>,
+        part: Range<u64>,
+        object: Option<CheckedObject>,
         sends: &Arc<Swift>,
     ) -> Option<FileContent> {
         let content = FileContent {
             file,
-            len,
-            crc,
+            part,
+            object,
             sends: Arc::clone(sends),
         };
         (sends.is_on() && content.is_in_memory()).then_some(content)
     }
 
     fn is_in_memory(&self) -> bool {
-        let step = match self.crc {
+        let step = match self.object {
             // What a disk made of an object in the meantime is found when it is read from there, which must not pass unseen.
             Some(_) => PAGE_BYTES,
             None => LOOK_BYTES,
         };
-        page_cache::holds(&self.file, self.len, step)
+        page_cache::holds(&self.file, self.part.clone(), step)
     }
 
     /// Where the file is.
     pub(crate) fn tier(&self) -> Tier {
-        match self.crc {
+        match self.object {
             Some(_) => Tier::Cache,
             None => Tier::Backing,
         }
     }
 
-    /// The `len` bytes of `file`.
+    /// The first `len` bytes of `file`.
     #[cfg(test)]
     pub(crate) fn of_test(file: File, len: u64) -> FileContent {
         FileContent {
             file: Arc::new(file),
-            len,
-            crc: None,
+            part: 0..len,
+            object: None,
             sends: Arc::new(Swift::new(true)),
         }
     }
 
     /// Bytes.
     pub fn len(&self) -> u64 {
-        self.len
+        self.part.end - self.part.start
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.part.is_empty()
     }
 
-    /// Has the kernel write what is there from `at` on to a socket, as much as that takes now.
+    /// Has the kernel write what is there from its byte `at` on to a socket, as much as that takes now.
     ///
     /// # Errors
     /// Those of sendfile(2); `UnexpectedEof` if the file has become shorter, `InvalidData` if it is an object that has become another
@@ -141,14 +144,15 @@ impl FileContent {
 
     fn send_checked(&self, socket: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
         // A slow client may have outlasted the kernel's memory of an object: what comes from a disk is checked.
-        if let Some(crc) = self.crc
+        if let Some(object) = self.object
             && at > 0
             && !self.is_in_memory()
         {
-            self.sends.noting(|| self.check(crc))?;
+            self.sends.noting(|| self.check(object))?;
         }
-        let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
-        let mut from = at;
+        let mut from = self.part.start.saturating_add(at);
+        let left = self.part.end.saturating_sub(from);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
         let send =
             || rustix::fs::sendfile(socket, &self.file, Some(&mut from), left.min(SEND_BYTES));
         match self.sends.noting(send)? {
@@ -157,11 +161,11 @@ impl FileContent {
         }
     }
 
-    /// Reads all of it, and compares the checksum.
-    fn check(&self, crc: u32) -> io::Result<()> {
-        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
+    /// Reads all of the object, and compares the checksum.
+    fn check(&self, object: CheckedObject) -> io::Result<()> {
+        let mut bytes = vec![0; object.len as usize];
         self.file.read_exact_at(&mut bytes, 0)?;
-        match crc32c::crc32c(&bytes) == crc {
+        match crc32c::crc32c(&bytes) == object.crc {
             true => Ok(()),
             false => Err(ErrorKind::InvalidData.into()),
         }
@@ -185,10 +189,16 @@ mod tests {
         let len = 300_000;
         let file = file(len as usize);
         let never = Arc::new(Swift::new(false));
-        let now = |len, crc, sends| FileContent::now(Arc::clone(&file), len, crc, sends);
-        for crc in [None, Some(1)] {
-            assert!(now(len, crc, &sends).is_some());
-            assert!(now(len, crc, &never).is_none());
+        let now = |object, sends| FileContent::now(Arc::clone(&file), 0..len, object, sends);
+        for object in [
+            None,
+            Some(CheckedObject {
+                crc: 1,
+                len: 300_000,
+            }),
+        ] {
+            assert!(now(object, &sends).is_some());
+            assert!(now(object, &never).is_none());
         }
     }
 
@@ -197,18 +207,24 @@ mod tests {
         use std::os::fd::AsFd;
         // Not on a tmpfs, which has nowhere to drop pages to.
         let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let bytes = vec![7; 300_000];
+        let bytes: Vec<u8> = (0..300_000u32).map(|n| (n >> 8) as u8).collect();
         io::Write::write_all(&mut file, &bytes).unwrap();
         let file = Arc::new(file);
-        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         for (crc, good) in [(crc32c::crc32c(&bytes), true), (1, false)] {
             let sends = Arc::new(Swift::new(true));
-            let content = FileContent::now(Arc::clone(&file), 300_000, Some(crc), &sends);
+            let object = CheckedObject { crc, len: 300_000 };
+            let part = 100_000..200_000;
+            let content = FileContent::now(Arc::clone(&file), part, Some(object), &sends);
             let content = content.unwrap();
-            assert_eq!(content.send(ours.as_fd(), 299_999).unwrap(), 1);
+            assert_eq!(content.len(), 100_000);
+            assert_eq!(content.send(ours.as_fd(), 99_998).unwrap(), 2);
+            let mut sent = [0; 2];
+            io::Read::read_exact(&mut &theirs, &mut sent).unwrap();
+            assert_eq!(sent, bytes[199_998..200_000]);
             file.sync_all().unwrap();
             rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-            let sent = content.send(ours.as_fd(), 299_999);
+            let sent = content.send(ours.as_fd(), 99_999);
             assert_eq!(
                 sent.map_err(|e| e.kind()),
                 if good {
@@ -224,7 +240,7 @@ mod tests {
     fn a_file_that_has_become_shorter_is_an_error_not_an_end() {
         let sends = Arc::new(Swift::new(true));
         let file = file(5);
-        let content = FileContent::now(Arc::clone(&file), 5, None, &sends).unwrap();
+        let content = FileContent::now(Arc::clone(&file), 0..5, None, &sends).unwrap();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let socket = std::os::fd::AsFd::as_fd(&ours);
         assert_eq!(content.send(socket, 3).unwrap(), 2);

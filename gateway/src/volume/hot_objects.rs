@@ -39,7 +39,7 @@ fn version(meta: &Meta) -> Version {
 
 impl Kept {
     fn bytes(&self, path: &ResourcePath) -> usize {
-        path.relative().len() + self.hot.head.len() + self.hot.content.len() + OVERHEAD_BYTES
+        path.relative().len() + self.hot.fields.len() + self.hot.content.len() + OVERHEAD_BYTES
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
         };
         let all = HotObjects::default();
         let hot = Hot {
-            head: Bytes::from_static(&[b'h'; 100]),
+            fields: Bytes::from_static(&[b'h'; 100]),
             content: Bytes::from(vec![7; BYTES_MAX]),
         };
         let path = |n: u64| ResourcePath::parse(&format!("/{n:08}")).unwrap();

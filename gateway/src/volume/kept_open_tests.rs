@@ -211,17 +211,72 @@ async fn a_long_file_that_was_read_is_left_to_the_kernel() {
         put(&v, "/long", &content).await.unwrap();
         keep_open(&f, &v, "long").await;
         let meta = v.stat(&p("/long")).await.unwrap();
-        let head = Bytes::from_static(b"head");
+        let fields = Bytes::from_static(b"fields");
         let io = IoContext::default();
-        v.keep_long(&p("/long"), &meta, || head.clone());
-        assert!(v.hot(&p("/long"), false).is_none());
-        let hot = v.hot(&p("/long"), true).unwrap();
-        assert_eq!((hot.file, &hot.head), (meta.file_id, &head));
+        let whole = |len| Some(0..len);
+        v.keep_long(&p("/long"), &meta, || fields.clone());
+        assert!(v.hot(&p("/long"), false, whole).is_none());
+        let hot = v.hot(&p("/long"), true, whole).unwrap();
+        assert_eq!((hot.file, &hot.fields), (meta.file_id, &fields));
         assert!(matches!(&hot.content, Content::File(file) if file.len() == 50_000));
         let tier = if cached { Tier::Cache } else { Tier::Backing };
         assert_eq!(v.hot_read(&hot, Nanos(0), io), Some(tier));
         put(&v, "/long", &vec![8; 50_000]).await.unwrap();
-        assert!(v.hot(&p("/long"), true).is_none());
+        assert!(v.hot(&p("/long"), true, whole).is_none());
+        v.shutdown().await.unwrap();
+    }
+}
+
+/// Of a file of several objects each part that lies in one of them, from where that is.
+#[tokio::test]
+async fn a_range_is_left_to_the_kernel() {
+    for cached in [false, true] {
+        let f = Fixture::new(cached);
+        let v = f.open().await;
+        let object = u64::from(v.inner.cache.object_bytes());
+        let len = 2 * object + 1000;
+        let content: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+        put(&v, "/f", &content).await.unwrap();
+        keep_open(&f, &v, "f").await;
+        let meta = v.stat(&p("/f")).await.unwrap();
+        v.keep_long(&p("/f"), &meta, Bytes::new);
+        let hot = |part: std::ops::Range<u64>| {
+            v.hot(&p("/f"), true, |whole| {
+                assert_eq!(whole, len);
+                Some(part.clone())
+            })
+        };
+        let tier = if cached { Tier::Cache } else { Tier::Backing };
+        for part in [
+            0..1,
+            0..object,
+            object..object + 1,
+            2 * object - 1..2 * object,
+            2 * object + 10..len,
+        ] {
+            let hot = hot(part.clone()).unwrap();
+            assert_eq!((hot.len, &hot.part), (len, &part));
+            let Content::File(file) = &hot.content else {
+                panic!("it is not in memory");
+            };
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let mut sent = Vec::new();
+            while (sent.len() as u64) < file.len() {
+                let socket = std::os::fd::AsFd::as_fd(&ours);
+                let n = file.send(socket, sent.len() as u64).unwrap();
+                let mut taken = vec![0; n];
+                std::io::Read::read_exact(&mut &theirs, &mut taken).unwrap();
+                sent.extend(taken);
+            }
+            let expected = &content[part.start as usize..part.end as usize];
+            assert!(sent == expected, "{part:?}");
+            let read = v.hot_read(&hot, Nanos(0), IoContext::default());
+            assert_eq!(read, Some(tier));
+        }
+        assert!(hot(object - 1..object + 1).is_none(), "in two objects");
+        put(&v, "/f", b"other").await.unwrap();
+        assert!(v.hot(&p("/f"), true, |len| Some(0..len)).is_none());
         v.shutdown().await.unwrap();
     }
 }

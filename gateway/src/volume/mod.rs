@@ -69,6 +69,7 @@ mod usage;
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,7 +83,7 @@ use tiering::{FileId, Nanos, Tier};
 
 use crate::metrics::{Gauge, Metrics};
 use crate::objects::pools::PoolSpace;
-use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, PooledFile, Whole};
+use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, Place, PooledFile};
 use crate::sync_failures::Moment;
 
 pub use crate::objects::Durability;
@@ -123,14 +124,18 @@ pub struct Volume {
     inner: Arc<Inner>,
 }
 
-/// A small file in memory.
+/// A part of a file in memory, most often all of it.
 #[derive(Debug, Clone)]
 pub struct HotFile {
     /// The version.
     pub file: FileId,
+    /// Its bytes.
+    pub len: u64,
     /// What was given to [`Volume::keep_hot`].
-    pub head: Bytes,
-    /// All of its content.
+    pub fields: Bytes,
+    /// Which part.
+    pub part: Range<u64>,
+    /// Its content.
     pub content: Content,
 }
 
@@ -247,13 +252,13 @@ impl Volume {
         is_small.then_some((found.meta, reader))
     }
 
-    /// Keeps the whole content of a version that was just read, with the `head` of a reply about it, for [`Volume::hot`]; nothing
+    /// Keeps the whole content of a version that was just read, with the `fields` of a reply about it, for [`Volume::hot`]; nothing
     /// if the file is neither kept open nor in pools, has changed, or is large.
     pub fn keep_hot(
         &self,
         path: &ResourcePath,
         meta: &Meta,
-        head: impl FnOnce() -> Bytes,
+        fields: impl FnOnce() -> Bytes,
         content: &Bytes,
     ) {
         if content.len() > open_files::HOT_BYTES_MAX || content.len() as u64 != meta.len {
@@ -263,7 +268,7 @@ impl Volume {
             && opened.found.meta == *meta
         {
             opened.hot.get_or_init(|| open_files::Hot {
-                head: head(),
+                fields: fields(),
                 content: content.clone(),
             });
         } else if self.inner.cache.pools().is_some()
@@ -272,19 +277,18 @@ impl Volume {
         {
             // Of its own, so that no reply of the cluster is held by it.
             let content = Bytes::copy_from_slice(content);
-            let head = head();
-            let hot = open_files::Hot { head, content };
+            let fields = fields();
+            let hot = open_files::Hot { fields, content };
             self.inner.hot.put(path, meta, hot);
         }
     }
 
-    /// [`Volume::keep_hot`] for a longer version, whose content is left to the kernel.
-    pub fn keep_long(&self, path: &ResourcePath, meta: &Meta, head: impl FnOnce() -> Bytes) {
-        if FileContent::is_worth(meta.len)
-            && let Some(opened) = self.inner.tree.open_files.get(path)
+    /// [`Volume::keep_hot`] for a version that is longer, or was not read whole: content is left to the kernel.
+    pub fn keep_long(&self, path: &ResourcePath, meta: &Meta, fields: impl FnOnce() -> Bytes) {
+        if let Some(opened) = self.inner.tree.open_files.get(path)
             && opened.found.meta == *meta
         {
-            opened.head.get_or_init(head);
+            opened.fields.get_or_init(fields);
         }
     }
 
@@ -307,48 +311,74 @@ impl Volume {
         self.inner.tree.is_still(path, &opened).then_some(told)
     }
 
-    /// What was kept of the file at `path`, if the name still means that very version, unchanged. `long`: even if its content is
-    /// with the kernel. Waits for nothing.
-    pub fn hot(&self, path: &ResourcePath, long: bool) -> Option<HotFile> {
-        self.hot_open(path, long).or_else(|| self.hot_pooled(path))
+    /// What was kept of the file at `path`, if the name still means that very version, unchanged: the part that `part` names when it is
+    /// told the file's length. `long`: even if its content is with the kernel. Waits for nothing.
+    pub fn hot(
+        &self,
+        path: &ResourcePath,
+        long: bool,
+        part: impl Fn(u64) -> Option<Range<u64>>,
+    ) -> Option<HotFile> {
+        self.hot_open(path, long, &part)
+            .or_else(|| self.hot_pooled(path, part))
     }
 
-    fn hot_open(&self, path: &ResourcePath, long: bool) -> Option<HotFile> {
+    fn hot_open(
+        &self,
+        path: &ResourcePath,
+        long: bool,
+        part: impl Fn(u64) -> Option<Range<u64>>,
+    ) -> Option<HotFile> {
         let opened = self.inner.tree.open_files.get(path)?;
-        let (hot, head) = (opened.hot.get(), opened.head.get());
-        if (hot.is_none() && (head.is_none() || !long)) || !self.inner.tree.is_still(path, &opened)
-        {
+        let (hot, fields) = (opened.hot.get(), opened.fields.get());
+        if hot.is_none() && (fields.is_none() || !long) {
             return None;
         }
-        let found = |head: &Bytes, content| HotFile {
+        let len = opened.found.meta.len;
+        let part = part(len)?;
+        if !self.inner.tree.is_still(path, &opened) {
+            return None;
+        }
+        let found = |fields: &Bytes, part, content| HotFile {
             file: opened.found.meta.file_id,
-            head: head.clone(),
+            len,
+            fields: fields.clone(),
+            part,
             content,
         };
-        if let Some(head) = head.or(hot.map(|hot| &hot.head))
+        if let Some(fields) = fields.or(hot.map(|hot| &hot.fields))
             && long
-            && let Some(content) = self.inner.file_content(&opened)
+            && FileContent::is_worth(part.end - part.start, hot.is_some())
+            && let Some(content) = self.inner.file_content(&opened, &part)
         {
-            return Some(found(head, Content::File(content)));
+            return Some(found(fields, part, Content::File(content)));
         }
         let hot = hot?;
-        Some(found(&hot.head, Content::Memory(hot.content.clone())))
+        let content = Content::Memory(slice(&hot.content, &part)?);
+        Some(found(&hot.fields, part, content))
     }
 
-    fn hot_pooled(&self, path: &ResourcePath) -> Option<HotFile> {
+    fn hot_pooled(
+        &self,
+        path: &ResourcePath,
+        part: impl Fn(u64) -> Option<Range<u64>>,
+    ) -> Option<HotFile> {
         if !self.inner.hot.has(path) {
             return None;
         }
         let found = self.inner.tree.find_now(path).filter(|f| f.pooled())?;
         let hot = self.inner.hot.get(path, &found.meta)?;
+        let part = part(found.meta.len)?;
         Some(HotFile {
             file: found.meta.file_id,
-            head: hot.head,
-            content: Content::Memory(hot.content),
+            len: found.meta.len,
+            fields: hot.fields,
+            content: Content::Memory(slice(&hot.content, &part)?),
+            part,
         })
     }
 
-    /// Tells policy and trace that a client read all of a file of [`Volume::hot`]. Returns the tier it is in; `None`, and nothing
+    /// Tells policy and trace that a client read what [`Volume::hot`] found. Returns the tier it is in; `None`, and nothing
     /// is told, if the object is damaged, not known to be whole, or elsewhere than its content was found.
     pub fn hot_read(&self, hot: &HotFile, started: Nanos, io: IoContext) -> Option<Tier> {
         let found = match &hot.content {
@@ -357,7 +387,7 @@ impl Volume {
         };
         self.inner
             .cache
-            .read_in_memory(hot.file, hot.content.len(), found, started, io)
+            .read_in_memory(hot.file, (hot.len, &hot.part), found, started, io)
     }
 
     /// Notes that a client found its copy still valid (304).
@@ -540,16 +570,14 @@ pub(crate) fn cache_error(op: &'static str, path: &ResourcePath, e: CacheError) 
 
 impl Inner {
     /// The content of an open file, if the kernel can send it at once, and that costs less than a copy.
-    fn file_content(&self, opened: &Opened) -> Option<FileContent> {
+    fn file_content(&self, opened: &Opened, part: &Range<u64>) -> Option<FileContent> {
         let meta = &opened.found.meta;
-        if !FileContent::is_worth(meta.len) {
-            return None;
-        }
-        let (file, crc) = match self.cache.whole_file(meta.file_id, meta.len)? {
-            Whole::Cached(file, crc) => (file, Some(crc)),
-            Whole::InTree => (Arc::clone(&opened.file), None),
+        let (file, from, object) = match self.cache.find_part(meta.file_id, meta.len, part)? {
+            Place::Cached(file, object, from) => (file, from, Some(object)),
+            Place::InTree => (Arc::clone(&opened.file), part.start, None),
         };
-        FileContent::now(file, meta.len, crc, &self.sends)
+        let part = from..from + (part.end - part.start);
+        FileContent::now(file, part, object, &self.sends)
     }
 
     /// Whether what is there takes its time to remove, whatever the disk.
@@ -901,6 +929,13 @@ impl Inner {
             }
         }
     }
+}
+
+/// A part of `bytes`; `None` if they end before.
+fn slice(bytes: &Bytes, part: &Range<u64>) -> Option<Bytes> {
+    let part = usize::try_from(part.start).ok()?..usize::try_from(part.end).ok()?;
+    bytes.get(part.clone())?;
+    Some(bytes.slice(part))
 }
 
 fn unavailable(op: &'static str, path: &ResourcePath, source: io::Error) -> VolumeError {

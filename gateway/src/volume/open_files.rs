@@ -77,8 +77,8 @@ pub(crate) struct Opened {
     since: Instant,
     /// Its content and what a reply says of it, once it was read whole.
     pub hot: OnceLock<Hot>,
-    /// What a reply says of it, once it was read whole and is too long for `hot`.
-    pub head: OnceLock<Bytes>,
+    /// What a reply says of it, once it was read and is too long for `hot`, or was not read whole.
+    pub fields: OnceLock<Bytes>,
     /// What was last said about it.
     pub told: Mutex<Option<Arc<Told>>>,
 }
@@ -100,7 +100,7 @@ pub struct Told {
 #[derive(Debug, Clone)]
 pub(crate) struct Hot {
     /// What its reader wants to find with it.
-    pub head: Bytes,
+    pub fields: Bytes,
     pub content: Bytes,
 }
 
@@ -115,7 +115,7 @@ impl Opened {
             stamp,
             since: Instant::now(),
             hot: OnceLock::new(),
-            head: OnceLock::new(),
+            fields: OnceLock::new(),
             told: Mutex::new(None),
         }
     }

@@ -163,12 +163,12 @@ async fn what_is_in_memory_of_pools_is_never_an_old_version() {
         v.keep_hot(&p(path), &meta, || Bytes::from(path.to_string()), &content);
         content
     };
-    let hot = |path: &str| match v.hot(&p(path), true)? {
+    let hot = |path: &str| match v.hot(&p(path), true, |len| Some(0..len))? {
         HotFile {
-            head,
+            fields,
             content: Content::Memory(content),
             ..
-        } => Some((content, head)),
+        } => Some((content, fields)),
         HotFile {
             content: Content::File(_),
             ..

@@ -31,7 +31,7 @@ impl Quick for Answers {
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {len}\r\n\r\n").into_bytes();
         let content = match ask.wish {
             Wish::Head => Bytes::new(),
-            Wish::Content => content.into(),
+            Wish::Content | Wish::Part(_) => content.into(),
             Wish::Properties(body) => {
                 assert!(body.iter().all(|b| *b == b'p'));
                 content.into()
@@ -425,7 +425,8 @@ fn only_plain_requests_are_asked() {
         assert_eq!(ask(&get(plain)), Some((false, "/a".to_owned())), "{plain}");
     }
     for other in [
-        "Range: bytes=0-1\r\n",
+        "Range: bytes=0-1\r\nRange: bytes=0-1\r\n",
+        "Range: bytes=0-1\r\nIf-Range: \"x\"\r\n",
         "If-None-Match: \"x\"\r\n",
         "If: (<x>)\r\n",
         "Connection: close\r\n",
@@ -453,11 +454,30 @@ fn only_plain_requests_are_asked() {
 }
 
 #[test]
+fn a_range_is_part_of_what_a_get_asks() {
+    let asked = |method: &str| {
+        let text =
+            format!("{method} /a HTTP/1.1\r\nHost: x\r\nDepth: 0\r\nrange: bytes=5-\r\n\r\n");
+        let text = match method {
+            "PROPFIND" => text,
+            _ => text.replace("Depth: 0\r\n", ""),
+        };
+        match framing(text.as_bytes()) {
+            Framing::Message { ask, .. } => ask.map(|a| a.wish == Wish::Part(b"bytes=5-")),
+            Framing::Incomplete | Framing::Opaque => None,
+        }
+    };
+    assert_eq!(asked("GET"), Some(true));
+    assert_eq!(asked("HEAD"), None);
+    assert_eq!(asked("PROPFIND"), None);
+}
+
+#[test]
 fn only_a_propfind_of_depth_0_with_all_of_a_short_body_is_asked() {
     let asked = |text: String| match framing(text.as_bytes()) {
         Framing::Message { ask, .. } => ask.and_then(|a| match a.wish {
             Wish::Properties(body) => Some(body.len()),
-            Wish::Content | Wish::Head => None,
+            Wish::Content | Wish::Part(_) | Wish::Head => None,
         }),
         Framing::Incomplete | Framing::Opaque => None,
     };
