@@ -421,10 +421,14 @@ impl ObjectCache {
         gone
     }
 
-    /// Drops the clean copies of a version: its tree file was written beside the gateway.
+    /// Drops the clean copies of a version: its tree file was written beside the gateway. Not those of one that is not settled:
+    /// what was found is a copy of its file then.
     pub fn drop_clean(&self, file: FileId) {
         let gone: Vec<Entry> = {
             let mut core = self.core.lock();
+            if self.is_unsettled(&core, file) {
+                return;
+            }
             let rows: Vec<Entry> = core
                 .residency
                 .rows(file)

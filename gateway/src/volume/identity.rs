@@ -122,7 +122,8 @@ impl Identity {
     pub(super) fn describes(&self, stat: &Stat) -> bool {
         let (same_len, same_time) = (self.len == stat.len, self.mtime_ns == stat.mtime_ns);
         match self.state {
-            State::Dirty => true,
+            // Its file gets length and time when it is settled. A copy that somebody made has its attributes, but not its bytes.
+            State::Dirty => self.ino == stat.ino,
             State::Inline => same_time && same_len && self.ino == stat.ino,
             State::Pooled => same_len && same_time,
         }

@@ -131,3 +131,47 @@ async fn of_a_version_that_is_half_in_the_tree_only_the_cached_half_can_be_lost(
     v.shutdown().await.unwrap();
     assert!(!is_dirty(&f, id));
 }
+
+/// A root on another disk: with its hard links it is the same, without them nobody knows which file has which name.
+#[tokio::test]
+async fn a_root_that_was_copied_keeps_what_only_the_cache_has_or_is_refused() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let data = pattern(200_000);
+    for name in ["/a", "/small"] {
+        let len = if name == "/a" { data.len() } else { 1000 };
+        put(&v, name, &data[..len]).await.unwrap();
+    }
+    crash(v).await;
+    let moved = f.root().with_file_name("moved");
+    let copy = |from: &std::path::Path, to: &std::path::Path, flags: &[&str]| {
+        let done = std::process::Command::new("cp")
+            .args(flags)
+            .args([from, to])
+            .status();
+        assert!(done.unwrap().success());
+    };
+    copy(
+        &f.root(),
+        &moved,
+        &["-r", "--preserve=mode,timestamps,xattr"],
+    );
+    std::fs::rename(f.root(), f.root().with_file_name("original")).unwrap();
+    std::fs::rename(&moved, f.root()).unwrap();
+    let refused = f.try_open().await.err().unwrap().to_string();
+    assert!(refused.contains("hard links"), "{refused}");
+    std::fs::remove_dir_all(f.root()).unwrap();
+    copy(&f.root().with_file_name("original"), &f.root(), &["-a"]);
+    for _ in 0..2 {
+        let v = f.open().await;
+        assert_eq!(get(&v, "/a").await.unwrap(), data);
+        assert_eq!(get(&v, "/small").await.unwrap(), data[..1000]);
+        crash(v).await;
+    }
+    let v = f.open().await;
+    let cache = v.inner.cache.clone();
+    cache.attach_backing(v.clone());
+    assert_eq!(cache.drain().await.unwrap().failed, 0);
+    v.shutdown().await.unwrap();
+    assert_eq!(std::fs::read(f.root().join("a")).unwrap(), data);
+}

@@ -311,6 +311,37 @@ impl Replay<'_> {
     }
 }
 
+/// Lets the files of unsettled versions be those of a root that was copied, where they are others. Before the log is replayed, which
+/// looks for versions.
+///
+/// # Errors
+/// Of a file whose two names have become two files, nobody knows which one is whose.
+pub(super) fn adopt_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()> {
+    let cached: HashSet<FileId> = cache.dirty_files().into_iter().collect();
+    for id in dirty_ids(tree)? {
+        let file = apply::open_rw(&tree.dirty, id)?;
+        let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
+        let record = tree::get_identity(&file)?;
+        let Some(record) =
+            record.filter(|r| r.file_id == id && r.state == State::Dirty && r.ino != stat.ino)
+        else {
+            continue;
+        };
+        if stat.links < 2 && cached.contains(&id) {
+            return Err(io::Error::other(format!(
+                "it was copied without its hard links, so that data which only the cache has would be lost: copy it again with them \
+                 (rsync -H, cp -a), or remove .tierdav/dirty/{id} to give that file's data up"
+            )));
+        }
+        let own = Identity {
+            ino: stat.ino,
+            ..record
+        };
+        tree::set_identity(&file, &own)?;
+    }
+    Ok(())
+}
+
 /// The objects of an unsettled version that were dirty at its commit and have left the cache since.
 fn lost_objects(tree: &Tree, cache: &ObjectCache, id: FileId) -> io::Result<Vec<u32>> {
     let file = apply::open_rw(&tree.dirty, id)?;

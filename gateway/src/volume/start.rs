@@ -88,6 +88,9 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     .map_err(|e| fail(format!("cannot start a thread: {e}")))?;
     let recovery = |e: io::Error| fail(format!("root {}: recovery failed: {e}", root.display()));
 
+    if options.cache.pools().is_none() {
+        replay::adopt_dirty(&tree, &options.cache).map_err(recovery)?;
+    }
     let mut applied = load_applied(&tree).map_err(recovery)?;
     if let Some(dir) = &options.log_dir {
         let found = log::recover(dir)

@@ -483,7 +483,14 @@ impl Tree {
             Symlinks::Refuse => Ok(Entry::Other),
             Symlinks::InsideRoot => {
                 match self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
-                    Ok(fd) => look_fd(&fd),
+                    Ok(fd) => Ok(match look_fd(&fd)? {
+                        // The link is a further name: when it goes, what it leads to stays.
+                        Entry::Found(mut found) => {
+                            found.links = found.links.saturating_add(1);
+                            Entry::Found(found)
+                        }
+                        other => other,
+                    }),
                     Err(e) if is_absent(&e) => Ok(Entry::Other),
                     Err(e) => Err(e),
                 }

@@ -130,7 +130,7 @@ pub(crate) struct Found {
     pub stale: Option<FileId>,
     pub mode: u32,
     /// Names of the file; of a placeholder that is a copy of another one, or changed by others, two at least: its version may have
-    /// another name, and its objects stay when this one goes (scrub finds them).
+    /// another name, and its objects stay when this one goes (scrub finds them). A symbolic link counts as a name of what it leads to.
     pub links: u32,
 }
 

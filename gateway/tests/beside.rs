@@ -1,0 +1,101 @@
+//! Others change the root beside the gateway, or two requests meet: no acknowledged byte is lost, and none is mixed up.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::process::Command;
+
+use common::{Gateway, content, eventually};
+
+/// What is written stays in the cache tier alone for the time of a test.
+const DIRTY: [&str; 4] = ["--write-policy", "back", "--max-dirty-age", "1h"];
+
+fn copy(gateway: &Gateway, from: &str, to: &str) {
+    let done = Command::new("cp")
+        .args(["-a", from, to])
+        .current_dir(gateway.root())
+        .status();
+    assert!(done.unwrap().success());
+}
+
+/// `cp -a` copies attributes, and with them whose content a file has.
+#[test]
+fn the_end_of_a_copy_made_beside_the_gateway_costs_the_original_nothing() {
+    let mut gateway = Gateway::start(&DIRTY);
+    assert_eq!(
+        gateway.request("MKCOL", "/kept", &[], b"").status,
+        201,
+        "MKCOL"
+    );
+    let names = ["/deleted", "/overwritten", "/moved-over", "/kept/member"];
+    for (n, name) in names.into_iter().enumerate() {
+        assert_eq!(gateway.put(name, &content(n as u64, 40_000)).status, 201);
+    }
+    for name in &names[..3] {
+        copy(&gateway, &name[1..], &format!("{}.copy", &name[1..]));
+    }
+    copy(&gateway, "kept", "kept.copy");
+    let delete = |path: &str| gateway.request("DELETE", path, &[], b"").status;
+    assert_eq!(delete("/deleted.copy"), 204);
+    assert_eq!(gateway.put("/overwritten.copy", b"new").status, 204);
+    gateway.put("/other", b"other");
+    let to = [("Destination", "/moved-over.copy")];
+    assert_eq!(gateway.request("MOVE", "/other", &to, b"").status, 204);
+    assert_eq!(delete("/kept.copy"), 204);
+    eventually("the deleted collection is gone", || {
+        let tmp = std::fs::read_dir(gateway.root().join(".tierdav/tmp"));
+        tmp.unwrap().next().is_none()
+    });
+    for round in 0..2 {
+        for (n, name) in names.into_iter().enumerate() {
+            let reply = gateway.get(name);
+            assert_eq!(reply.status, 200, "{name}, round {round}");
+            assert!(
+                reply.body == content(n as u64, 40_000),
+                "{name}, round {round}"
+            );
+        }
+        gateway.kill_and_restart();
+    }
+    let drained = gateway.admin("POST", "/.tierdav/drain");
+    assert_eq!(drained.status, 200, "{}", drained.text());
+    for (n, name) in names.into_iter().enumerate() {
+        assert!(
+            gateway.get(name).body == content(n as u64, 40_000),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_end_of_a_symbolic_link_costs_what_it_leads_to_nothing() {
+    let mut gateway = Gateway::start(&[&DIRTY[..], &["--symlinks", "inside-root"][..]].concat());
+    let names = ["/deleted", "/overwritten", "/moved-over"];
+    for (n, name) in names.into_iter().enumerate() {
+        assert_eq!(gateway.put(name, &content(n as u64, 40_000)).status, 201);
+        let link = gateway.root().join(format!("{}.link", &name[1..]));
+        std::os::unix::fs::symlink(&name[1..], link).unwrap();
+    }
+    let linked = gateway.get("/deleted.link");
+    assert!(linked.body == content(0, 40_000));
+    let deleted = gateway.request("DELETE", "/deleted.link", &[], b"");
+    assert_eq!(deleted.status, 204);
+    assert_eq!(gateway.put("/overwritten.link", b"new").status, 204);
+    gateway.put("/other", b"other");
+    let to = [("Destination", "/moved-over.link")];
+    assert_eq!(gateway.request("MOVE", "/other", &to, b"").status, 204);
+    for round in 0..2 {
+        for (n, name) in names.into_iter().enumerate() {
+            let reply = gateway.get(name);
+            assert_eq!(reply.status, 200, "{name}, round {round}");
+            assert!(
+                reply.body == content(n as u64, 40_000),
+                "{name}, round {round}"
+            );
+        }
+        assert_eq!(gateway.get("/deleted.link").status, 404);
+        assert_eq!(gateway.get("/overwritten.link").body, b"new");
+        gateway.kill_and_restart();
+    }
+}
