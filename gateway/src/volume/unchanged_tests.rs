@@ -158,3 +158,35 @@ proptest! {
         });
     }
 }
+
+/// What was compared with the file is not what the file has by the time that it is copied from there.
+#[tokio::test]
+async fn what_others_change_in_place_meanwhile_gets_into_no_upload() {
+    let f = Fixture::new(false);
+    let v = f.open().await;
+    let data: Vec<u8> = (0..BIG).map(|i| (i % 251) as u8).collect();
+    let mut other = data.clone();
+    other[BIG - 1] ^= 1;
+    for uploaded in [&data, &other] {
+        put(&v, "/f", &data).await.unwrap();
+        let mut upload = v
+            .create(&p("/f"), IoContext::default(), Some(BIG as u64))
+            .await
+            .unwrap();
+        let (first, rest) = uploaded.split_at(BIG / 2);
+        upload.write(Bytes::copy_from_slice(first)).await.unwrap();
+        let file = std::fs::File::options()
+            .write(true)
+            .open(f.root().join("f"))
+            .unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"theirs", 1000).unwrap();
+        let stored = async {
+            upload.write(Bytes::copy_from_slice(rest)).await?;
+            upload.commit(unchecked()).await
+        };
+        match stored.await {
+            Ok(_) => assert!(get(&v, "/f").await.unwrap() == *uploaded, "a mixture"),
+            Err(e) => assert!(e.is_retryable(), "{e}"),
+        }
+    }
+}

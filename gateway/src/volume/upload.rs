@@ -96,11 +96,12 @@ pub struct Upload {
 }
 
 pub(super) enum Stage {
-    /// The first `len` bytes are those of the current version.
+    /// The first `len` bytes are those of the current version; `crc` is their CRC-32C.
     Same {
         old: FileId,
         reader: ContentReader,
         len: u64,
+        crc: u32,
     },
     Writing(Writing),
 }
@@ -147,6 +148,7 @@ impl Volume {
                 old,
                 reader,
                 len: 0,
+                crc: 0,
             },
             None => Stage::Writing(Writing::begin(&inner, path, io, expected_len).await?),
         };
@@ -354,10 +356,13 @@ impl Writing {
 impl Upload {
     /// Appends `data`.
     pub async fn write(&mut self, data: Bytes) -> Result<(), VolumeError> {
-        if let Stage::Same { reader, len, .. } = &mut self.stage
+        if let Stage::Same {
+            reader, len, crc, ..
+        } = &mut self.stage
             && reader.holds(*len, &data).await
         {
             *len += data.len() as u64;
+            *crc = crc32c::crc32c_append(*crc, &data);
             return Ok(());
         }
         let (writing, path) = self.writing().await?;
@@ -406,8 +411,12 @@ impl Upload {
 
     /// What is written to: begun, with what was the same so far, if it was not.
     async fn writing(&mut self) -> Result<(&mut Writing, &ResourcePath), VolumeError> {
-        if let Stage::Same { reader, len, .. } = &self.stage {
+        if let Stage::Same {
+            reader, len, crc, ..
+        } = &self.stage
+        {
             let whole = Some(reader.len());
+            let mut copied = 0;
             let mut writing = Writing::begin(&self.inner, &self.path, self.io, whole).await?;
             while writing.staging.len() < *len {
                 let at = writing.staging.len();
@@ -417,7 +426,13 @@ impl Upload {
                     let source = io::Error::from(io::ErrorKind::UnexpectedEof);
                     return Err(unavailable("read the old content of", &self.path, source));
                 }
+                copied = crc32c::crc32c_append(copied, &data);
                 writing.append(&self.path, data).await?;
+            }
+            if copied != *crc {
+                // Others wrote to the file since it was compared: what the client sent is nowhere any more.
+                let source = io::Error::other("changed beside the gateway meanwhile");
+                return Err(unavailable("write", &self.path, source));
             }
             self.stage = Stage::Writing(writing);
         }
@@ -436,12 +451,12 @@ impl Upload {
     /// Once begun it runs to its end even if the caller goes away.
     pub async fn commit(mut self, check: Check) -> Result<(Meta, bool), VolumeError> {
         let check = match &self.stage {
-            Stage::Same { old, reader, len } if *len == reader.len() => {
-                match self.settle(*old, check).await? {
-                    Settled::Unchanged(meta) => return Ok((meta, false)),
-                    Settled::Changed(check) => check,
-                }
-            }
+            Stage::Same {
+                old, reader, len, ..
+            } if *len == reader.len() => match self.settle(*old, check).await? {
+                Settled::Unchanged(meta) => return Ok((meta, false)),
+                Settled::Changed(check) => check,
+            },
             _ => check,
         };
         self.writing().await?;
