@@ -99,3 +99,26 @@ fn the_end_of_a_symbolic_link_costs_what_it_leads_to_nothing() {
         gateway.kill_and_restart();
     }
 }
+
+/// The first part of something new, and all of it by somebody else meanwhile.
+#[test]
+fn the_first_part_of_a_file_never_cuts_off_what_was_put_meanwhile() {
+    let gateway = Gateway::start(&[]);
+    let mut slow = gateway.connect();
+    let part = [("Content-Range", "bytes 0-4/*"), ("Expect", "100-continue")];
+    slow.send_head("PUT", "/f", &part, 5).unwrap();
+    assert_eq!(slow.reply_head().unwrap().status, 100);
+    assert_eq!(gateway.put("/f", b"all of twenty bytes!").status, 201);
+    slow.send(b"PART!").unwrap();
+    let reply = slow.reply(false).unwrap();
+    let expected: &[u8] = match reply.status {
+        503 => b"all of twenty bytes!",
+        _ => b"PART!f twenty bytes!",
+    };
+    assert_eq!(
+        gateway.get("/f").text(),
+        String::from_utf8_lossy(expected),
+        "{}",
+        reply.status
+    );
+}

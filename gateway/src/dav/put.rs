@@ -245,7 +245,7 @@ impl Call<'_> {
                 }
             }
         }
-        let (check, reason) = self.last_check(&guard, base);
+        let (check, reason) = self.last_check(&guard, part.map(|_| base));
         let (meta, created) = upload
             .commit(check)
             .await
@@ -267,10 +267,15 @@ impl Call<'_> {
         stored(meta, created)
     }
 
-    fn last_check(&self, guard: &Arc<Guard>, base: Option<tiering::FileId>) -> (Check, Reason) {
+    /// `base`: what a part was written into, `None` for something new.
+    fn last_check(
+        &self,
+        guard: &Arc<Guard>,
+        base: Option<Option<tiering::FileId>>,
+    ) -> (Check, Reason) {
         let rule = rule(&self.target.path);
         guard::check(guard, move |g, meta| {
-            if base.is_some() && meta.map(|m| m.file_id) != base {
+            if base.is_some_and(|base| meta.map(|m| m.file_id) != base) {
                 // The part belongs to a version that is no more; sent again, it applies to the new one.
                 return Err(Refusal::unavailable("the content changed meanwhile"));
             }
