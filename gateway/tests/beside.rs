@@ -5,6 +5,7 @@
 mod common;
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::{Gateway, content, eventually};
 
@@ -121,4 +122,61 @@ fn the_first_part_of_a_file_never_cuts_off_what_was_put_meanwhile() {
         "{}",
         reply.status
     );
+}
+
+/// A member is replaced while its collection is copied: by PUT, whose bytes are in the cache at first, and by others beside.
+#[test]
+fn a_copy_of_a_collection_has_each_member_in_one_version() {
+    const LENS: [usize; 2] = [200_000, 300_000];
+    let gateway = Gateway::start(&DIRTY);
+    gateway.request("MKCOL", "/d", &[], b"");
+    let version = |n: u64| content(n, LENS[(n % 2) as usize]);
+    assert_eq!(gateway.put("/d/f", &version(1)).status, 201);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let put_until = std::sync::atomic::AtomicU64::new(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = gateway.connect();
+            let aside = gateway.root().join("aside");
+            for n in (2..).step_by(2) {
+                if over.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                std::fs::write(&aside, version(n)).unwrap();
+                put_until.store(n + 1, std::sync::atomic::Ordering::SeqCst);
+                std::fs::rename(&aside, gateway.root().join("d/f")).unwrap();
+                let put = client.request("PUT", "/d/f", &[], &version(n + 1));
+                assert_eq!(put.unwrap().status, 204);
+            }
+        });
+        let check = || {
+            let mut client = gateway.connect();
+            let began = Instant::now();
+            let mut copies = 0;
+            while began.elapsed() < Duration::from_secs(6) {
+                let oldest = put_until.load(std::sync::atomic::Ordering::SeqCst);
+                let to = [("Destination", "/e")];
+                let copied = client.request("COPY", "/d", &to, b"").unwrap();
+                if ![201, 204].contains(&copied.status) {
+                    return Err(format!("COPY: {}", copied.status));
+                }
+                let newest = put_until.load(std::sync::atomic::Ordering::SeqCst);
+                let got = client.request("GET", "/e/f", &[], b"").unwrap();
+                let range = oldest.saturating_sub(2).max(1)..=newest + 1;
+                if got.status != 200 || !range.clone().any(|n| got.body == version(n)) {
+                    let zeros = got.body.iter().filter(|b| **b == 0).count();
+                    return Err(format!(
+                        "copy {copies}: {} bytes of none of {range:?}, {zeros} of them zero",
+                        got.body.len()
+                    ));
+                }
+                copies += 1;
+            }
+            println!("{copies} copies");
+            Ok(())
+        };
+        let checked = check();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(checked, Ok(()));
+    });
 }

@@ -72,7 +72,10 @@ impl Volume {
         let io = IoContext::default();
         let (reader, prepared, origin, reserved) = hop(move || {
             let (found, reader) = inner.open_read(&source, io)?;
-            let (_, props) = inner.stored_props(&source)?;
+            let props = match reader.tree() {
+                Some(file) => tree::get_props(file).at("read properties", &source)?,
+                None => inner.stored_props(&source)?.1,
+            };
             let mut reserved = inner.usage.reservation(0);
             inner.check_room(&target, found.meta.len, &mut reserved)?;
             let prepared = Prepared::new(&inner, &target)?;
@@ -231,7 +234,12 @@ impl Built {
             &mut self.reserved,
         )?;
         self.bytes += found.meta.len;
-        let (_, props) = inner.stored_props(path)?;
+        // By the file that was opened: its name may mean another one by now.
+        let source = reader.tree().cloned();
+        let props = match &source {
+            Some(source) => tree::get_props(source).at("read properties", path)?,
+            None => inner.stored_props(path)?.1,
+        };
         let target = create_in(to, name).at("create", path)?;
         let now = now_ns();
         let identity = Identity {
@@ -258,7 +266,10 @@ impl Built {
             staged.map_err(|e| cache_error("copy", path, e))?.publish();
             return Ok(());
         }
-        if found.dirty() {
+        let plain = source.filter(|_| !found.dirty());
+        if let Some(source) = plain {
+            share_bytes(&source, &target, found.meta.len).at("copy", path)?;
+        } else {
             let runtime = tokio::runtime::Handle::current();
             let mut at = 0;
             while at < found.meta.len {
@@ -267,9 +278,6 @@ impl Built {
                 target.write_all_at(&data, at).at("write", path)?;
                 at += data.len() as u64;
             }
-        } else {
-            let source = inner.tree.file(path).at("open", path)?;
-            share_bytes(&source, &target, found.meta.len).at("copy", path)?;
         }
         apply::dress(&target, &identity, Some(found.mode), &props, []).at("prepare", path)?;
         Ok(())
