@@ -511,9 +511,11 @@ impl ObjectCache {
 
     /// Whether a version's cached objects still tell which of its bytes the backing tier has.
     pub(super) fn is_unsettled(&self, core: &Core, file: FileId) -> bool {
-        // In pools, each object tells for itself.
+        // In pools, each object tells for itself. A version that has lost bytes is never settled.
         self.pools.is_none()
-            && (core.residency.is_dirty(file) || self.unsettled.lock().contains(&file))
+            && (core.residency.is_dirty(file)
+                || core.has_lost(file)
+                || self.unsettled.lock().contains(&file))
     }
 
     fn flush_rest(&self, core: &mut Core, file: FileId) {

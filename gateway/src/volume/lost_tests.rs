@@ -132,6 +132,31 @@ async fn of_a_version_that_is_half_in_the_tree_only_the_cached_half_can_be_lost(
     assert!(!is_dirty(&f, id));
 }
 
+/// A drain empties the cache of what it could flush; that it was flushed must be known all the same.
+#[tokio::test]
+async fn what_was_flushed_of_a_file_stays_readable_though_the_rest_is_lost() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let data = pattern(3 * OBJECT);
+    put(&v, "/a", &data).await.unwrap();
+    let id = id_of(&v, "/a").await;
+    crash(v).await;
+    std::fs::remove_file(&cached(&f, id)[1].2).unwrap();
+    for round in 0..3 {
+        let v = f.open().await;
+        let cache = v.inner.cache.clone();
+        cache.attach_backing(v.clone());
+        assert_eq!(cache.drain().await.unwrap().failed, 1, "round {round}");
+        for index in [0, 2] {
+            let at = index * OBJECT;
+            let got = read(&v, "/a", at as u64, 10).await;
+            assert_eq!(got.unwrap(), data[at..at + 10], "round {round}");
+        }
+        assert!(read(&v, "/a", OBJECT as u64, 10).await.is_err());
+        crash(v).await;
+    }
+}
+
 /// A root on another disk: with its hard links it is the same, without them nobody knows which file has which name.
 #[tokio::test]
 async fn a_root_that_was_copied_keeps_what_only_the_cache_has_or_is_refused() {
