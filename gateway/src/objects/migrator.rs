@@ -651,6 +651,14 @@ impl ObjectCache {
             if (before.len(), before.modified().ok()) != (after.len(), after.modified().ok()) {
                 return Err(StoreError::Damaged { id });
             }
+            // A reader may have opened it before somebody changed it in place.
+            let still = self
+                .backing
+                .get()
+                .map_or(Ok(true), |b| b.is_still(id.file, &tree));
+            if !still.map_err(|e| StoreError::io("look at", id, e))? {
+                return Err(StoreError::Damaged { id });
+            }
             dir.put(&object, &data, false)?;
             Ok(object)
         });

@@ -99,6 +99,11 @@ pub trait Backing: Send + Sync + 'static {
     fn open_dirty(&self, file: FileId) -> io::Result<Arc<File>>;
     /// Opens the tree file of a version read-only, if its path is known and still holds that version.
     fn open_clean(&self, file: FileId) -> io::Result<Option<Arc<File>>>;
+    /// Whether an open tree file, which held this version when it was opened, does so now: others may have written to it.
+    fn is_still(&self, file: FileId, tree: &File) -> io::Result<bool> {
+        let _ = (file, tree);
+        Ok(true)
+    }
     /// Makes the tree files ordinary ones: all their bytes are in them and on stable storage now. Answers for each, in order.
     /// Must be idempotent; a version that is gone meanwhile is `Ok`.
     fn settle(&self, files: &[FileId]) -> Vec<io::Result<()>>;

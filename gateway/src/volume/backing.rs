@@ -53,6 +53,10 @@ impl Backing for Volume {
         }
     }
 
+    fn is_still(&self, file: FileId, tree: &File) -> io::Result<bool> {
+        Ok(start::is_version(&tree::look_fd(&tree)?, file))
+    }
+
     fn purged(&self, file: FileId) -> io::Result<()> {
         match rustix::fs::unlinkat(
             &self.inner.tree.tmp,

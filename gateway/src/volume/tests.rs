@@ -727,6 +727,33 @@ async fn what_was_flushed_and_evicted_is_whole_over_a_tree_that_does_not_know_of
     }
 }
 
+/// A reader holds the file while somebody changes it in place; what is put back later has the old content and time.
+#[tokio::test]
+async fn what_was_changed_beside_the_gateway_is_never_promoted_as_the_version_before() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let ours = vec![1; 100_000];
+    put(&v, "/a", &ours).await.unwrap();
+    let cache = v.inner.cache.clone();
+    cache.attach_backing(v.clone());
+    assert_eq!(cache.flush_all().await.unwrap().failed, 0);
+    assert_eq!(cache.evict_all_clean().await.unwrap(), 1);
+    let at = f.root().join("a");
+    let time = std::fs::metadata(&at).unwrap().modified().unwrap();
+    let (_, reader) = v.open_read(&p("/a"), IoContext::default()).await.unwrap();
+    assert_eq!(get(&v, "/a").await.unwrap(), ours);
+    let file = std::fs::File::options().write(true).open(&at).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![2; 100_000], 0).unwrap();
+    cache.step().await;
+    drop(reader);
+    std::os::unix::fs::FileExt::write_all_at(&file, &ours, 0).unwrap();
+    file.set_modified(time).unwrap();
+    assert!(
+        get(&v, "/a").await.unwrap() == ours,
+        "what others wrote in between"
+    );
+}
+
 fn checkpoint_now(v: &Volume) {
     start::checkpoint(&v.inner).unwrap();
 }
