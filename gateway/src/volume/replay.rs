@@ -25,6 +25,8 @@ struct Replay<'a> {
     tree: &'a Tree,
     cache: &'a ObjectCache,
     cleaner: &'a Cleaner,
+    /// Versions that are, or were, complete in the tree.
+    settled: HashSet<FileId>,
 }
 
 /// Applies every record that `applied` lacks, in order, then restores small objects.
@@ -39,6 +41,7 @@ pub(super) fn run(
         tree,
         cache,
         cleaner,
+        settled: settled(records),
     };
     let aborted: HashSet<u64> = records
         .iter()
@@ -68,7 +71,7 @@ pub(super) fn run(
     }
     applied.advance(applied.highest());
     store_applied(tree, &applied.encode())?;
-    replay.settle(records)?;
+    replay.settle()?;
     for (number, record) in records {
         if let (
             Record::Put {
@@ -84,6 +87,14 @@ pub(super) fn run(
         tracing::info!(records = records.len(), redone, "intent log replayed");
     }
     Ok(())
+}
+
+fn settled(records: &[(u64, Record)]) -> HashSet<FileId> {
+    let of = |(_, record): &(u64, Record)| match record {
+        Record::Settled { ids } => ids.clone(),
+        _ => Vec::new(),
+    };
+    records.iter().flat_map(of).collect()
 }
 
 impl Replay<'_> {
@@ -189,8 +200,12 @@ impl Replay<'_> {
                 .map(|o| ObjectId { file: id, index: o.index })
                 .collect();
             if !self.cache.contains_all(id, &synced) {
-                tracing::warn!(%path, %id, "intent log: objects are gone from the cache, change skipped");
-                return Ok(());
+                if self.settled.contains(&id) {
+                    tracing::warn!(%path, %id, "intent log: objects are gone from the cache, change skipped");
+                    return Ok(());
+                }
+                // It was replaced or deleted later: by records that have to find it here, and not what it replaced.
+                tracing::debug!(%path, %id, "intent log: objects are gone from the cache");
             }
             let dirty = objects.iter().map(|o| o.index);
             apply::dress(&file, identity, Some(mode), props, dirty)?;
@@ -277,12 +292,8 @@ impl Replay<'_> {
     }
 
     /// Settles again what was settled and may have left the cache since. What was settled was in the tree, with its PUT, before.
-    fn settle(&self, records: &[(u64, Record)]) -> io::Result<()> {
-        let settled = records.iter().filter_map(|(_, record)| match record {
-            Record::Settled { ids } => Some(ids),
-            _ => None,
-        });
-        let ids: Vec<FileId> = settled.flatten().copied().collect();
+    fn settle(&self) -> io::Result<()> {
+        let ids: Vec<FileId> = self.settled.iter().copied().collect();
         if ids.is_empty() {
             return Ok(());
         }

@@ -727,6 +727,48 @@ async fn what_was_flushed_and_evicted_is_whole_over_a_tree_that_does_not_know_of
     }
 }
 
+/// A power cut: the cache's disk has forgotten what was replaced or deleted since, the tree's does not know of anything yet.
+#[tokio::test]
+async fn what_was_overwritten_and_then_deleted_or_moved_does_not_come_back() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let large = |n: u8| vec![n; 200_000];
+    for name in ["/deleted", "/moved", "/target", "/d"] {
+        match name {
+            "/d" => v.mkcol(&p("/d"), unchecked()).await.unwrap(),
+            name => drop(put(&v, name, &large(1)).await.unwrap()),
+        }
+    }
+    put(&v, "/d/below", &large(1)).await.unwrap();
+    v.inner.cache.attach_backing(v.clone());
+    assert_eq!(v.inner.cache.flush_all().await.unwrap().failed, 0);
+    checkpoint_now(&v);
+    let tree = f.dir.path().join("tree");
+    copy_tree(&f.root(), &tree);
+    for name in ["/deleted", "/moved", "/d/below"] {
+        put(&v, name, &large(2)).await.unwrap();
+    }
+    v.remove(&p("/deleted"), unchecked()).await.unwrap();
+    v.rename(&p("/moved"), &p("/target"), true, unchecked())
+        .await
+        .unwrap();
+    put(&v, "/target", &large(3)).await.unwrap();
+    v.remove(&p("/d"), unchecked()).await.unwrap();
+    v.inner.cleaner.finish();
+    let want = walk(&v).await;
+    assert_eq!(want.len(), 1);
+    crash(v).await;
+    std::fs::remove_dir_all(f.root()).unwrap();
+    std::fs::rename(&tree, f.root()).unwrap();
+    for _ in 0..2 {
+        let v = f.open().await;
+        assert_eq!(walk(&v).await, want);
+        v.inner.cleaner.finish();
+        assert!(f.litter().is_empty());
+        crash(v).await;
+    }
+}
+
 /// A reader holds the file while somebody changes it in place; what is put back later has the old content and time.
 #[tokio::test]
 async fn what_was_changed_beside_the_gateway_is_never_promoted_as_the_version_before() {

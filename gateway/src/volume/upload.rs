@@ -791,26 +791,40 @@ impl Inner {
                 .collect(),
         };
         let (id, len) = (identity.file_id, identity.len);
-        // The record is made before the staged objects are consumed below.
+        // The record is made before the staged objects are consumed below. Of what fails they go after it was taken back: whoever
+        // finds a record, but not its objects, takes them for replaced or deleted.
         let record = record();
-        let left = self.commit_since(prepared.changes, path, || record, &[to.dir], || {
-            if identity.state == State::Dirty {
-                apply::link_dirty(&self.tree, id).at("link", path)?;
-            }
-            // Before the name exists nobody can ask for this version, after it somebody may.
-            staged.publish();
-            let tmp = id_name(id);
-            let from = Place { dir: &self.tree.tmp, name: &tmp };
-            let renamed =
-                apply::rename_in(&self.tree, &from, Kind::File, to, old.as_ref());
-            renamed.inspect_err(|_| {
-                self.cache.forget(id, len);
-                if let Err(error) = apply::unlink_dirty(&self.tree, id) {
-                    tracing::warn!(%error, %id, "could not remove a dirty name; the next start tries again");
+        let (mut staged, mut refused) = (Some(staged), false);
+        let placed = self.commit_since(
+            prepared.changes,
+            path,
+            || record,
+            &[to.dir],
+            || {
+                if identity.state == State::Dirty {
+                    apply::link_dirty(&self.tree, id).at("link", path)?;
                 }
-            })
-            .at("rename", path)
-        })?;
+                // Before the name exists nobody can ask for this version, after it somebody may.
+                if let Some(staged) = staged.take() {
+                    staged.publish();
+                }
+                let tmp = id_name(id);
+                let from = Place {
+                    dir: &self.tree.tmp,
+                    name: &tmp,
+                };
+                let renamed = apply::rename_in(&self.tree, &from, Kind::File, to, old.as_ref());
+                refused = renamed.is_err();
+                renamed.at("rename", path)
+            },
+        );
+        if refused {
+            self.cache.forget(id, len);
+            if let Err(error) = apply::unlink_dirty(&self.tree, id) {
+                tracing::warn!(%error, %id, "could not remove a dirty name; the next start tries again");
+            }
+        }
+        let left = placed?;
         prepared.named = false;
         self.tree.learn_given(identity, bare, || {
             tree::statx(&prepared.tree, "", AtFlags::EMPTY_PATH)
