@@ -904,13 +904,16 @@ impl Inner {
                     return Err(unavailable("log", path, io::Error::other(why)));
                 }
                 let (number, logged) = log.append(&record());
-                if logged.is_err() {
+                let synced = match logged {
+                    Ok(()) => Ok(()),
                     // Without the log the change still can be made durable, only slower.
-                    self.cache
-                        .sync()
-                        .map_err(|e| unavailable("sync the cache for", path, e))?;
-                }
-                let result = apply();
+                    Err(_) => self.cache.sync(),
+                };
+                let result = match synced {
+                    Ok(()) => apply(),
+                    Err(e) => Err(unavailable("sync the cache for", path, e)),
+                };
+                // Whatever became of it: others wait for this number.
                 let noted = log.applied(number, |state| start::store_applied(&self.tree, state));
                 if result.is_err() {
                     // Whatever else fails: a start must not make up for what was refused.
