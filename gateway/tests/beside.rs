@@ -7,7 +7,7 @@ mod common;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Gateway, content, eventually};
+use common::{Gateway, LOCK, content, eventually};
 
 /// What is written stays in the cache tier alone for the time of a test.
 const DIRTY: [&str; 4] = ["--write-policy", "back", "--max-dirty-age", "1h"];
@@ -179,4 +179,61 @@ fn a_copy_of_a_collection_has_each_member_in_one_version() {
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(checked, Ok(()));
     });
+}
+
+/// A file system of its own, gone when dropped.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    /// `None` where this may not be mounted.
+    fn mount(at: &std::path::Path) -> Option<Small> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .arg(at)
+            .status();
+        mounted
+            .is_ok_and(|s| s.success())
+            .then(|| Small(at.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Half a record is what a full disk leaves of the one that did not fit.
+#[test]
+fn a_lock_that_is_granted_after_the_disk_was_full_outlives_a_kill() {
+    let mut gateway = Gateway::start(&[]);
+    for n in 0..200 {
+        assert_eq!(gateway.put(&format!("/{n}"), b"x").status, 201);
+    }
+    // Nothing is left in the cache, which is replaced by a small one.
+    assert_eq!(gateway.admin("POST", "/.tierdav/drain").status, 200);
+    assert_eq!(gateway.terminate(), Some(0));
+    let cache = gateway.cache();
+    std::fs::remove_dir_all(&cache).unwrap();
+    std::fs::create_dir(&cache).unwrap();
+    let Some(_small) = Small::mount(&cache) else {
+        eprintln!("no right to mount: nothing to see");
+        return;
+    };
+    gateway.restart();
+    let lock = |path: &str| gateway.request("LOCK", path, &[("Timeout", "Second-1800")], LOCK);
+    assert_eq!(lock("/0").status, 200);
+    let filler = cache.join("filler");
+    let full = std::fs::write(&filler, vec![0; 8 << 20]);
+    assert!(full.is_err(), "it should be full");
+    let refused = (1..150).find(|n| lock(&format!("/{n}")).status != 200);
+    let refused = refused.expect("a full disk");
+    std::fs::remove_file(&filler).unwrap();
+    let granted = (150..160).find(|n| lock(&format!("/{n}")).status == 200);
+    let granted = granted.expect("a lock");
+    gateway.kill_and_restart();
+    for n in [0, refused - 1, granted] {
+        let stranger = gateway.put(&format!("/{n}"), b"stranger");
+        assert_eq!(stranger.status, 423, "the lock on /{n} is forgotten");
+    }
 }

@@ -4,13 +4,14 @@
 //! kernel's hands after one short `write`, which costs less than waking a thread for it.
 //!
 //! A record is `length u32 LE, crc32c u32 LE, JSON`. A torn or damaged tail ends the reading: what was acknowledged
-//! lies before it.
+//! lies before it: after a failure, which may have left half a record or lost a whole one, nothing is appended any more until all
+//! of it has been rewritten.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -70,6 +71,8 @@ pub(super) struct Journal {
     end: End,
     appended: AtomicUsize,
     live: AtomicUsize,
+    /// It has to be rewritten first.
+    failed: Arc<AtomicBool>,
 }
 
 enum End {
@@ -89,7 +92,9 @@ impl Journal {
             dir: dir.to_path_buf(),
             sync,
             file: None,
+            failed: Arc::default(),
         };
+        let failed = Arc::clone(&writer.failed);
         writer.rewrite(&encode_all(live))?;
         let end = if sync {
             let (queue, messages) = mpsc::channel();
@@ -107,6 +112,7 @@ impl Journal {
             end,
             appended: 0.into(),
             live: live.len().into(),
+            failed,
         })
     }
 
@@ -145,9 +151,10 @@ impl Journal {
         }
     }
 
-    /// Counts a record; whether the journal is mostly stale.
+    /// Counts a record; whether the journal is to be rewritten before it is appended.
     fn is_due(&self) -> bool {
-        self.appended.fetch_add(1, Relaxed) >= SLACK.max(self.live.load(Relaxed))
+        let stale = self.appended.fetch_add(1, Relaxed) >= SLACK.max(self.live.load(Relaxed));
+        stale || self.failed.load(Relaxed)
     }
 }
 
@@ -165,7 +172,9 @@ impl Drop for Journal {
 struct Writer {
     dir: PathBuf,
     sync: bool,
+    /// None after a failure.
     file: Option<File>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -183,7 +192,10 @@ impl Writer {
                     Message::Rewrite(bytes) => {
                         result = result.and_then(|()| self.append(&buffer));
                         buffer.clear();
-                        self.try_rewrite(&bytes);
+                        if self.try_rewrite(&bytes) {
+                            // What came before is in it.
+                            result = Ok(());
+                        }
                     }
                 }
             }
@@ -202,23 +214,34 @@ impl Writer {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file
-            .as_mut()
-            .ok_or(io::ErrorKind::NotFound)?
-            .write_all(bytes)
+        let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        let written = file.write_all(bytes);
+        self.unless_failed(written)
     }
 
-    fn sync(&self) -> io::Result<()> {
-        match &self.file {
+    fn sync(&mut self) -> io::Result<()> {
+        let synced = match &self.file {
             Some(file) if self.sync => file.sync_data(),
             _ => Ok(()),
-        }
+        };
+        self.unless_failed(synced)
     }
 
-    fn try_rewrite(&mut self, bytes: &[u8]) {
-        if let Err(error) = self.rewrite(bytes) {
-            tracing::warn!(%error, "lock journal could not be rewritten; it goes on growing");
+    /// Nothing can be relied on that follows what failed.
+    fn unless_failed(&mut self, done: io::Result<()>) -> io::Result<()> {
+        done.inspect_err(|_| {
+            self.file = None;
+            self.failed.store(true, Relaxed);
+        })
+    }
+
+    /// Whether it was possible; if not, what there is goes on growing, unless it has failed itself.
+    fn try_rewrite(&mut self, bytes: &[u8]) -> bool {
+        let rewritten = self.rewrite(bytes);
+        if let Err(error) = &rewritten {
+            tracing::warn!(%error, "lock journal could not be rewritten");
         }
+        rewritten.is_ok()
     }
 
     fn rewrite(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -232,11 +255,14 @@ impl Writer {
         if self.sync {
             file.sync_all()?;
         }
-        std::fs::rename(&new, self.dir.join(NAME))?;
-        if self.sync {
-            File::open(&self.dir)?.sync_all()?;
-        }
+        let placed = std::fs::rename(&new, self.dir.join(NAME)).and_then(|()| match self.sync {
+            true => File::open(&self.dir)?.sync_all(),
+            false => Ok(()),
+        });
+        // Which of the two has the name after a power cut is not known otherwise.
+        self.unless_failed(placed)?;
         self.file = Some(file);
+        self.failed.store(false, Relaxed);
         Ok(())
     }
 }
