@@ -125,6 +125,30 @@ fn pattern(n: usize) -> Vec<u8> {
     (0..n).map(|i| (i * 7 % 251) as u8).collect()
 }
 
+/// The cache loses one of several objects before it has its name, and the backing tier is full.
+#[tokio::test]
+async fn an_upload_that_fails_at_its_end_gives_back_all_that_it_took() {
+    let rig = Rig::new();
+    let mut s = rig
+        .cache
+        .stage(FileId(1), rig.tree(), IoContext::default());
+    s.write(Bytes::from(pattern(257))).await.unwrap();
+    s.truncate(256).await.unwrap();
+    let dir = rig.cache.dir.as_ref().unwrap();
+    let temporary = dir.list().unwrap().temporary;
+    assert_eq!(temporary.len(), 4);
+    let second = temporary.iter().find(|p| {
+        let name = p.file_name().unwrap().to_str().unwrap();
+        name.starts_with(&ObjectId::new(FileId(1), 1).to_string())
+    });
+    std::fs::remove_file(dir.objects_dir().join(second.unwrap())).unwrap();
+    rig.cache.tree_faults.fail_write_at(0, ENOSPC);
+    assert!(matches!(s.finish().await, Err(CacheError::NoSpace)));
+    let status = rig.cache.status();
+    assert_eq!((status.staged_bytes, status.used_bytes), (0, 0));
+    assert_eq!(rig.cached_files(), 0);
+}
+
 #[tokio::test]
 async fn dirty_objects_survive_reopen_are_flushed_evicted_and_promoted() {
     let mut rig = Rig::new();

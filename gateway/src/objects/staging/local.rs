@@ -553,7 +553,7 @@ impl Work {
             pooled: false,
             cache: cache.clone(),
         };
-        for (index, mut slot) in std::mem::take(&mut self.slots) {
+        while let Some((index, mut slot)) = self.slots.pop_first() {
             let id = self.id(index);
             let object_len = cache.object_len(len, index);
             if let Some(copy) = &slot.copy {
