@@ -237,3 +237,26 @@ fn a_lock_that_is_granted_after_the_disk_was_full_outlives_a_kill() {
         assert_eq!(stranger.status, 423, "the lock on /{n} is forgotten");
     }
 }
+
+/// A LOCK makes an empty resource, which goes with the lock if nobody ever PUTs anything: also where nobody hears of the lock.
+#[test]
+fn a_lock_whose_asker_goes_away_leaves_no_resource() {
+    let gateway = Gateway::start(&[]);
+    for n in 0..300 {
+        let mut client = gateway.connect();
+        let short = [("Timeout", "Second-1")];
+        client
+            .send_head("LOCK", &format!("/{n}"), &short, LOCK.len())
+            .unwrap();
+        client.send(LOCK).unwrap();
+        // Now and then, later.
+        std::thread::sleep(Duration::from_micros(n % 10 * 100));
+    }
+    eventually("what the LOCKs made is gone", || {
+        let names = std::fs::read_dir(gateway.root()).unwrap();
+        names
+            .filter(|e| e.as_ref().unwrap().file_name() != ".tierdav")
+            .count()
+            == 0
+    });
+}

@@ -213,7 +213,7 @@ impl Call<'_> {
     }
 }
 
-/// Takes the lock back unless told to keep it: also when the client goes away in the middle.
+/// Takes the lock back, with what it has made, unless told to keep it: also when the client goes away in the middle.
 struct Undo<'a> {
     call: &'a Call<'a>,
     token: Option<&'a str>,
@@ -228,7 +228,10 @@ impl Undo<'_> {
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
         if let Some(token) = self.token {
-            self.call.dav.locks.break_lock(token);
+            let dav = self.call.dav;
+            dav.locks.break_lock(token);
+            let made = guard::key(&self.call.target.path);
+            dav.unborn.lock().insert(made);
         }
     }
 }

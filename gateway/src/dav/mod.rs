@@ -36,6 +36,7 @@ mod tree;
 pub mod uri;
 pub mod xml;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -181,6 +182,8 @@ pub struct Dav {
     metrics: Arc<Metrics>,
     opts: DavOptions,
     locks: Arc<LockTable>,
+    /// Where a lock is gone that may have made a resource: that goes, too.
+    unborn: Mutex<BTreeSet<String>>,
     patching: put::PatchQueue,
     /// Resources whose properties were asked for lately.
     asked: Mutex<LruCache<ResourcePath, ()>>,
@@ -238,6 +241,7 @@ impl Dav {
             metrics,
             opts,
             locks,
+            unborn: Mutex::default(),
             patching: put::PatchQueue::default(),
             asked: Mutex::new(LruCache::new(ASKED_MAX)),
             keeping: Arc::new(Semaphore::new(listed::KEEPING_MAX)),
@@ -392,14 +396,21 @@ impl Dav {
     }
 
     async fn expire_at(&self, now: u64) {
-        for key in self.locks.expire(now) {
+        self.unborn.lock().extend(self.locks.expire(now));
+        // Each stays in the set until it is dealt with: whoever asks may go away meanwhile.
+        loop {
+            let next = self.unborn.lock().first().cloned();
+            let Some(key) = next else { return };
             let path = guard::path_of(&key);
-            match self.volume.remove_lock_null(&path).await {
+            let (locks, at) = (Arc::clone(&self.locks), key.clone());
+            let unlocked = move || locks.has_nothing(&at);
+            match self.volume.remove_lock_null(&path, unlocked).await {
                 Ok(_) | Err(VolumeError::NotFound { .. }) => {}
                 Err(error) => {
                     tracing::warn!(%path, error = &error as &dyn std::error::Error, "lock-null resource stays")
                 }
             }
+            self.unborn.lock().remove(&key);
         }
     }
 

@@ -95,10 +95,14 @@ impl Volume {
         .await
     }
 
-    /// Removes a resource if a LOCK made it and nothing was PUT since; `true` when it went.
-    pub async fn remove_lock_null(&self, path: &ResourcePath) -> Result<bool, VolumeError> {
+    /// Removes a resource if a LOCK made it and nothing was PUT since, and it is `unlocked`; `true` when it went.
+    pub async fn remove_lock_null(
+        &self,
+        path: &ResourcePath,
+        unlocked: impl Fn() -> bool + Send + 'static,
+    ) -> Result<bool, VolumeError> {
         let only_lock_null: Check =
-            Box::new(|meta: Option<&Meta>| meta.is_some_and(|m| m.lock_null));
+            Box::new(move |meta: Option<&Meta>| meta.is_some_and(|m| m.lock_null) && unlocked());
         match self.remove(path, only_lock_null).await {
             Ok(()) => Ok(true),
             Err(VolumeError::NotFound { .. } | VolumeError::PreconditionFailed { .. }) => Ok(false),

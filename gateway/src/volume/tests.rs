@@ -496,7 +496,11 @@ async fn lock_null_resources_become_real_by_put_or_go() {
         ("/c", true),
         ("/never", false),
     ] {
-        assert_eq!(v.remove_lock_null(&p(name)).await.unwrap(), goes, "{name}");
+        assert_eq!(
+            v.remove_lock_null(&p(name), || true).await.unwrap(),
+            goes,
+            "{name}"
+        );
     }
     assert!(
         !v.stat(&p("/a")).await.unwrap().lock_null && !v.stat(&p("/b")).await.unwrap().lock_null

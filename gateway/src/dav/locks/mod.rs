@@ -187,6 +187,10 @@ impl State {
         self.by_path.range::<String, _>(range).filter_map(live)
     }
 
+    fn has_nothing(&self, path: &str) -> bool {
+        !self.by_path.contains_key(path) && !self.moved.values().any(|m| m.to == path)
+    }
+
     fn below_or_at(&self, path: &str) -> Vec<Lock> {
         let at = self.by_path.get(path).into_iter().flatten().cloned();
         at.chain(self.below(path, 0).flat_map(|(_, l)| l).cloned())
@@ -543,10 +547,13 @@ impl LockTable {
         let mut paths: Vec<String> = run_out.into_iter().map(|(_, p)| p).collect();
         paths.sort();
         paths.dedup();
-        paths.retain(|p| {
-            !state.by_path.contains_key(p) && !state.moved.values().any(|m| m.to == *p)
-        });
+        paths.retain(|p| state.has_nothing(p));
         paths
+    }
+
+    /// Whether no lock has its root at `path`, or has been left behind by what is there.
+    pub fn has_nothing(&self, path: &str) -> bool {
+        self.state.lock().has_nothing(path)
     }
 
     fn forget(&self, state: &mut State, token: &str) {
