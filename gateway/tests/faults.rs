@@ -43,15 +43,16 @@ struct Fault {
 
 impl Fault {
     fn inject(gateway: &Gateway, calls: &str, error: &str, every: u64) -> Fault {
+        Fault::inject_when(gateway, calls, error, &format!("2+{every}"))
+    }
+
+    fn inject_when(gateway: &Gateway, calls: &str, error: &str, when: &str) -> Fault {
         let seen = gateway.root().with_file_name("strace");
         let mut strace = Command::new("strace")
             .args(["-f", "-p", &gateway.pid().to_string(), "-o"])
             .arg(&seen)
             .args(["-e", &format!("trace={calls}")])
-            .args([
-                "-e",
-                &format!("inject={calls}:error={error}:when=2+{every}"),
-            ])
+            .args(["-e", &format!("inject={calls}:error={error}:when={when}")])
             .stderr(Stdio::piped())
             .spawn()
             .expect("strace");
@@ -128,6 +129,56 @@ fn trouble(flags: &[&str]) {
         "{injected} calls failed, {refused} requests"
     );
     end(&mut gateway, flags);
+}
+
+/// The kernel's CephFS and NFS know neither `RENAME_NOREPLACE` nor `RENAME_EXCHANGE`, which nothing but these calls asks for.
+#[test]
+fn a_file_system_that_renames_only_plainly_does_for_all_changes() {
+    let without: &[&str] = &["--cache-dir", "none"];
+    for flags in [&[][..], without] {
+        let mut gateway = Gateway::start(flags);
+        let fault = Fault::inject_when(&gateway, "renameat2", "EINVAL", "1+");
+        let change = |method: &str, path: &str, to: &str, status: u16| {
+            let to = [("Destination", to)];
+            let headers = if to[0].1.is_empty() { &[][..] } else { &to[..] };
+            let body = if method == "PUT" {
+                path.as_bytes()
+            } else {
+                b""
+            };
+            let reply = gateway.request(method, path, headers, body);
+            assert_eq!(reply.status, status, "{method} {path}");
+        };
+        change("PUT", "/new", "", 201);
+        change("PUT", "/new", "", 204);
+        change("MKCOL", "/d", "", 201);
+        change("MKCOL", "/d", "", 405);
+        change("PUT", "/d/member", "", 201);
+        change("MOVE", "/new", "/d/moved", 201);
+        change("COPY", "/d", "/e", 201);
+        change("MOVE", "/d", "/f", 201);
+        change("MKCOL", "/g", "", 201);
+        change("PUT", "/g/goes", "", 201);
+        change("MOVE", "/f", "/g", 204);
+        change("COPY", "/g", "/e", 204);
+        change("PUT", "/file", "", 201);
+        change("MOVE", "/file", "/g", 204);
+        change("DELETE", "/none", "", 404);
+        assert!(fault.end() > 8);
+        for _ in 0..2 {
+            assert_eq!(gateway.get("/g").body, b"/file");
+            assert_eq!(gateway.get("/e/member").body, b"/d/member");
+            assert_eq!(gateway.get("/e/moved").body, b"/new");
+            for gone in ["/new", "/d", "/f", "/g/goes", "/e/goes", "/file"] {
+                assert_eq!(gateway.get(gone).status, 404, "{gone}");
+            }
+            eventually("nothing is left aside", || {
+                let tmp = std::fs::read_dir(gateway.root().join(".tierdav/tmp"));
+                tmp.unwrap().next().is_none()
+            });
+            gateway.kill_and_restart();
+        }
+    }
 }
 
 /// Neither the log nor what stands in for it can be synced. More changes than the log lets be under way.

@@ -129,9 +129,7 @@ fn pattern(n: usize) -> Vec<u8> {
 #[tokio::test]
 async fn an_upload_that_fails_at_its_end_gives_back_all_that_it_took() {
     let rig = Rig::new();
-    let mut s = rig
-        .cache
-        .stage(FileId(1), rig.tree(), IoContext::default());
+    let mut s = rig.cache.stage(FileId(1), rig.tree(), IoContext::default());
     s.write(Bytes::from(pattern(257))).await.unwrap();
     s.truncate(256).await.unwrap();
     let dir = rig.cache.dir.as_ref().unwrap();

@@ -13,6 +13,7 @@ use tiering::FileId;
 
 use super::cleaner::{Cleaner, forget};
 use super::dirty_set;
+use super::exchange::GoesBack;
 use super::identity::{self, Identity, State};
 use super::tree::{self, Stat, Tree, id_name};
 use super::types::{Found, Kind};
@@ -128,15 +129,7 @@ pub(crate) fn rename_in(
     replaced: Option<&Found>,
 ) -> io::Result<Left> {
     match (kind, replaced.map(|old| (old, old.meta.kind))) {
-        (_, None) => {
-            rustix::fs::renameat_with(
-                from.dir,
-                from.name,
-                to.dir,
-                to.name,
-                RenameFlags::NOREPLACE,
-            )?;
-        }
+        (_, None) => rename_new(from, to)?,
         (Kind::File, Some((old, Kind::File))) => {
             keep_replaced(tree, to, old)?;
             rustix::fs::renameat(from.dir, from.name, to.dir, to.name)
@@ -147,7 +140,10 @@ pub(crate) fn rename_in(
                 let flags = RenameFlags::EXCHANGE;
                 rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
             };
-            exchange()?;
+            match exchange() {
+                Err(e) if is_unknown(e) => return replace_plainly(tree, from, to),
+                other => other?,
+            }
             return set_aside(tree, from).inspect_err(|error| {
                 if let Err(back) = exchange() {
                     let (from, to) = (from.name, to.name);
@@ -157,6 +153,43 @@ pub(crate) fn rename_in(
         }
     }
     Ok(Left::Nothing)
+}
+
+/// Whether an error of `renameat2` says that the file system renames without flags only, as those of a network do: CephFS, NFS.
+fn is_unknown(e: Errno) -> bool {
+    matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+}
+
+/// Gives `from` a name that nothing has. Without help of the file system that is looked at just before: the caller holds the name,
+/// against all but writers beside the gateway.
+fn rename_new(from: &Place<'_>, to: &Place<'_>) -> io::Result<()> {
+    let flags = RenameFlags::NOREPLACE;
+    match rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags) {
+        Err(e) if is_unknown(e) => {}
+        other => return Ok(other?),
+    }
+    match tree::statx(to.dir, to.name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(Errno::EXIST.into()),
+        Err(Errno::NOENT) => Ok(rustix::fs::renameat(from.dir, from.name, to.dir, to.name)?),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Sets aside what `to` names, and gives the name to `from`: for an instant nothing has it. What a crash leaves then is put back by
+/// the next start.
+fn replace_plainly(tree: &Tree, from: &Place<'_>, to: &Place<'_>) -> io::Result<Left> {
+    let aside = id_name(identity::fresh()?);
+    let back = GoesBack::note(tree, &aside, to)?;
+    rustix::fs::renameat(to.dir, to.name, &tree.tmp, aside.as_str())?;
+    if let Err(error) = rustix::fs::renameat(from.dir, from.name, to.dir, to.name) {
+        let undone = rustix::fs::renameat(&tree.tmp, aside.as_str(), to.dir, to.name);
+        if let Err(undone) = undone {
+            back.keep();
+            tracing::warn!(%error, %undone, name = to.name, "what a MOVE should have replaced is put back by the next start");
+        }
+        return Err(error.into());
+    }
+    Ok(Left::Aside(aside))
 }
 
 /// Moves a name into `.tierdav/tmp`.
@@ -170,18 +203,13 @@ pub(crate) fn set_aside(tree: &Tree, place: &Place<'_>) -> io::Result<Left> {
 pub(crate) fn make_dir(tree: &Tree, at: &Place<'_>, identity: &Identity) -> io::Result<()> {
     let name = id_name(identity.file_id);
     prepare_dir(&tree.tmp, &name, identity)?;
-    let renamed = rustix::fs::renameat_with(
-        &tree.tmp,
-        name.as_str(),
-        at.dir,
-        at.name,
-        RenameFlags::NOREPLACE,
-    );
-    if let Err(e) = renamed {
+    let from = Place {
+        dir: &tree.tmp,
+        name: &name,
+    };
+    rename_new(&from, at).inspect_err(|_| {
         let _ = rustix::fs::unlinkat(&tree.tmp, name.as_str(), AtFlags::REMOVEDIR);
-        return Err(e.into());
-    }
-    Ok(())
+    })
 }
 
 /// [`make_dir`] in place: for an instant, and after a crash just then, it is a collection that somebody made beside the gateway.

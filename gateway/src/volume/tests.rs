@@ -800,6 +800,34 @@ async fn what_was_changed_beside_the_gateway_is_never_promoted_as_the_version_be
     );
 }
 
+/// A crash between the two renames of a MOVE over a collection, where the file system cannot exchange names.
+#[tokio::test]
+async fn what_was_set_aside_goes_back_to_its_name_unless_that_is_taken() {
+    for (cached, taken) in [(false, false), (false, true), (true, false)] {
+        let f = Fixture::new(cached);
+        let v = f.open().await;
+        v.mkcol(&p("/d"), unchecked()).await.unwrap();
+        put(&v, "/d/old", b"old").await.unwrap();
+        crash(v).await;
+        let tmp = f.root().join(".tierdav/tmp");
+        symlink("d", tmp.join("00000000000000ab.back")).unwrap();
+        std::fs::rename(f.root().join("d"), tmp.join("00000000000000ab")).unwrap();
+        if taken {
+            std::fs::create_dir(f.root().join("d")).unwrap();
+        }
+        for _ in 0..2 {
+            let v = f.open().await;
+            match taken {
+                false => assert_eq!(get(&v, "/d/old").await.unwrap(), b"old"),
+                true => assert!(v.list(&p("/d")).await.unwrap().is_empty()),
+            }
+            v.inner.cleaner.finish();
+            assert!(f.litter().is_empty());
+            crash(v).await;
+        }
+    }
+}
+
 fn checkpoint_now(v: &Volume) {
     start::checkpoint(&v.inner).unwrap();
 }
