@@ -142,12 +142,17 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
         Request::Policy { admin, json, set } => policy(&admin, json, set)?,
         Request::Locks { admin, break_token } => locks(&admin, break_token)?,
         Request::HashPassword { name } => {
-            let mut password = String::new();
-            std::io::stdin().read_to_string(&mut password)?;
+            let (mut password, mut input) = (String::new(), std::io::stdin());
+            if input.is_terminal() {
+                eprint!("Password for {name} (it is shown): ");
+                input.read_line(&mut password)?;
+            } else {
+                let read = input.read_to_string(&mut password);
+                read.context("the password on standard input")?;
+            }
             let password = password.trim_end_matches(['\r', '\n']);
             anyhow::ensure!(!password.is_empty(), "no password on standard input");
-            anyhow::ensure!(!name.contains(':'), "a user's name must not contain ':'");
-            say(format_args!("{name}:{}\n", auth::hash_password(password)?))?;
+            say(format_args!("{}\n", auth::line(&name, password)?))?;
         }
         Request::Completions(shell) => {
             // Written in one piece: a reader that has seen enough is no error.

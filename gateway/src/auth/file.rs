@@ -37,6 +37,11 @@ pub enum UsersError {
         /// What is wrong.
         why: &'static str,
     },
+    /// No line can have this name.
+    #[error(
+        "{0:?} cannot be a user's name: no ':', no line break, no blank or '#' at the beginning, no blank at the end"
+    )]
+    Name(String),
     /// A password could not be hashed.
     #[error("cannot hash the password: {0}")]
     Hash(String),
@@ -50,12 +55,23 @@ pub struct Entry {
 
 /// What a file was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp(u64, i64, i64, u64);
+pub struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    /// Tells of a `chmod`, too: it may be what lets the file be read.
+    changed: (i64, i64),
+}
 
 impl Stamp {
     pub fn of(path: &Path) -> Option<Stamp> {
         let m = std::fs::metadata(path).ok()?;
-        Some(Stamp(m.ino(), m.mtime(), m.mtime_nsec(), m.size()))
+        Some(Stamp {
+            inode: m.ino(),
+            size: m.size(),
+            modified: (m.mtime(), m.mtime_nsec()),
+            changed: (m.ctime(), m.ctime_nsec()),
+        })
     }
 }
 
@@ -151,6 +167,20 @@ fn matches(hash: &str, password: &str) -> bool {
         .is_ok()
 }
 
+/// The line for a user with this password, and all rights.
+///
+/// # Errors
+/// A name that would be read as something else, or a hash that cannot be computed.
+pub fn line(name: &str, password: &str) -> Result<String, UsersError> {
+    let line = format!("{name}:{}", hash_password(password)?);
+    match &parse(String::new(), &line).unwrap_or_default()[..] {
+        [entry] if entry.user.name == name && entry.hash.len() + name.len() + 1 == line.len() => {
+            Ok(line)
+        }
+        _ => Err(UsersError::Name(name.to_owned())),
+    }
+}
+
 /// An argon2id hash with the crate's default costs (19 MiB, 2 passes: OWASP's first choice).
 ///
 /// # Errors
@@ -160,4 +190,39 @@ pub fn hash_password(password: &str) -> Result<String, UsersError> {
     let hash = Argon2::default().hash_password(password.as_bytes(), &salt);
     hash.map(|h| h.to_string())
         .map_err(|e| UsersError::Hash(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_be_read_from_now_on_has_changed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let before = Stamp::of(file.path());
+        // Where the kernel's clock for files is coarse, the first may fall into the same moment.
+        let changed = (0..100_000).any(|n| {
+            let mode = std::fs::Permissions::from_mode(0o600 | (n & 1) << 5);
+            std::fs::set_permissions(file.path(), mode).unwrap();
+            Stamp::of(file.path()) != before
+        });
+        assert!(changed);
+    }
+
+    #[test]
+    fn a_line_is_only_made_for_a_name_that_is_read_as_it_was_written() {
+        for name in ["pi", "two words", "ünï", "a#b"] {
+            let entries = parse(String::new(), &line(name, "secret").unwrap()).unwrap();
+            assert!(verify(&entries, name, "secret").is_some(), "{name}");
+        }
+        for name in ["", "#pi", " pi", "a:b", "a\nb", "\u{a0}pi"] {
+            assert!(
+                matches!(line(name, "secret"), Err(UsersError::Name(_))),
+                "{name:?}"
+            );
+        }
+    }
 }

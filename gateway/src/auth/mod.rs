@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use crate::dav::User;
 use failures::{Failures, Pace};
 use file::{Entry, Stamp};
-pub use file::{UsersError, hash_password};
+pub use file::{UsersError, line};
 
 const REMEMBER: Duration = Duration::from_secs(60);
 const REMEMBERED_MAX: usize = 4096;
