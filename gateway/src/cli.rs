@@ -307,7 +307,7 @@ fn raw(matches: &ArgMatches) -> Raw {
     if let Some(file) = matches.get_one::<PathBuf>("config") {
         raw.read_file(file);
     }
-    raw.environment(std::env::vars());
+    raw.environment(std::env::vars_os());
     for key in KEYS.iter() {
         if let Some(value) = matches.get_one::<String>(key.name) {
             raw.set(

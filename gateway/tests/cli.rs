@@ -97,3 +97,49 @@ fn every_command_has_a_manual_page() {
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(!out.status.success() && said.contains("file"), "{said}");
 }
+
+#[test]
+fn what_is_no_text_in_the_environment_is_no_reason_to_panic() {
+    use std::os::unix::ffi::OsStrExt;
+    let run = |name: &str| {
+        Command::new(env!("CARGO_BIN_EXE_tierdav"))
+            .arg("check-config")
+            .env_clear()
+            .env(name, std::ffi::OsStr::from_bytes(b"/\xff"))
+            .output()
+            .unwrap()
+    };
+    let done = run("LS_COLORS");
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    let refused = run("TIERDAV_ROOT");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("TIERDAV_ROOT): must be UTF-8"), "{said}");
+}
+
+#[test]
+fn a_line_for_users_file_is_read_as_it_was_meant_or_not_made() {
+    let hash = |name: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tierdav"))
+            .args(["hash-password", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, b"secret\n").unwrap();
+        drop(input);
+        child.wait_with_output().unwrap()
+    };
+    assert!(hash("pi").stdout.starts_with(b"pi:$argon2id$"));
+    for name in ["#pi", "", "a\nb", "a:b"] {
+        let refused = hash(name);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{name:?}: {said}");
+        assert!(
+            refused.stdout.is_empty() && said.contains("user's name"),
+            "{said}"
+        );
+    }
+}

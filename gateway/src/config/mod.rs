@@ -10,6 +10,7 @@ mod policies;
 mod units;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -121,8 +122,13 @@ impl Raw {
     }
 
     /// Takes every `TIERDAV_…` variable. `TIERDAV_CONFIG` and `TIERDAV_ADMIN` belong to the command line.
-    pub fn environment(&mut self, vars: impl Iterator<Item = (String, String)>) {
-        let mut vars: Vec<_> = vars.filter(|(n, _)| n.starts_with("TIERDAV_")).collect();
+    pub fn environment<T: Into<OsString>>(&mut self, vars: impl Iterator<Item = (T, T)>) {
+        // A name that is no text is none of ours.
+        let ours = |(name, value): (T, T)| {
+            let name = name.into().into_string().ok()?;
+            name.starts_with("TIERDAV_").then(|| (name, value.into()))
+        };
+        let mut vars: Vec<(String, OsString)> = vars.filter_map(ours).collect();
         vars.sort();
         for (name, value) in vars {
             if matches!(
@@ -132,7 +138,14 @@ impl Raw {
                 continue;
             }
             let key = name.trim_start_matches("TIERDAV_").to_ascii_lowercase();
-            self.set(&key, value, Source::Env(name));
+            match value.into_string() {
+                Ok(value) => self.set(&key, value, Source::Env(name)),
+                Err(value) if find(&key).is_some() => self.faults.push(format!(
+                    "  {key} = \"{}\" (environment {name}): must be UTF-8",
+                    value.display()
+                )),
+                Err(_) => {}
+            }
         }
     }
 
@@ -350,12 +363,17 @@ fn pool(text: &str) -> Option<String> {
 }
 
 fn optional<T>(parse: impl FnOnce(&str) -> Option<T>) -> impl FnOnce(&str) -> Option<Option<T>> {
-    move |text| {
-        if text.is_empty() || text == "none" || text == "auto" {
-            Some(None)
-        } else {
-            parse(text).map(Some)
-        }
+    unless("none", parse)
+}
+
+/// `None` when nothing is said, or this word.
+fn unless<T>(
+    word: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> impl FnOnce(&str) -> Option<Option<T>> {
+    move |text| match text.is_empty() || text == word {
+        true => Some(None),
+        false => parse(text).map(Some),
     }
 }
 
@@ -449,7 +467,7 @@ impl Config {
             _ => None,
         });
         let policies = policies::check(c);
-        let cache_capacity = c.get("cache_capacity", optional(units::size));
+        let cache_capacity = c.get("cache_capacity", unless("auto", units::size));
         let high_watermark = c.get("high_watermark", |t| within(t.parse().ok()?, 0.1, 1.0));
         let low_watermark = c.get("low_watermark", |t| within(t.parse().ok()?, 0.05, 1.0));
         let max_dirty_age = c.get("max_dirty_age", time);
@@ -810,6 +828,35 @@ mod tests {
         );
         Config::check(&raw).unwrap();
         assert_eq!(raw.warnings().len(), 1);
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_named_if_it_is_ours() {
+        use std::os::unix::ffi::OsStringExt;
+        let mut raw = Raw::default();
+        let odd = || OsString::from_vec(vec![b'/', 0xff]);
+        raw.environment([("OTHER".into(), odd()), (odd(), odd())].into_iter());
+        raw.environment([("TIERDAV_PORT".into(), odd())].into_iter());
+        Config::check(&raw).unwrap();
+        raw.environment([("TIERDAV_ROOT".into(), odd())].into_iter());
+        let text = Config::check(&raw).unwrap_err().to_string();
+        assert!(
+            text.contains("(environment TIERDAV_ROOT): must be UTF-8"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn no_other_word_passes_for_none_or_for_auto() {
+        for (key, word) in [
+            ("cache_capacity", "none"),
+            ("quota", "auto"),
+            ("max_body_bytes", "auto"),
+            ("admin_listen", "auto"),
+        ] {
+            let text = faults(&[(key, word)]);
+            assert!(text.contains(&format!("{key} = \"{word}\"")), "{text}");
+        }
     }
 
     #[test]
