@@ -130,6 +130,7 @@ impl Server {
             durability: Durability::Relaxed,
             symlinks: Symlinks::Refuse,
             quota_bytes: None,
+            ownership: None,
         })
         .await
         .unwrap();

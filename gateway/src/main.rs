@@ -203,6 +203,7 @@ fn checked(raw: &Raw) -> anyhow::Result<Config> {
 }
 
 async fn drain(config: &Config) -> anyhow::Result<()> {
+    tiers::refuse_unknown(config)?;
     let tiers = tiers::open(config).await?;
     let report = tiers
         .cache

@@ -34,6 +34,7 @@ impl Note {
 /// # Errors
 /// What could not be opened or read. Damage is no error: it is in the report.
 pub async fn run(config: &Config, how: Scrub) -> anyhow::Result<ScrubReport> {
+    tiers::refuse_unknown(config)?;
     let tiers = tiers::open(config).await?;
     let report = match tiers.cache.pools() {
         Some(_) => pools(&tiers, how).await,

@@ -12,7 +12,9 @@ use crate::metrics::{Gauge, Metrics};
 use crate::objects::pools::{AttachError, Pools};
 use crate::objects::{Backing, CacheOptions, IoContext, MigratorHandle, ObjectCache, WritePolicy};
 use crate::recorder::{Recorder, RecorderConfig};
-use crate::volume::{Kind, ResourcePath, Volume, VolumeError, VolumeOptions};
+use crate::volume::{
+    Kind, Ownership, ResourcePath, Volume, VolumeError, VolumeOptions, is_cache, is_known,
+};
 
 /// A cache tier of at most this, unless the configuration says otherwise.
 const AUTO_CAPACITY_MAX: u64 = 64 << 30;
@@ -174,6 +176,28 @@ pub async fn learn_paths(volume: &Volume) -> Result<u64, VolumeError> {
     Ok(files)
 }
 
+/// Refuses directories that a command which does not serve would have to make, or that hold nothing of ours: a name that was
+/// mistyped, or a volume that is not mounted, must not pass for one in which all is well.
+///
+/// # Errors
+/// Which directory, and what to do.
+pub fn refuse_unknown(config: &Config) -> anyhow::Result<()> {
+    let root = config.root.display();
+    anyhow::ensure!(
+        is_known(&config.root)?,
+        "root = {root}: no gateway has served this directory yet: is this the root that is meant, and is its volume mounted?"
+    );
+    if let Some(dir) = &config.cache_dir {
+        anyhow::ensure!(
+            is_cache(dir)?,
+            "cache_dir = {}: this is no cache of a gateway: name the one that belongs to root {root}, is its volume mounted? \
+             If there is none, say cache_dir = none",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
 /// Opens root and cache and recovers what a crash left, for a command that does not serve.
 ///
 /// # Errors
@@ -191,11 +215,12 @@ pub struct Opening<'a> {
     pub metrics: Arc<Metrics>,
     /// The trace.
     pub recorder: Recorder,
+    ownership: Arc<Ownership>,
     online: bool,
 }
 
 impl Opening<'_> {
-    /// Makes the directories. `online` also records a trace, and lets the tiers move objects.
+    /// Makes the directories and takes their locks. `online` also records a trace, and lets the tiers move objects.
     ///
     /// # Errors
     /// What cannot be made or written.
@@ -212,6 +237,10 @@ impl Opening<'_> {
         if let Some(dir) = &config.cache_dir {
             refuse_visible(&config.root, dir)?;
             make(dir, "cache_dir")?;
+        }
+        // Before anything in them is touched: a gateway may be at work there.
+        let ownership = Ownership::take(&config.root, config.cache_dir.as_deref())?;
+        if let Some(dir) = &config.cache_dir {
             keep_object_size(dir, config.object_size)?;
         }
         let recorder = if online && config.trace {
@@ -234,6 +263,7 @@ impl Opening<'_> {
             config,
             metrics,
             recorder,
+            ownership: Arc::new(ownership),
             online,
         })
     }
@@ -271,6 +301,7 @@ impl Opening<'_> {
             durability: config.durability,
             symlinks: config.symlinks,
             quota_bytes: config.quota,
+            ownership: Some(Arc::clone(&self.ownership)),
         })
         .await?;
         volume.register(&self.metrics);

@@ -49,6 +49,15 @@ pub async fn run(config: &Config, direction: Direction, path: &str) -> anyhow::R
     );
     let path =
         ResourcePath::parse(path).with_context(|| format!("{path:?} is no path below the root"))?;
+    match direction {
+        // Plain files that no gateway has served yet may be taken into pools.
+        Direction::Import => anyhow::ensure!(
+            config.root.is_dir(),
+            "root = {}: no such directory",
+            config.root.display()
+        ),
+        Direction::Export => tiers::refuse_unknown(config)?,
+    }
     let tiers = tiers::open(config).await?;
     // What an interrupted run left goes first.
     tiers.volume.pooled_files().await?;

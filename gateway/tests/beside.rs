@@ -260,3 +260,37 @@ fn a_lock_whose_asker_goes_away_leaves_no_resource() {
             == 0
     });
 }
+
+/// By mistake: it is refused, and touches nothing of the one that runs.
+#[test]
+fn a_second_gateway_on_the_same_root_leaves_the_trace_of_the_first_alone() {
+    let mut gateway = Gateway::start(&[]);
+    let trace = gateway.cache().join("trace");
+    let segments = |ending: &str| {
+        let all = std::fs::read_dir(&trace).unwrap();
+        let paths = all.map(|e| e.unwrap().path());
+        let mut of = paths
+            .filter(|p| p.extension().is_some_and(|e| e == ending))
+            .collect::<Vec<_>>();
+        of.sort();
+        of
+    };
+    for n in 0..20 {
+        assert_eq!(gateway.put(&format!("/{n}"), &content(n, 1000)).status, 201);
+    }
+    eventually("the trace is on the disk", || {
+        let live = segments("live");
+        !live.is_empty() && std::fs::metadata(&live[0]).unwrap().len() > 1000
+    });
+    let before = segments("live");
+    for _ in 0..20 {
+        let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let refused = gateway.command("serve", &free);
+        assert!(!refused.status.success());
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(why.contains("served by another instance"), "{why}");
+        assert_eq!(segments("live"), before);
+    }
+    assert_eq!(gateway.terminate(), Some(0));
+    assert_eq!((segments("live").len(), segments("parquet").len()), (0, 1));
+}

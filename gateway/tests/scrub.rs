@@ -140,3 +140,91 @@ fn a_running_server_drains_to_plain_files_and_goes_on() {
     assert_eq!(gateway.put("/after", &file(99)).status, 201);
     assert_ne!(objects(&gateway, "d"), Vec::<PathBuf>::new());
 }
+
+#[test]
+fn commands_beside_a_running_server_are_refused_and_touch_nothing_of_it() {
+    let gateway = Gateway::start(&["--max-dirty-age", "1h"]);
+    let mut client = gateway.connect();
+    let body = content(3, 9 << 20);
+    let (first, rest) = body.split_at(6 << 20);
+    client.send_head("PUT", "/f", &[], body.len()).unwrap();
+    client.send(first).unwrap();
+    let unfinished = || {
+        let shards = std::fs::read_dir(gateway.cache().join("objects")).unwrap();
+        let mut files = shards.flat_map(|s| std::fs::read_dir(s.unwrap().path()).unwrap());
+        files.any(|f| f.unwrap().path().extension().is_some_and(|e| e == "tmp"))
+    };
+    eventually("objects are being written", unfinished);
+    let live = || {
+        let names = std::fs::read_dir(gateway.cache().join("trace")).unwrap();
+        let mut names: Vec<_> = names.map(|n| n.unwrap().file_name()).collect();
+        names.retain(|n| n.to_string_lossy().ends_with(".live"));
+        names
+    };
+    gateway.request("OPTIONS", "/", &[], b"");
+    eventually("a segment of the trace", || !live().is_empty());
+    let (segments, size) = (live(), gateway.cache().join("object_size"));
+    let size_before = std::fs::read(&size).unwrap();
+
+    let copy = gateway.dir.path().join("copy");
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(gateway.root())
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
+    let copy = copy.to_str().unwrap();
+    let listen = ["--listen", "127.0.0.1:0", "--admin-listen", "none"];
+    let other_size = ["--object-size", "64KiB"];
+    let attempts: [(&str, &[&str]); 5] = [
+        ("drain", &[]),
+        ("scrub", &["--repair"]),
+        ("serve", &listen),
+        ("scrub", &other_size),
+        // A copy of the root does not lock the root: the cache has a lock of its own.
+        ("drain", &["--root", copy]),
+    ];
+    for (command, flags) in attempts {
+        let refused = gateway.command(command, flags);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{command}: {refused:?}");
+        let pid = format!("pid {} ", gateway.pid());
+        assert!(
+            said.contains("another instance") && said.contains(&pid),
+            "{said}"
+        );
+    }
+    assert_eq!(std::fs::read(&size).unwrap(), size_before);
+    assert_eq!(live(), segments);
+    client.send(rest).unwrap();
+    assert_eq!(client.reply(false).unwrap().status, 201);
+    assert!(gateway.get("/f").body == body);
+}
+
+#[test]
+fn a_directory_that_no_gateway_has_used_is_neither_made_nor_called_sound() {
+    let mut gateway = Gateway::start(&["--max-dirty-age", "1h"]);
+    assert_eq!(gateway.put("/f", &content(1, 10_000)).status, 201);
+    assert_eq!(gateway.terminate(), Some(0));
+    let (absent, empty) = (
+        gateway.dir.path().join("absent"),
+        gateway.dir.path().join("empty"),
+    );
+    std::fs::create_dir(&empty).unwrap();
+    for command in ["drain", "scrub"] {
+        for dir in [&absent, &empty] {
+            for key in ["root", "cache_dir"] {
+                let flag = format!("--{}", key.replace('_', "-"));
+                let refused = gateway.command(command, &[&flag, dir.to_str().unwrap()]);
+                let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+                assert_eq!(refused.status.code(), Some(1), "{command}: {refused:?}");
+                let named = format!("{key} = {}", dir.display());
+                assert!(said.contains(&named) && said.contains("mounted?"), "{said}");
+            }
+        }
+    }
+    assert!(!absent.exists());
+    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0);
+    assert!(gateway.command("drain", &[]).status.success());
+    assert!(std::fs::read(gateway.root().join("f")).unwrap() == content(1, 10_000));
+}

@@ -13,7 +13,7 @@
 //! | `upload` | a new version, from the first byte to its name |
 //! | `change` | MKCOL, DELETE, MOVE, properties |
 //! | `copy` | COPY, built aside |
-//! | `log`, `start` | intent log; locks, markers and recovery at start |
+//! | `log`, `start`, `ownership` | intent log; markers and recovery at start; locks on root and cache |
 //! | `cleaner` | deletes behind the requests |
 //! | `content`, `page_cache` | a whole file in memory, here or with the kernel |
 //! | `listings` | replies about collections in which nothing has changed |
@@ -45,6 +45,7 @@ pub mod log;
 #[cfg(test)]
 mod lost_tests;
 mod open_files;
+mod ownership;
 mod page_cache;
 pub mod path;
 #[cfg(test)]
@@ -93,7 +94,9 @@ pub use error::VolumeError;
 pub(crate) use listings::{Gathered, Listing, Piece, Watched};
 pub(crate) use open_files::Opened;
 pub use open_files::Told;
+pub use ownership::Ownership;
 pub use path::{PathError, ResourcePath};
+pub use start::{is_cache, is_known};
 pub use transfer::Transfer;
 pub use types::{
     Check, DeadProp, EntityTag, Kind, Meta, PropChange, Quota, Replaced, Symlinks, VolumeOptions,
@@ -160,8 +163,8 @@ pub(crate) struct Inner {
     ready: AtomicBool,
     /// Keeps other instances out of the pools.
     pools_owner: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
-    /// Its lock keeps other instances out.
-    owner: std::fs::File,
+    /// Keeps other instances out of root and cache.
+    owner: Arc<Ownership>,
 }
 
 impl Volume {

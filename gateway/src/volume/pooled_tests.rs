@@ -47,6 +47,7 @@ async fn try_open_with(
         durability: Durability::Commit,
         symlinks: Symlinks::Refuse,
         quota_bytes: None,
+        ownership: None,
     })
     .await
 }
@@ -143,6 +144,7 @@ async fn a_start_that_is_refused_does_not_stand_in_the_way_of_the_right_one() {
         durability: Durability::Commit,
         symlinks: Symlinks::Refuse,
         quota_bytes: None,
+        ownership: None,
     });
     let refused = refused.await.err().unwrap().to_string();
     assert!(refused.contains("content in Ceph pools"), "{refused}");

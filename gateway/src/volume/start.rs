@@ -3,20 +3,20 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, XattrFlags};
 use rustix::io::Errno;
 use tiering::FileId;
 
 use super::cleaner::Cleaner;
 use super::error::VolumeError;
 use super::log::{Log, applied, applied::Applied};
+use super::ownership::{Ownership, host};
 use super::path::{HIDDEN, ResourcePath};
 use super::tree::{self, Entry, Tree};
 use super::types::{Kind, VolumeOptions};
@@ -38,12 +38,13 @@ fn fail(what: impl std::fmt::Display) -> VolumeError {
 pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     let root = &options.root;
     let cache_dir = options.log_dir.as_deref().and_then(Path::parent);
+    let owner = match options.ownership {
+        Some(taken) => taken,
+        None => Arc::new(Ownership::take(root, cache_dir)?),
+    };
     let pair = Markers::read(root, cache_dir)?;
-    pair.check(root, cache_dir)?;
-
     let tree = Tree::open(root, options.symlinks, options.cache.options().in_place)
         .map_err(|e| fail(format!("root {}: cannot be opened: {e}", root.display())))?;
-    let owner = take_ownership(&tree, root)?;
     match rustix::fs::fsetxattr(
         &tree.hidden,
         "user.tierdav.probe",
@@ -68,7 +69,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     // Before anything is written: a start that is refused must not stand in the way of the right one.
     let marked = PoolMarkers::check(&tree, root, &options.cache)?;
     let root_id = pair.write(&tree, cache_dir)?;
-    let claim = || claim(&owner, root, root_id);
+    let claim = || claim(owner.root(), root, root_id);
     let pools_owner = marked.attach(&tree, claim, &options.cache)?;
 
     let state_dir = match cache_dir {
@@ -157,7 +158,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
 }
 
 /// What the marker files of a root and its cache say.
-struct Markers {
+pub(super) struct Markers {
     root_id: Option<String>,
     /// The cache that holds what the root lacks; absent after a clean end.
     attached: Option<String>,
@@ -165,7 +166,7 @@ struct Markers {
 }
 
 impl Markers {
-    fn read(root: &Path, cache_dir: Option<&Path>) -> Result<Markers, VolumeError> {
+    pub(super) fn read(root: &Path, cache_dir: Option<&Path>) -> Result<Markers, VolumeError> {
         if !root.is_dir() {
             return Err(fail(format!("root {}: no such directory", root.display())));
         }
@@ -191,7 +192,7 @@ impl Markers {
     }
 
     /// Refuses a pair that does not belong together, above all a disk that is not mounted.
-    fn check(&self, root: &Path, cache_dir: Option<&Path>) -> Result<(), VolumeError> {
+    pub(super) fn check(&self, root: &Path, cache_dir: Option<&Path>) -> Result<(), VolumeError> {
         let root = root.display();
         if let (Some((owner, _)), Some(dir)) = (&self.cache, cache_dir) {
             let dir = dir.display();
@@ -347,6 +348,22 @@ impl PoolMarkers {
     }
 }
 
+/// Whether a root has been served before.
+///
+/// # Errors
+/// When that cannot be told.
+pub fn is_known(root: &Path) -> Result<bool, VolumeError> {
+    Ok(read_small(&root.join(HIDDEN).join("format"))?.is_some())
+}
+
+/// Whether a directory is the cache of some root.
+///
+/// # Errors
+/// When that cannot be told.
+pub fn is_cache(dir: &Path) -> Result<bool, VolumeError> {
+    Ok(read_small(&dir.join("volume"))?.is_some())
+}
+
 fn field(text: &str, name: &str) -> Result<String, VolumeError> {
     let mut lines = text.lines();
     if lines.next() != Some("tierdav 1") {
@@ -386,33 +403,6 @@ fn write_small(path: &Path, text: &str) -> Result<(), VolumeError> {
     write().map_err(|e| fail(format!("{}: {e}", path.display())))
 }
 
-fn take_ownership(tree: &Tree, root: &Path) -> Result<File, VolumeError> {
-    let wrong = |e: io::Error| fail(format!("root {}: owner.lock: {e}", root.display()));
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(
-        rustix::fs::openat(&tree.hidden, "owner.lock", flags, Mode::from(0o600))
-            .map_err(|e| wrong(e.into()))?,
-    );
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            file.take(512).read_to_string(&mut holder).map_err(wrong)?;
-            return Err(fail(format!(
-                "root {} is served by another instance already: {}",
-                root.display(),
-                holder.trim()
-            )));
-        }
-        Err(e) => return Err(wrong(e.into())),
-    }
-    let holder = format!("pid {} on host {}\n", std::process::id(), host());
-    file.set_len(0)
-        .and_then(|()| file.write_all(holder.as_bytes()))
-        .map_err(wrong)?;
-    Ok(file)
-}
-
 /// For the pools: which root this is, and where. A block device that was cloned has the same files with the same numbers;
 /// what tells the clone from the original, while both are mounted, is the kernel's number of the device, and on which boot
 /// of which machine it holds.
@@ -427,11 +417,6 @@ fn claim(owner: &File, root: &Path, root_id: String) -> Result<Claim, VolumeErro
         place: format!("{}/{:x}/{}", boot.trim(), stat.st_dev, stat.st_ino),
         description: format!("{} on {}", root.display(), host()),
     })
-}
-
-fn host() -> String {
-    let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
 }
 
 fn load_applied(tree: &Tree) -> io::Result<Applied> {
@@ -612,8 +597,7 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
         inner.tree.all_writes.sync().map_err(|e| at(e.into()))?;
     }
     inner.pools_owner.lock().take();
-    // Another instance may take over from here, even while this value is still held somewhere.
-    rustix::fs::flock(inner.owner.as_fd(), FlockOperation::Unlock).map_err(|e| at(e.into()))
+    inner.owner.release().map_err(|e| at(e.into()))
 }
 
 /// The versions that have a dirty name.

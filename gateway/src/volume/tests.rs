@@ -56,6 +56,7 @@ impl Fixture {
             durability: self.durability,
             symlinks: self.symlinks,
             quota_bytes: self.quota,
+            ownership: None,
         })
         .await
     }
@@ -114,7 +115,7 @@ pub(super) async fn get(v: &Volume, path: &str) -> Result<Vec<u8>, VolumeError> 
 /// Ends a volume as a crash of the process would: no shutdown, only the owner's lock goes.
 pub(super) async fn crash(v: Arc<Volume>) {
     v.inner.cleaner.finish();
-    rustix::fs::flock(&v.inner.owner, rustix::fs::FlockOperation::Unlock).unwrap();
+    v.inner.owner.release().unwrap();
 }
 
 fn copy_tree(from: &Path, to: &Path) {

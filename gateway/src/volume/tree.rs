@@ -99,26 +99,29 @@ pub(crate) fn id_name(id: tiering::FileId) -> String {
     format!("{:016x}", id.0)
 }
 
+/// Opens a directory.
+pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, DIR, Mode::empty())?)
+}
+
+/// Opens a directory in another, made if absent.
+pub(crate) fn make_dir(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(dir, name, Mode::from(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let flags = DIR | OFlags::NOFOLLOW;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
 impl Tree {
     /// Opens `root`, makes the hidden directories.
     ///
     /// `in_place`: whether what the kernel or the tree remembers may be used.
     pub fn open(root: &Path, symlinks: Symlinks, in_place: bool) -> io::Result<Tree> {
-        let root = rustix::fs::open(root, DIR, Mode::empty())?;
-        let sub = |dir: &OwnedFd, name: &str| -> io::Result<OwnedFd> {
-            match rustix::fs::mkdirat(dir, name, Mode::from(0o700)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err(e.into()),
-            }
-            Ok(rustix::fs::openat(
-                dir,
-                name,
-                DIR | OFlags::NOFOLLOW,
-                Mode::empty(),
-            )?)
-        };
-        let hidden = sub(&root, HIDDEN)?;
-        let (tmp, dirty) = (sub(&hidden, "tmp")?, sub(&hidden, "dirty")?);
+        let root = open_dir(root)?;
+        let hidden = make_dir(&root, HIDDEN)?;
+        let (tmp, dirty) = (make_dir(&hidden, "tmp")?, make_dir(&hidden, "dirty")?);
         let hidden_real = std::fs::read_link(proc_path(&hidden, None))?;
         let kind = rustix::fs::fstatfs(&root)?.f_type as u32;
         let journals_inodes = journal::covers_inodes(&root, kind)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tiering::FileId;
 
 use super::identity::{Identity, State};
+use super::ownership::Ownership;
 use crate::objects::{Durability, ObjectCache};
 
 /// What becomes of symbolic links below the root.
@@ -35,6 +36,8 @@ pub struct VolumeOptions {
     pub symlinks: Symlinks,
     /// The most bytes of content the volume may hold; `None`: what the file system holds.
     pub quota_bytes: Option<u64>,
+    /// The locks of both directories, where the cache was opened under them; `None`: they are taken now.
+    pub ownership: Option<Arc<Ownership>>,
 }
 
 /// File or collection.
