@@ -176,6 +176,7 @@ impl Lock {
     fn keep(&self, stopped: &mpsc::Receiver<()>) {
         let fenced = &self.pools.fenced;
         let mut period = RENEW;
+        let mut renewed = Instant::now();
         let (mut moved, mut given_back) = (0, 0);
         while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
             // Once after each load, when it is over.
@@ -185,6 +186,7 @@ impl Lock {
                 given_back = now;
             }
             moved = now;
+            let began = Instant::now();
             let held = !fenced.load(Ordering::Relaxed);
             let outcome = if held {
                 self.renew(&self.pools.live.load())
@@ -192,8 +194,12 @@ impl Lock {
                 self.regain()
             };
             match outcome {
-                Ok(()) if held => {}
+                Ok(()) if held => {
+                    renewed = began;
+                    self.pools.metrics.set_owner(true);
+                }
                 Ok(()) => {
+                    renewed = began;
                     tracing::info!("the pools' lock is held again; serving");
                     self.pools.set_fenced(false);
                 }
@@ -212,6 +218,9 @@ impl Lock {
                 // The cluster does not answer: its lock may run out, but then nobody can take it either.
                 Err(e) => {
                     tracing::warn!(error = %explain(&e), "cannot renew the pools' lock; tried again");
+                    if renewed.elapsed() > LEASE {
+                        self.pools.metrics.set_owner(false);
+                    }
                 }
             }
             period = if fenced.load(Ordering::Relaxed) {
