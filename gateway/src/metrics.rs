@@ -84,6 +84,11 @@ labels! {
     LoginFailure { BadCredentials => "bad_credentials", RateLimited => "rate_limited", Malformed => "malformed", }
 }
 
+labels! {
+    /// What became of a movement that was proposed.
+    MoveResult { Ok => "ok", Failed => "failed", Dropped => "dropped", }
+}
+
 /// A family with one value that is read when the text is rendered: register it with [`Metrics::gauge`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant's help text is in `describe`")]
@@ -328,8 +333,7 @@ pub struct LatencySummary {
 
 #[derive(Default)]
 struct Moved {
-    ok: AtomicU64,
-    failed: AtomicU64,
+    results: [AtomicU64; 3],
     bytes: AtomicU64,
 }
 
@@ -556,13 +560,11 @@ impl Metrics {
     }
 
     /// Counts one movement between the tiers, done or failed.
-    pub fn moved(&self, kind: ActionKind, bytes: u64, ok: bool) {
+    pub fn moved(&self, kind: ActionKind, bytes: u64, result: MoveResult) {
         let row = &self.moved[kind as usize];
-        if ok {
-            row.ok.fetch_add(1, Relaxed);
+        row.results[result as usize].fetch_add(1, Relaxed);
+        if result == MoveResult::Ok {
             row.bytes.fetch_add(bytes, Relaxed);
-        } else {
-            row.failed.fetch_add(1, Relaxed);
         }
     }
 
@@ -572,14 +574,9 @@ impl Metrics {
         self.throttled_ns.fetch_add(ns, Relaxed);
     }
 
-    /// Movements done, failed, and bytes moved so far.
-    pub fn moved_counts(&self, kind: ActionKind) -> (u64, u64, u64) {
-        let row = &self.moved[kind as usize];
-        (
-            row.ok.load(Relaxed),
-            row.failed.load(Relaxed),
-            row.bytes.load(Relaxed),
-        )
+    /// Bytes moved so far.
+    pub fn moved_bytes(&self, kind: ActionKind) -> u64 {
+        self.moved[kind as usize].bytes.load(Relaxed)
     }
 
     /// Counts a refused login.
@@ -767,18 +764,17 @@ impl Metrics {
             o,
             "tierdav_moves_total",
             "counter",
-            "Movements between the tiers.",
+            "Movements between the tiers; dropped: no longer wanted, or no room.",
         );
         for kind in ActionKind::ALL {
-            let (ok, failed, _) = self.moved_counts(kind);
-            let _ = writeln!(
-                o,
-                "tierdav_moves_total{{kind=\"{kind}\",result=\"ok\"}} {ok}"
-            );
-            let _ = writeln!(
-                o,
-                "tierdav_moves_total{{kind=\"{kind}\",result=\"failed\"}} {failed}"
-            );
+            for result in MoveResult::ALL {
+                let count = self.moved[kind as usize].results[*result as usize].load(Relaxed);
+                let result = result.as_str();
+                let _ = writeln!(
+                    o,
+                    "tierdav_moves_total{{kind=\"{kind}\",result=\"{result}\"}} {count}"
+                );
+            }
         }
         head(
             o,
@@ -787,7 +783,7 @@ impl Metrics {
             "Bytes moved between the tiers.",
         );
         for kind in ActionKind::ALL {
-            let bytes = self.moved_counts(kind).2;
+            let bytes = self.moved_bytes(kind);
             let _ = writeln!(o, "tierdav_moved_bytes_total{{kind=\"{kind}\"}} {bytes}");
         }
         let name = "tierdav_migrator_throttle_wait_seconds_total";

@@ -228,3 +228,65 @@ fn failing_system_calls_cost_no_acknowledged_byte_over_pools() {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     trouble(&flags);
 }
+
+fn moves(gateway: &Gateway, result: &str) -> u64 {
+    let text = gateway.admin("GET", "/.tierdav/metrics").text();
+    let end = format!("result=\"{result}\"}} ");
+    let lines = text
+        .lines()
+        .filter(|l| l.starts_with("tierdav_moves_total"));
+    let counts = lines.filter_map(|l| l.split_once(&end)?.1.parse::<u64>().ok());
+    counts.sum()
+}
+
+#[test]
+fn flushes_that_fail_are_counted_and_named_in_the_log_with_their_cause() {
+    let gateway = Gateway::start(&["--max-dirty-age", "1h", "--log-level", "warn"]);
+    let body = common::content(1, 300_000);
+    for name in ["/1", "/2", "/3"] {
+        assert_eq!(gateway.put(name, &body).status, 201);
+    }
+    let writes = "pwrite64,pwritev,pwritev2,copy_file_range";
+    let fault = Fault::inject(&gateway, writes, "ENOSPC", 1);
+    let sooner = gateway.request_admin(
+        "POST",
+        "/.tierdav/policy",
+        b"{\"max_dirty_age\": \"100ms\"}",
+    );
+    assert_eq!(sooner.status, 200, "{}", sooner.text());
+    eventually("flushes fail", || moves(&gateway, "failed") > 1);
+    let log = gateway.log();
+    let said: Vec<&str> = log
+        .lines()
+        .filter(|l| l.contains("could not be moved"))
+        .collect();
+    // Once a minute, however many they are.
+    assert_eq!(said.len(), 1, "{log}");
+    for part in [" WARN ", "action=flush", "object=", "no space"] {
+        assert!(said[0].contains(part), "{part}: {log}");
+    }
+    fault.end();
+    let flushed = |name| std::fs::read(gateway.root().join(name)).is_ok_and(|now| now == body);
+    eventually("all are flushed", || {
+        ["1", "2", "3"].into_iter().all(flushed)
+    });
+}
+
+#[test]
+fn moves_that_are_not_wanted_any_more_are_no_failures() {
+    let small = ["--cache-capacity", "4MiB", "--object-size", "64KiB"];
+    let flags = [&small[..], &["--max-dirty-age", "300ms", "--policy", "lru"]].concat();
+    let gateway = Gateway::start(&flags);
+    for n in 0..60 {
+        let body = common::content(n, 700_000);
+        assert!(gateway.put(&format!("/{}", n % 40), &body).status < 300);
+    }
+    for n in 0..40 {
+        let path = format!("/{n}");
+        assert_eq!(gateway.get(&path).status, 200);
+        assert_eq!(gateway.request("DELETE", &path, &[], b"").status, 204);
+    }
+    assert!(moves(&gateway, "ok") > 0);
+    assert_eq!(moves(&gateway, "failed"), 0);
+    assert!(!gateway.log().contains("could not be moved"));
+}

@@ -147,9 +147,9 @@ impl Totals {
                 backing_read_bytes,
                 cache_written_bytes: object(ObjectOp::Write, Tier::Cache).1,
                 backing_written_bytes: object(ObjectOp::Write, Tier::Backing).1,
-                promoted_bytes: metrics.moved_counts(ActionKind::Promote).2,
-                flushed_bytes: metrics.moved_counts(ActionKind::Flush).2,
-                evicted_bytes: metrics.moved_counts(ActionKind::Evict).2,
+                promoted_bytes: metrics.moved_bytes(ActionKind::Promote),
+                flushed_bytes: metrics.moved_bytes(ActionKind::Flush),
+                evicted_bytes: metrics.moved_bytes(ActionKind::Evict),
                 cpu_s: super::process::cpu_seconds().unwrap_or(0.0),
                 ..Sample::default()
             },

@@ -16,6 +16,7 @@ use super::error::CacheError;
 use super::heat::Heat;
 use super::io::Faults;
 use super::migrator::Queue;
+use super::not_moved::Said;
 use super::options::{Backing, CacheOptions, IoContext};
 use super::pooled::PoolSide;
 use super::purge::Purge;
@@ -63,6 +64,8 @@ pub struct ObjectCache {
     pub(super) heat: Mutex<Heat>,
     /// Files that were flushed, in part at least, and are not settled yet; tried again each second.
     pub(super) unsettled: Mutex<HashSet<FileId>>,
+    /// What was said of moves that failed. Nothing is locked while it is held.
+    pub(super) said: Mutex<Said>,
 }
 
 /// Totals since the start.
@@ -225,6 +228,7 @@ impl ObjectCache {
             counts: Counts::default(),
             heat: Mutex::default(),
             unsettled: Mutex::new(HashSet::new()),
+            said: Mutex::default(),
             opts,
         });
         cache.restore_all(found);

@@ -13,6 +13,7 @@ use super::cache::{ObjectCache, blocking};
 use super::error::CacheError;
 use super::file_system_sync::{FileSystemSync, Writes};
 use super::migrator::{BATCH_FILES, FlushReport, Job, Run, StepReport, batch_of};
+use super::not_moved::NotMoved;
 use super::residency::{Entry, State};
 use super::store::{ObjectStore, StoreError, Stored, read_verified};
 use super::tree::TreeStore;
@@ -33,16 +34,16 @@ struct Batch {
 
 impl Batch {
     /// What became of the bytes of each file.
-    fn sync(&self, cache: &ObjectCache) -> Vec<Result<(), String>> {
+    fn sync(&self, cache: &ObjectCache) -> Vec<Result<(), NotMoved>> {
         if self.written.is_empty() {
             return Vec::new();
         }
         if let Some(together) = &self.together {
             let synced = cache.sync_together(together);
-            return vec![synced.map_err(|e| e.to_string()); self.stores.len()];
+            return vec![synced.map_err(NotMoved::from); self.stores.len()];
         }
         let synced = self.stores.iter().map(|(_, store)| store.sync());
-        synced.map(|s| s.map_err(|e| e.to_string())).collect()
+        synced.map(|s| s.map_err(NotMoved::from)).collect()
     }
 }
 
@@ -150,12 +151,12 @@ impl ObjectCache {
                 Ok(tree) => TreeStore::new(tree, self.opts.object_bytes, self.tree_faults.clone()),
                 Err(error) => {
                     // A version that a client has just ended is nobody's trouble.
-                    match self.has_ended(run) {
-                        true => tracing::debug!(%file, %error, "a file went before it was flushed"),
-                        false => tracing::warn!(%file, %error, "cannot open a file to flush"),
-                    }
+                    let why = match self.has_ended(run) {
+                        true => NotMoved::Dropped("nothing of its file is dirty any more"),
+                        false => NotMoved::Failed(format!("open its file: {error}")),
+                    };
                     for action in run.actions() {
-                        report += self.confirm(action, 0, Err(error.to_string()), at);
+                        report += self.confirm(action, 0, Err(why.clone()), at);
                     }
                     self.settle(&[file]);
                     continue;
@@ -185,11 +186,11 @@ impl ObjectCache {
         report
     }
 
-    /// Whether none of a run's objects is needed any more.
+    /// Whether none of a run's objects is to be flushed any more: the version has ended, or is settled.
     fn has_ended(&self, run: &Run) -> bool {
         let core = self.core.lock();
-        let gone = |action: Action| core.residency.get(action.id).is_none();
-        core.is_doomed(run.file) || run.actions().all(gone)
+        let dirty = |action: Action| core.may_move(action.id, ActionKind::Flush);
+        !run.actions().any(dirty)
     }
 
     fn batch(&self) -> Batch {
@@ -221,7 +222,7 @@ impl ObjectCache {
                 Some(Ok(())) => self.mark_clean(object),
                 // What the kernel kept of the writes is unknown: all of it again, later.
                 Some(Err(why)) => Err(why.clone()),
-                None => Err("not synced".to_owned()),
+                None => Err(NotMoved::Failed("not synced".to_owned())),
             };
             done.push((
                 *action,
@@ -239,23 +240,23 @@ impl ObjectCache {
     }
 
     /// Marks a dirty object as being flushed.
-    pub(super) fn begin_flush(&self, id: ObjectId) -> Result<Stored, String> {
+    pub(super) fn begin_flush(&self, id: ObjectId) -> Result<Stored, NotMoved> {
         let mut core = self.core.lock();
         if !core.may_move(id, ActionKind::Flush) {
-            return Err("not dirty".into());
+            return Err(NotMoved::Dropped("not dirty"));
         }
         let object = core.residency.get(id).and_then(|e| e.stored(id.file));
         core.residency.set_state(id, State::Flushing);
-        object.ok_or_else(|| "not dirty".into())
+        object.ok_or(NotMoved::Dropped("not dirty"))
     }
 
     /// The object is clean, or dirty again. `lost`: its bytes are gone.
     pub(super) fn end_flush(
         &self,
         id: ObjectId,
-        flushed: Result<(), String>,
+        flushed: Result<(), NotMoved>,
         lost: bool,
-    ) -> Result<Event, String> {
+    ) -> Result<Event, NotMoved> {
         let state = match flushed {
             Ok(()) => State::Clean,
             Err(_) => State::Dirty,
@@ -269,26 +270,26 @@ impl ObjectCache {
         flushed.map(|()| Event::Flushed { id })
     }
 
-    fn copy_down(&self, store: &TreeStore, id: ObjectId) -> Result<Stored, String> {
+    fn copy_down(&self, store: &TreeStore, id: ObjectId) -> Result<Stored, NotMoved> {
         let Some(dir) = &self.dir else {
-            return Err("no cache tier".into());
+            return Err(NotMoved::Dropped("no cache tier"));
         };
         let object = self.begin_flush(id)?;
         let copied = read_verified(dir, &object).and_then(|data| store.put(&object, &data, false));
         copied.map(|()| object).map_err(|e| {
             let lost = matches!(e, StoreError::Damaged { .. } | StoreError::NotFound { .. });
-            let why = e.to_string();
+            let why = NotMoved::from(e);
             // The answer to the policy is the caller's.
             let _ = self.end_flush(id, Err(why.clone()), lost);
             why
         })
     }
 
-    fn mark_clean(&self, object: &Stored) -> Result<(), String> {
+    fn mark_clean(&self, object: &Stored) -> Result<(), NotMoved> {
         let Some(dir) = &self.dir else {
-            return Err("no cache tier".into());
+            return Err(NotMoved::Dropped("no cache tier"));
         };
-        dir.mark_clean(object).map_err(|e| e.to_string())
+        Ok(dir.mark_clean(object)?)
     }
 
     /// Ends the dirty time of those versions of which nothing is dirty, or lost, any more.

@@ -19,11 +19,13 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::cache::{Core, ObjectCache, blocking, entry_of};
 use super::error::CacheError;
+use super::not_moved::NotMoved;
 use super::options::IoContext;
 use super::residency::{Entry, State};
 use super::status::Moved;
 use super::store::{Mark, ObjectStore, StoreError, Stored};
 use super::tree::TreeStore;
+use crate::metrics::MoveResult;
 
 /// Promotions that may wait; more are refused.
 const PROMOTIONS_QUEUED_MAX: usize = 4096;
@@ -393,7 +395,8 @@ impl ObjectCache {
             let mut report = StepReport::default();
             for action in proposed {
                 let at = self.recorder.now();
-                report += self.confirm(action, 0, Err(error.to_string()), at);
+                let why = NotMoved::Failed(error.to_string());
+                report += self.confirm(action, 0, Err(why), at);
             }
             report
         })
@@ -403,10 +406,13 @@ impl ObjectCache {
         &self,
         action: Action,
         bytes: u64,
-        outcome: Result<Event, String>,
+        outcome: Result<Event, NotMoved>,
         at: tiering::Nanos,
     ) -> StepReport {
         let ok = outcome.is_ok();
+        // Where a version ended meanwhile, nobody misses the move.
+        let wrong = outcome.as_ref().err().is_some_and(NotMoved::is_failure)
+            && !self.core.lock().is_doomed(action.id.file);
         let op = match action.kind {
             ActionKind::Promote => Op::Promote,
             ActionKind::Flush => Op::Flush,
@@ -414,6 +420,10 @@ impl ObjectCache {
         };
         let event = outcome.unwrap_or_else(|why| {
             tracing::debug!(object = %action.id, action = %action.kind, %why, "not moved");
+            if wrong {
+                let now = self.recorder.now();
+                self.said.lock().say(now, &action, &why.to_string());
+            }
             Event::Failed {
                 id: action.id,
                 action: action.kind,
@@ -441,8 +451,18 @@ impl ObjectCache {
             ok,
         };
         let mut core = self.core.lock();
-        self.metrics.moved(action.kind, bytes, ok);
-        core.history.add(moved);
+        self.metrics.moved(
+            action.kind,
+            bytes,
+            match (ok, wrong) {
+                (true, _) => MoveResult::Ok,
+                (false, true) => MoveResult::Failed,
+                (false, false) => MoveResult::Dropped,
+            },
+        );
+        if ok || wrong {
+            core.history.add(moved);
+        }
         let event = core.answer(action.kind, event);
         if !core.is_doomed(action.id.file) {
             self.event(&mut core, &event);
@@ -461,7 +481,7 @@ impl ObjectCache {
             Err(answer) => return self.confirm(action, 0, answer, at),
         };
         let removed = match &self.dir {
-            Some(dir) => dir.remove(&object).map_err(|e| e.to_string()),
+            Some(dir) => dir.remove(&object).map_err(NotMoved::from),
             None => self.remove_cached_pooled(id),
         };
         {
@@ -487,7 +507,7 @@ impl ObjectCache {
     }
 
     /// Marks a clean object as leaving; otherwise says what the policy is told.
-    fn begin_eviction(&self, id: ObjectId) -> Result<Stored, Result<Event, String>> {
+    fn begin_eviction(&self, id: ObjectId) -> Result<Stored, Result<Event, NotMoved>> {
         let mut core = self.core.lock();
         let unsettled = self.is_unsettled(&core, id.file);
         if unsettled {
@@ -498,14 +518,16 @@ impl ObjectCache {
             return Err(Ok(Event::Evicted { id }));
         };
         if unsettled {
-            return Err(Err("its version has dirty objects".to_owned()));
+            return Err(Err(NotMoved::Dropped("its version has dirty objects")));
         }
         match entry.stored(id.file) {
             Some(object) if core.may_move(id, ActionKind::Evict) => {
                 core.residency.set_state(id, State::Evicting);
                 Ok(object)
             }
-            _ => Err(Err("not clean, or in use by another move".to_owned())),
+            _ => Err(Err(NotMoved::Dropped(
+                "not clean, or in use by another move",
+            ))),
         }
     }
 
@@ -572,13 +594,13 @@ impl ObjectCache {
     }
 
     /// Enters a cold object as promoting, if there is room for it.
-    pub(super) fn begin_promotion(&self, id: ObjectId, len: u32) -> Result<(), String> {
+    pub(super) fn begin_promotion(&self, id: ObjectId, len: u32) -> Result<(), NotMoved> {
         let mut core = self.core.lock();
         if len == 0 || !core.may_move(id, ActionKind::Promote) {
-            return Err("not cold".into());
+            return Err(NotMoved::Dropped("not cold"));
         }
         if !self.fits(&core, len) {
-            return Err("the cache is full".into());
+            return Err(NotMoved::Dropped("the cache is full"));
         }
         core.residency.insert(
             id.file,
@@ -599,8 +621,8 @@ impl ObjectCache {
     pub(super) fn end_promotion(
         &self,
         id: ObjectId,
-        copied: Result<Stored, String>,
-    ) -> Result<u64, String> {
+        copied: Result<Stored, NotMoved>,
+    ) -> Result<u64, NotMoved> {
         let mut core = self.core.lock();
         let still = core
             .residency
@@ -614,20 +636,23 @@ impl ObjectCache {
         if !still {
             drop(core);
             self.unlink(id.file, &[entry]);
-            return Err("dropped meanwhile".into());
+            return Err(NotMoved::Dropped("its version ended meanwhile"));
         }
         core.residency.insert(id.file, entry);
         Ok(u64::from(object.len))
     }
 
-    fn copy_up(&self, id: ObjectId) -> Result<u64, String> {
+    fn copy_up(&self, id: ObjectId) -> Result<u64, NotMoved> {
         let Some(dir) = &self.dir else {
-            return Err("no cache tier".into());
+            return Err(NotMoved::Dropped("no cache tier"));
         };
-        let tree = self
-            .open_for_promotion(id.file)
-            .map_err(|e| e.to_string())?;
-        let before = tree.metadata().map_err(|e| e.to_string())?;
+        let tree = match self.open_for_promotion(id.file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(NotMoved::Dropped("its version is gone"));
+            }
+            opened => opened?,
+        };
+        let before = tree.metadata()?;
         let len = self.object_len(before.len(), id.index);
         let empty = Stored {
             id,
@@ -662,6 +687,6 @@ impl ObjectCache {
             dir.put(&object, &data, false)?;
             Ok(object)
         });
-        self.end_promotion(id, copied.map_err(|e| e.to_string()))
+        self.end_promotion(id, copied.map_err(NotMoved::from))
     }
 }

@@ -29,6 +29,7 @@ mod flush;
 mod heat;
 mod io;
 mod migrator;
+mod not_moved;
 mod options;
 mod pool_scrub;
 mod pooled;

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::cache::ObjectCache;
 use super::error::CacheError;
 use super::migrator::{StepReport, flush_action};
+use super::not_moved::NotMoved;
 use super::pools::{ObjectInfo, Pending, PoolError, Pools};
 use super::purge::PurgeQueue;
 use super::residency::Entry;
@@ -270,21 +271,23 @@ impl ObjectCache {
 
     // --- moves ---
 
-    pub(super) fn promote_pooled(&self, id: ObjectId) -> Result<u64, String> {
+    pub(super) fn promote_pooled(&self, id: ObjectId) -> Result<u64, NotMoved> {
         let Some(pools) = &self.pools else {
-            return Err("no pools".into());
+            return Err(NotMoved::Dropped("no pools"));
         };
-        let text = |e: PoolError| e.to_string();
-        let (info, _) = pools.wait(pools.info(Tier::Backing, id)).map_err(text)?;
+        let (info, _) = match pools.wait(pools.info(Tier::Backing, id)) {
+            Err(PoolError::NotFound) => return Err(NotMoved::Dropped("its version is gone")),
+            asked => asked?,
+        };
         self.begin_promotion(id, info.len)?;
-        let copied = pools.wait(copy_up(&pools.store, id, info)).map_err(text);
+        let copied = pools.wait(copy_up(&pools.store, id, info));
         let object = Stored {
             id,
             len: info.len,
             crc: info.crc,
             mark: Mark::Clean,
         };
-        self.end_promotion(id, copied.map(|()| object))
+        self.end_promotion(id, copied.map(|()| object).map_err(NotMoved::from))
     }
 
     /// Flushes objects of one version, a few at a time, each confirmed by itself.
@@ -310,7 +313,7 @@ impl ObjectCache {
             let copied = pools.wait(futures_util::future::join_all(copies));
             for ((action, object), outcome) in begun.into_iter().zip(copied) {
                 let lost = matches!(outcome, Err(PoolError::Damaged | PoolError::NotFound));
-                let flushed = outcome.map_err(|e| e.to_string());
+                let flushed = outcome.map_err(NotMoved::from);
                 let event = self.end_flush(object.id, flushed, lost);
                 report += self.confirm(action, u64::from(object.len), event, at);
             }
@@ -319,12 +322,12 @@ impl ObjectCache {
         report
     }
 
-    pub(super) fn remove_cached_pooled(&self, id: ObjectId) -> Result<(), String> {
+    pub(super) fn remove_cached_pooled(&self, id: ObjectId) -> Result<(), NotMoved> {
         let Some(pools) = &self.pools else {
-            return Err("no pools".into());
+            return Err(NotMoved::Dropped("no pools"));
         };
         let removed = pools.wait(pools.remove(Tier::Cache, id));
-        removed.map(|_| ()).map_err(|e| e.to_string())
+        Ok(removed.map(|_| ())?)
     }
 }
 

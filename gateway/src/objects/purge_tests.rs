@@ -9,6 +9,7 @@ use tiering::{FileId, ObjectId, Tier};
 
 use super::cache::ObjectCache;
 use super::error::CacheError;
+use super::not_moved::NotMoved;
 use super::options::{CacheOptions, IoContext};
 use super::pools::{ObjectInfo, Pools};
 use super::purge::Extent;
@@ -46,7 +47,7 @@ async fn the_data_pool_is_left_alone_only_if_no_flush_ever_began() {
         left.await.unwrap();
         if flush_began {
             cache.begin_flush(id).unwrap();
-            let _ = cache.end_flush(id, Err("no answer".into()), false);
+            let _ = cache.end_flush(id, Err(NotMoved::Failed("no answer".into())), false);
         }
         cache.purge(file, Extent::Whole(3));
         // There is no tree here whose placeholder could go.

@@ -141,9 +141,14 @@ impl Gateway {
     }
 
     pub fn admin(&self, method: &str, path: &str) -> Reply {
+        self.request_admin(method, path, b"")
+    }
+
+    /// With a body.
+    pub fn request_admin(&self, method: &str, path: &str, body: &[u8]) -> Reply {
         Client::connect(self.admin)
             .expect("admin")
-            .request(method, path, &[], b"")
+            .request(method, path, &[], body)
             .expect("reply")
     }
 
