@@ -4,8 +4,8 @@
 //! uploads nothing in vain) and once by the volume just before the change, while nothing else can change the target.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -351,9 +351,13 @@ pub fn refusal(error: VolumeError, reason: &Reason) -> Refusal {
     }
 }
 
-/// Milliseconds since the Unix epoch.
+/// Milliseconds since the Unix epoch, by the clock as it was when this was first asked: a lock lives as long as it was granted for,
+/// whoever sets the clock meanwhile.
 pub fn now() -> u64 {
-    super::locks::unix_ms(SystemTime::now())
+    static START: LazyLock<(Instant, u64)> =
+        LazyLock::new(|| (Instant::now(), super::locks::unix_ms(SystemTime::now())));
+    let (began, unix_ms) = *START;
+    unix_ms.saturating_add(began.elapsed().as_millis() as u64)
 }
 
 fn not_modified(meta: Option<&Meta>) -> Refusal {

@@ -231,6 +231,9 @@ impl LockTable {
         }
         // What ran out in normal running was dropped from the journal then: these ran out while we were down.
         let revive = |l: &mut Lock| {
+            // Nor is any longer than it was granted for, if the clock was set back since.
+            let longest = now.saturating_add(l.timeout_s.saturating_mul(1000));
+            l.expires_ms = l.expires_ms.min(longest);
             if l.expires_ms <= now {
                 l.expires_ms = now + RESTART_GRACE_MS.min(l.timeout_s.saturating_mul(1000));
             }

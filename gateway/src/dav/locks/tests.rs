@@ -103,6 +103,21 @@ async fn locks_survive_a_restart_and_what_was_given_up_does_not() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_before_a_start_lengthens_no_lock() {
+    let (dir, t) = table();
+    let later = NOW + 7_200_000;
+    let held = Lock {
+        expires_ms: later + 1_800_000,
+        ..lock("t", "/k", false, false)
+    };
+    t.lock(held, later).unwrap();
+    drop(t);
+    let t = LockTable::open(dir.path(), true, NOW).unwrap();
+    assert!(t.check("/k", &claim(&[]), NOW + 1_799_000).is_err());
+    assert!(t.check("/k", &claim(&[]), NOW + 1_800_000).is_ok());
+}
+
+#[test]
 fn the_journal_is_rewritten_when_mostly_stale() {
     let (dir, t) = table();
     for i in 0..20_000 {
