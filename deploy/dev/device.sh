@@ -23,6 +23,7 @@ refuses() { ! "$INSTALL" --mount "$SHARE" "$@" > "$WORK/said" 2>&1; }
 check "an address that is none is refused" refuses --url ftp://x/
 check "a mount point with blanks is refused" refuses --url "$URL" --mount "/mnt/a b"
 check "a login without its password is refused" refuses --url "$URL" --user pi
+check "a private CA that cannot be read is refused" refuses --url "$URL" --ca /nowhere/ca.pem
 check "an unknown owner is refused" refuses --url "$URL" --owner nobody-here
 check "nothing was set up" test ! -e "/etc/tierdav/mnt-tierdav-test-$$"
 

@@ -91,6 +91,7 @@ fi
 
 case "$URL" in http://*|https://*) ;; *) fail "--url '$URL': an address that starts with http:// or https://" ;; esac
 case "$URL" in *[[:space:]\'\"\\]*) fail "--url: no blanks, quotes or backslashes" ;; esac
+if [ -n "$CA" ]; then [ -r "$CA" ] || fail "--ca $CA: cannot be read"; fi
 id "$OWNER" > /dev/null 2>&1 || fail "--owner $OWNER: no such user"
 if [ -n "$LOGIN" ]; then
     [ -n "$PASSWORD_FILE" ] || fail "--user needs --password-file"
