@@ -15,6 +15,7 @@ pub mod pools;
 #[cfg(feature = "rados")]
 pub mod rados;
 pub mod recorder;
+pub mod reload;
 pub mod scrub;
 pub mod serve;
 mod sync_failures;

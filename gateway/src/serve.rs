@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::status::places_of;
-use crate::admin::{Admin, Door, policy};
+use crate::admin::{Admin, Door};
 use crate::auth::Users;
 use crate::config::{Config, ConfigError, Live, Raw};
 use crate::dav::{Dav, DavOptions};
@@ -20,7 +20,7 @@ use crate::http::loops::Loops;
 use crate::http::{self, Front, Limits, tls};
 use crate::metrics::{Gauge, Metrics, Window};
 use crate::objects::Durability;
-use crate::objects::ObjectCache;
+use crate::reload::Reload;
 use crate::tiers::{self, Opening, Tiers};
 
 /// Wait between the first two tries to open pools that are away; it doubles each time.
@@ -107,26 +107,6 @@ fn stopped_early() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the configuration file again and puts in force what can change; says what cannot.
-async fn reread(live: Arc<Live>, cache: Arc<ObjectCache>) {
-    let read = move || live.reread(|config| policy::apply(&cache, config));
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(reread)) => {
-            policy::log(&reread.changes);
-            for change in reread.waiting {
-                tracing::warn!(
-                    key = change.key,
-                    in_force = change.from,
-                    read = change.to,
-                    "this setting cannot change while the gateway runs: restart it"
-                );
-            }
-        }
-        Ok(Err(error)) => tracing::error!(%error, "the settings stay as they were"),
-        Err(error) => tracing::error!(%error, "the settings were not read"),
-    }
-}
-
 /// Serves until SIGTERM or SIGINT. `raw` is what `config` was made of: read again on SIGHUP.
 ///
 /// # Errors
@@ -209,8 +189,14 @@ pub async fn serve(config: Config, raw: Raw) -> anyhow::Result<()> {
         tiers.metrics.gauge(Gauge::TlsNotAfter, not_after);
     }
     let stopping = Arc::new(AtomicBool::new(false));
-    let reload = Arc::new(Notify::new());
     let live = Arc::new(Live::new(raw));
+    let reload = Arc::new(Reload {
+        live: Arc::clone(&live),
+        cache: Arc::clone(&tiers.cache),
+        users,
+        tls: tls.clone(),
+        passwords,
+    });
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}/");
     door.open(Admin {
@@ -246,13 +232,9 @@ pub async fn serve(config: Config, raw: Raw) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {}
-            () = reload.notified() => {}
         }
-        reread(Arc::clone(&live), Arc::clone(&tiers.cache)).await;
-        users.reload();
-        if let Some(tls) = &tls {
-            tls.reload(passwords);
-        }
+        // The log says what came of it.
+        reload.run().await;
     }
     tracing::info!(
         "stopping: running requests may finish within {} s",

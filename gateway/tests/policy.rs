@@ -224,3 +224,32 @@ fn auto_changes_to_the_better_shadow_and_says_why() {
     assert_eq!(policy(&gateway), "cost-benefit");
     assert_eq!(status(&gateway)["policy"]["by_auto"], false);
 }
+
+#[test]
+fn reload_answers_with_what_changed_and_what_stays_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tierdav.toml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("max_dirty_age = \"1h\"\n");
+    let gateway = Gateway::start(&["--config", file.to_str().unwrap()]);
+    let reload = || gateway.admin("POST", "/.tierdav/reload");
+
+    write("max_dirty_age = \"2h\"\nquota = \"1GiB\"\n");
+    let done = reload();
+    assert_eq!(done.status, 200, "{}", done.text());
+    for part in [
+        "max_dirty_age: 1h -> 2h",
+        "quota: none stays in force until a restart, then 1GiB",
+    ] {
+        assert!(done.text().contains(part), "{}", done.text());
+    }
+    assert_eq!(in_force(&gateway, "max_dirty_age").0, "2h");
+
+    write("max_dirty_age = \"3\"\n");
+    let refused = reload();
+    assert_eq!(refused.status, 400);
+    for part in ["the settings stay as they were", "max_dirty_age = \"3\""] {
+        assert!(refused.text().contains(part), "{}", refused.text());
+    }
+    assert_eq!(in_force(&gateway, "max_dirty_age").0, "2h");
+}

@@ -24,12 +24,12 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::Notify;
 
 use crate::config::Live;
 use crate::dav::Dav;
 use crate::metrics::{self, Metrics, Window};
 use crate::objects::ObjectCache;
+use crate::reload::Reload;
 use crate::volume::Volume;
 
 pub use status::{Place, Status};
@@ -46,8 +46,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Set while stopping.
     pub stopping: Arc<AtomicBool>,
-    /// Rung by POST /reload.
-    pub reload: Arc<Notify>,
+    /// What POST /reload reads again.
+    pub reload: Arc<Reload>,
     /// When the server started.
     pub started: Instant,
     /// Where WebDAV is served.
@@ -192,11 +192,11 @@ impl Admin {
             (&Method::DELETE, "locks") => self.break_lock(&request).await,
             (&Method::POST, "drain") => self.drain().await,
             (&Method::POST, "reload") => {
-                self.reload.notify_one();
-                text(
-                    StatusCode::ACCEPTED,
-                    "settings, certificates and users are being read again\n",
-                )
+                let done = self.reload.run().await;
+                match done.failed {
+                    false => text(StatusCode::OK, done.said),
+                    true => text(StatusCode::BAD_REQUEST, done.said),
+                }
             }
             (
                 _,

@@ -125,9 +125,14 @@ impl Users {
         entry.map(|e| Arc::clone(&e.user))
     }
 
-    /// Reads the file again. A file that makes no sense leaves the users as they were and is logged.
-    pub fn reload(&self) {
-        let Some(path) = &self.file else { return };
+    /// Reads the file again; `false`: there is none.
+    ///
+    /// # Errors
+    /// A file that makes no sense leaves the users as they were, and is logged.
+    pub fn reload(&self) -> Result<bool, UsersError> {
+        let Some(path) = &self.file else {
+            return Ok(false);
+        };
         match file::load(path) {
             Ok(entries) => {
                 let mut state = self.state.lock();
@@ -135,8 +140,12 @@ impl Users {
                 state.generation += 1;
                 state.remembered.clear();
                 tracing::info!(file = %path.display(), "users read again");
+                Ok(true)
             }
-            Err(error) => tracing::error!(%error, "the users stay as they were"),
+            Err(error) => {
+                tracing::error!(%error, "the users stay as they were");
+                Err(error)
+            }
         }
     }
 
@@ -154,7 +163,8 @@ impl Users {
             }
             state.stamp = stamp;
         }
-        self.reload();
+        // Logged; tried again when the file changes.
+        let _ = self.reload();
     }
 
     /// Judges a request's `Authorization` header.
@@ -401,7 +411,7 @@ mod tests {
         // The users change while the hash is being computed.
         let new = format!("pi:{}\n", bcrypt::hash("new", 4).unwrap());
         std::fs::write(file.path(), new).unwrap();
-        users.reload();
+        users.reload().unwrap();
         assert!(
             users
                 .conclude(found, generation, &sent, key, HOME)

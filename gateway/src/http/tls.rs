@@ -57,15 +57,22 @@ impl Tls {
         })
     }
 
-    /// Reads the files again; on an error the old certificate stays.
-    pub fn reload(&self, passwords_too: bool) {
+    /// Reads the files again.
+    ///
+    /// # Errors
+    /// [`TlsError`]: the old certificate stays. It is logged.
+    pub fn reload(&self, passwords_too: bool) -> Result<(), TlsError> {
         match load(&self.files, passwords_too) {
             Ok((config, not_after)) => {
                 self.config.store(config);
                 self.not_after.store(not_after, Ordering::Relaxed);
                 tracing::info!(file = %self.files.cert.display(), "certificate read again");
+                Ok(())
             }
-            Err(error) => tracing::error!(%error, "the old certificate stays"),
+            Err(error) => {
+                tracing::error!(%error, "the old certificate stays");
+                Err(error)
+            }
         }
     }
 
