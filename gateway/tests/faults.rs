@@ -290,3 +290,54 @@ fn moves_that_are_not_wanted_any_more_are_no_failures() {
     assert_eq!(moves(&gateway, "failed"), 0);
     assert!(!gateway.log().contains("could not be moved"));
 }
+
+/// A file system of this size on a directory.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    fn tmpfs(at: std::path::PathBuf, size: &str) -> Mount {
+        let size = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at);
+        assert!(mount.status().expect("mount").success(), "needs root");
+        Mount(at)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_trace_fills_with_no_names_and_the_trace_goes_on_when_there_is_room() {
+    let mut gateway = Gateway::start(&[]);
+    assert_eq!(gateway.terminate(), Some(0));
+    let trace = gateway.cache().join("trace");
+    let _mount = Mount::tmpfs(trace.clone(), "64k");
+    let fill = trace.join("fill");
+    std::fs::write(&fill, vec![0; 65536]).unwrap();
+    gateway.restart();
+    let errors = || {
+        let text = gateway.admin("GET", "/.tierdav/metrics").text();
+        let mut lines = text.lines();
+        let line = lines.find_map(|l| l.strip_prefix("tierdav_trace_errors_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    for n in 0..200 {
+        assert_eq!(gateway.put(&format!("/{n}"), b"content").status, 201);
+    }
+    eventually("the trace fails", || errors() > 0);
+    let names = std::fs::read_dir(&trace).unwrap().count();
+    assert!(
+        names < 3 && errors() < 100,
+        "{names} names, {} errors",
+        errors()
+    );
+    std::fs::remove_file(&fill).unwrap();
+    eventually("the trace goes on", || {
+        gateway.get("/1");
+        std::fs::read_dir(&trace).unwrap().count() > 0
+    });
+}

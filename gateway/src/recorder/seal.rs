@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
-use tiering::trace::{read_live, write_parquet};
+use tiering::trace::{header, read_live, write_parquet};
 
 const LIVE: &str = "live";
 const SEALED: &str = "parquet";
@@ -34,6 +34,10 @@ pub fn live_segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
 /// Seals one live segment: written aside, synced, renamed; then the live one goes. A damaged frame ends the sealed
 /// segment there, and the live one is kept beside it with the ending `.damaged`.
 pub fn seal(live: &Path) -> io::Result<()> {
+    // The machine, or the disk, ended before it had its head.
+    if fs::metadata(live)?.len() < header(0).len() as u64 {
+        return fs::remove_file(live);
+    }
     let source = BufReader::new(File::open(live)?);
     let sealed = live.with_extension(SEALED);
     let temporary = live.with_extension("tmp");

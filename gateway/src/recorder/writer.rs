@@ -20,6 +20,8 @@ use super::{Counters, Message, RecorderConfig, seal};
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// Longest time that it then waits for the disk.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Wait after a failure, before a segment is begun again: on a full disk each try would leave a name.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 const FRAME_BYTES: usize = 64 << 10;
 
 pub(super) struct Writer {
@@ -33,6 +35,8 @@ pub(super) struct Writer {
     sequence: u32,
     sealer: Option<(Sender<PathBuf>, std::thread::JoinHandle<()>)>,
     failing: bool,
+    /// No segment is begun before.
+    retry_at: Instant,
 }
 
 struct Segment {
@@ -84,6 +88,7 @@ impl Writer {
             sequence: 0,
             sealer: Some((queue, thread)),
             failing: false,
+            retry_at: Instant::now(),
             cfg,
         })
     }
@@ -145,7 +150,7 @@ impl Writer {
     }
 
     fn add(&mut self, record: &Record) {
-        if self.segment.is_none() {
+        if self.segment.is_none() && self.retry_at <= Instant::now() {
             let opened = self.open();
             self.note(opened);
         }
@@ -184,7 +189,11 @@ impl Writer {
             .append(true)
             .open(&path)?;
         let head = header(self.anchor_wall_us);
-        file.write_all(&head)?;
+        if let Err(error) = file.write_all(&head) {
+            // Nothing is in it.
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
         let now = Instant::now();
         self.segment = Some(Segment {
             path,
@@ -238,6 +247,7 @@ impl Writer {
             Ok(()) => self.failing = false,
             Err(error) => {
                 self.counters.errors.fetch_add(1, Relaxed);
+                self.retry_at = Instant::now() + RETRY_EVERY;
                 if !self.failing {
                     tracing::warn!(dir = %self.cfg.dir.display(), %error, "the trace cannot be written; records are lost");
                 }
