@@ -228,3 +228,31 @@ fn a_directory_that_no_gateway_has_used_is_neither_made_nor_called_sound() {
     assert!(gateway.command("drain", &[]).status.success());
     assert!(std::fs::read(gateway.root().join("f")).unwrap() == content(1, 10_000));
 }
+
+#[test]
+fn a_marker_that_makes_no_sense_is_named_and_nothing_is_touched() {
+    let mut gateway = Gateway::start(&["--max-dirty-age", "1h"]);
+    assert_eq!(gateway.put("/f", &content(1, 10_000)).status, 201);
+    assert_eq!(gateway.terminate(), Some(0));
+    let before = objects(&gateway, "d");
+    for marker in [
+        gateway.root().join(".tierdav/format"),
+        gateway.cache().join("volume"),
+    ] {
+        let right = std::fs::read_to_string(&marker).unwrap();
+        for wrong in [String::new(), right.replace("tierdav 1", "tierdav 2")] {
+            std::fs::write(&marker, &wrong).unwrap();
+            let refused = gateway.command("drain", &[]);
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(1), "{said}");
+            assert!(
+                said.contains(&format!("marker {}", marker.display())),
+                "{said}"
+            );
+            assert_eq!(std::fs::read_to_string(&marker).unwrap(), wrong);
+        }
+        std::fs::write(&marker, right).unwrap();
+    }
+    assert_eq!(objects(&gateway, "d"), before);
+    assert!(gateway.command("drain", &[]).status.success());
+}

@@ -171,18 +171,14 @@ impl Markers {
             return Err(fail(format!("root {}: no such directory", root.display())));
         }
         let hidden = root.join(HIDDEN);
-        let root_id = read_small(&hidden.join("format"))?
-            .map(|t| field(&t, "root"))
-            .transpose()?;
-        let attached = read_small(&hidden.join("cache"))?
-            .map(|t| field(&t, "cache"))
-            .transpose()?;
+        let root_id = read_field(&hidden.join("format"), "root")?;
+        let attached = read_field(&hidden.join("cache"), "cache")?;
         let cache = match cache_dir {
             None => None,
-            Some(dir) => match read_small(&dir.join("volume"))? {
-                Some(text) => Some((field(&text, "root")?, field(&text, "cache")?)),
-                None => None,
-            },
+            Some(dir) => {
+                let volume = dir.join("volume");
+                read_field(&volume, "root")?.zip(read_field(&volume, "cache")?)
+            }
         };
         Ok(Markers {
             root_id,
@@ -275,12 +271,9 @@ impl PoolMarkers {
     /// Refuses pools that are not the root's.
     fn check(tree: &Tree, root: &Path, cache: &ObjectCache) -> Result<PoolMarkers, VolumeError> {
         let root = root.display();
-        let known = read_small(&tree.hidden_path().join("pools"))?
-            .map(|t| Ok::<_, VolumeError>((field(&t, "pools")?, field(&t, "object_size")?)))
-            .transpose()?;
-        let attached = read_small(&tree.hidden_path().join(CACHE_POOL))?
-            .map(|t| field(&t, CACHE_POOL))
-            .transpose()?;
+        let pools = tree.hidden_path().join("pools");
+        let known = read_field(&pools, "pools")?.zip(read_field(&pools, "object_size")?);
+        let attached = read_field(&tree.hidden_path().join(CACHE_POOL), CACHE_POOL)?;
         let Some(pools) = cache.pools() else {
             return match known {
                 None => Ok(PoolMarkers {
@@ -364,16 +357,21 @@ pub fn is_cache(dir: &Path) -> Result<bool, VolumeError> {
     Ok(read_small(&dir.join("volume"))?.is_some())
 }
 
-fn field(text: &str, name: &str) -> Result<String, VolumeError> {
+/// A field of a marker, if that is there.
+fn read_field(path: &Path, name: &str) -> Result<Option<String>, VolumeError> {
+    let Some(text) = read_small(path)? else {
+        return Ok(None);
+    };
     let mut lines = text.lines();
-    if lines.next() != Some("tierdav 1") {
-        return Err(fail("a format marker is of another version or damaged"));
+    let known = lines.next() == Some("tierdav 1");
+    let mut fields = lines.filter_map(|l| l.split_once(' '));
+    match fields.find(|(key, _)| known && *key == name) {
+        Some((_, value)) => Ok(Some(value.to_owned())),
+        None => Err(fail(format!(
+            "marker {}: it is damaged, or a later version of TierDAV wrote it: use that version, or bring the file back from a backup",
+            path.display()
+        ))),
     }
-    lines
-        .filter_map(|l| l.split_once(' '))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value.to_owned())
-        .ok_or_else(|| fail(format!("a format marker lacks '{name}'")))
 }
 
 fn read_small(path: &Path) -> Result<Option<String>, VolumeError> {
