@@ -97,8 +97,8 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             say(format_args!("{}", raw.render()))?;
         }
         Request::Status { admin, json } => {
-            let body =
-                runtime()?.block_on(admin::client::ask(&admin, Method::GET, "/.tierdav/status"))?;
+            let asked = admin::client::ask(&admin, Method::GET, "/.tierdav/status");
+            let body = runtime()?.block_on(admin::client::soon(&admin, asked))?;
             if json {
                 say(format_args!("{}\n", String::from_utf8_lossy(&body)))?;
             } else {
@@ -245,8 +245,12 @@ fn policy(admin: &str, json: bool, set: Vec<(String, String)>) -> anyhow::Result
             (Method::POST, serde_json::to_vec(&set)?)
         }
     };
-    let asked = admin::client::send(admin, method, "/.tierdav/policy", body.into());
-    let body = runtime()?.block_on(asked)?;
+    let asked = admin::client::send(admin, method.clone(), "/.tierdav/policy", body.into());
+    // Another policy is told of all that is cached first.
+    let body = match method == Method::GET {
+        true => runtime()?.block_on(admin::client::soon(admin, asked))?,
+        false => runtime()?.block_on(asked)?,
+    };
     let policy: admin::policy::Policy =
         serde_json::from_slice(&body).context("the answer makes no sense")?;
     match json {
@@ -270,7 +274,8 @@ fn locks(admin: &str, break_token: Option<String>) -> anyhow::Result<()> {
             )
         }
     };
-    let body = runtime()?.block_on(admin::client::ask(admin, method, &path))?;
+    let asked = admin::client::ask(admin, method, &path);
+    let body = runtime()?.block_on(admin::client::soon(admin, asked))?;
     say(format_args!(
         "{}\n",
         String::from_utf8_lossy(&body).trim_end()

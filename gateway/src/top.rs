@@ -20,9 +20,6 @@ use screen::Screen;
 use text::{Line, Style};
 use view::view;
 
-/// Longest wait for an answer.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
-
 /// What to watch, and how.
 #[derive(Debug, Clone)]
 pub struct Top {
@@ -51,8 +48,7 @@ pub async fn run(top: &Top) -> anyhow::Result<()> {
 
 async fn ask(admin: &str) -> anyhow::Result<Status> {
     let asked = client::ask(admin, Method::GET, "/.tierdav/status");
-    let body = tokio::time::timeout(ANSWER_MAX, asked).await;
-    let body = body.with_context(|| format!("{admin} has not answered for {ANSWER_MAX:?}"))??;
+    let body = client::soon(admin, asked).await?;
     serde_json::from_slice(&body).context("the status makes no sense: is it of another version?")
 }
 

@@ -143,3 +143,19 @@ fn a_line_for_users_file_is_read_as_it_was_meant_or_not_made() {
         );
     }
 }
+
+#[test]
+fn a_server_that_never_answers_is_not_waited_for_for_ever() {
+    // It takes connections, and no more.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = silent.local_addr().unwrap().to_string();
+    for command in [&["status"][..], &["locks"], &["policy"]] {
+        let done = tierdav(&[command, &["--admin", &admin]].concat());
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(&format!("{admin} has not answered")),
+            "{said}"
+        );
+    }
+}

@@ -1,5 +1,7 @@
 //! The other end of the admin listener, for `tierdav status`, `policy`, `locks` and `drain`.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -10,6 +12,21 @@ use tokio::net::TcpStream;
 use super::{Status, words};
 use crate::config::human_size;
 use crate::objects::ShadowStatus;
+
+/// Longest wait for an answer that takes no work.
+pub const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Waits for what `admin` is asked, for [`ANSWER_MAX`].
+///
+/// # Errors
+/// Those of the question, or that there is no answer.
+pub async fn soon<T>(
+    admin: &str,
+    asked: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(ANSWER_MAX, asked).await;
+    answer.with_context(|| format!("{admin} has not answered for {ANSWER_MAX:?}"))?
+}
 
 /// Sends one request to the admin listener at `admin` and returns the body of a 2xx reply.
 ///
