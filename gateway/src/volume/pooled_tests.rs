@@ -312,6 +312,23 @@ async fn a_scrub_that_goes_on_reports_what_was_found_before_it_was_interrupted()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_that_fails_leaves_nothing_behind() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    let (meta, _) = put(&v, b"content", unchecked()).await.unwrap();
+    let only = tiering::ObjectId::new(meta.file_id, 0);
+    for tier in [Tier::Cache, Tier::Backing] {
+        let _ = pools.remove(tier, only).await;
+    }
+    assert!(v.export(&p("/f")).await.is_err());
+    assert_eq!(objects_left(&v, &pools).await, 0);
+    let left = std::fs::read_dir(root.path().join(".tierdav/tmp")).unwrap();
+    assert_eq!(left.count(), 0);
+    assert_eq!(v.pooled_files().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_root_that_came_back_from_a_backup_has_its_content_and_placeholders_are_never_served_as_zeros()
  {
     let root = tempfile::tempdir().unwrap();

@@ -78,24 +78,11 @@ impl Volume {
             Ok(job) => job,
             Err(skipped) => return Ok(skipped),
         };
-        let len = job.found.identity.len;
-        job.reader.announce(len);
-        let (mut at, mut crc) = (0, 0);
-        while at < len {
-            let read = job.reader.read(at, CHUNK_BYTES).await;
-            let (data, _) = read.map_err(|e| cache_error("export", path, e))?;
-            crc = crc32c::crc32c_append(crc, &data);
-            let (to, from, failed) = (Arc::clone(&job.to), at, path.clone());
-            at += data.len() as u64;
-            hop(move || to.write_all_at(&data, from).at("write", &failed)).await?;
+        let (id, len) = (job.found.identity.file_id, job.found.identity.len);
+        if let Err(e) = copy_out(&job, path, len).await {
+            self.inner.cleaner.remove(job.name, false);
+            return Err(e);
         }
-        let (to, checked) = (Arc::clone(&job.to), path.clone());
-        hop(move || {
-            rustix::fs::fdatasync(&to).map_err(|e| unavailable("sync", &checked, e.into()))?;
-            verify(&to, len, crc, &checked)
-        })
-        .await?;
-        let id = job.found.identity.file_id;
         self.end_transfer(path, job, State::Inline, || ()).await?;
         self.inner.cache.purge(id, Extent::Whole(len));
         Ok(Transfer::Moved(len))
@@ -214,6 +201,26 @@ impl Inner {
         left.clear(&self.tree, &self.cache, &self.cleaner);
         Ok(())
     }
+}
+
+/// Writes the whole content to the new form, durable and read back.
+async fn copy_out(job: &Job, path: &ResourcePath, len: u64) -> Result<(), VolumeError> {
+    job.reader.announce(len);
+    let (mut at, mut crc) = (0, 0);
+    while at < len {
+        let read = job.reader.read(at, CHUNK_BYTES).await;
+        let (data, _) = read.map_err(|e| cache_error("export", path, e))?;
+        crc = crc32c::crc32c_append(crc, &data);
+        let (to, from, failed) = (Arc::clone(&job.to), at, path.clone());
+        at += data.len() as u64;
+        hop(move || to.write_all_at(&data, from).at("write", &failed)).await?;
+    }
+    let (to, checked) = (Arc::clone(&job.to), path.clone());
+    hop(move || {
+        rustix::fs::fdatasync(&to).map_err(|e| unavailable("sync", &checked, e.into()))?;
+        verify(&to, len, crc, &checked)
+    })
+    .await
 }
 
 fn verify(file: &File, len: u64, want: u32, path: &ResourcePath) -> Result<(), VolumeError> {
