@@ -64,7 +64,7 @@ pub struct ObjectCache {
     pub(super) heat: Mutex<Heat>,
     /// Files that were flushed, in part at least, and are not settled yet; tried again each second.
     pub(super) unsettled: Mutex<HashSet<FileId>>,
-    /// What was said of moves that failed. Nothing is locked while it is held.
+    /// What was said of moves and of writes to the cache tier that failed. Nothing is locked while it is held.
     pub(super) said: Mutex<Said>,
 }
 

@@ -422,7 +422,7 @@ impl ObjectCache {
             tracing::debug!(object = %action.id, action = %action.kind, %why, "not moved");
             if wrong {
                 let now = self.recorder.now();
-                self.said.lock().say(now, &action, &why.to_string());
+                self.said.lock().not_moved(now, &action, &why.to_string());
             }
             Event::Failed {
                 id: action.id,

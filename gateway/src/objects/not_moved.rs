@@ -1,13 +1,13 @@
-//! Moves that did not happen: which of them mean trouble, and how often that is said.
+//! Moves that did not happen, and objects that the cache tier did not take: what means trouble, and how often that is said.
 
 use std::time::Duration;
 
-use tiering::{Action, ActionKind, Nanos};
+use tiering::{Action, Nanos, ObjectId};
 
 use super::pools::PoolError;
 use super::store::StoreError;
 
-/// Failures of one kind of move are said once in this time: on a full disk they are as many as there are objects.
+/// Failures of one kind are said once in this time: on a full disk they are as many as there are objects.
 const SAY_PERIOD: Duration = Duration::from_secs(60);
 
 /// Why an object was not moved.
@@ -45,14 +45,16 @@ impl From<PoolError> for NotMoved {
     }
 }
 
-/// What was said of failures of each kind of move: when, and how many came since.
+/// What was said of failures of each kind: when, and how many came since. Kinds of moves, and writes to the cache tier.
 #[derive(Debug, Default)]
-pub(super) struct Said([Option<(Nanos, u64)>; 3]);
+pub(super) struct Said([Option<(Nanos, u64)>; 4]);
+
+const CACHE_WRITES: usize = 3;
 
 impl Said {
-    /// Says a failure, or counts it for the next time.
-    pub fn say(&mut self, now: Nanos, action: &Action, why: &str) {
-        if let Some(others) = self.turn(now, action.kind) {
+    /// Says that a move failed, or counts it for the next time.
+    pub fn not_moved(&mut self, now: Nanos, action: &Action, why: &str) {
+        if let Some(others) = self.turn(now, action.kind as usize) {
             tracing::warn!(
                 object = %action.id,
                 action = %action.kind,
@@ -63,9 +65,21 @@ impl Said {
         }
     }
 
+    /// Says that the cache tier did not take an object, or counts it for the next time.
+    pub fn not_cached(&mut self, now: Nanos, id: ObjectId, error: &dyn std::fmt::Display) {
+        if let Some(others) = self.turn(now, CACHE_WRITES) {
+            tracing::warn!(
+                object = %id,
+                %error,
+                others,
+                "cache tier does not take an object; it goes to the backing tier"
+            );
+        }
+    }
+
     /// Whether it is time to say it: how many were not said since the last time.
-    fn turn(&mut self, now: Nanos, kind: ActionKind) -> Option<u64> {
-        let said = &mut self.0[kind as usize];
+    fn turn(&mut self, now: Nanos, kind: usize) -> Option<u64> {
+        let said = self.0.get_mut(kind)?;
         match said {
             Some((at, others)) if now.since(*at) < SAY_PERIOD.into() => {
                 *others += 1;
@@ -82,13 +96,15 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
+    use tiering::ActionKind;
+
     use super::*;
 
     #[test]
     fn failures_of_a_kind_are_said_once_a_minute_with_the_number_of_the_others() {
         let mut said = Said::default();
         let at = |seconds: u64| Nanos::from(Duration::from_secs(seconds));
-        let mut turn = |seconds, kind| said.turn(at(seconds), kind);
+        let mut turn = |seconds, kind: ActionKind| said.turn(at(seconds), kind as usize);
         assert_eq!(turn(5, ActionKind::Flush), Some(0));
         assert_eq!(turn(5, ActionKind::Promote), Some(0));
         for seconds in [5, 20, 64] {

@@ -744,6 +744,7 @@ impl ObjectCache {
         self.counts
             .cache_write_errors
             .fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(object = %id, %error, "cache tier does not take an object; it goes to the backing tier");
+        let now = self.recorder.now();
+        self.said.lock().not_cached(now, id, error);
     }
 }
