@@ -4,8 +4,7 @@
 
 mod common;
 
-use common::cluster::OwnCluster;
-use common::{Gateway, content, eventually, pool_flags, pool_flags_in};
+use common::{Gateway, content, eventually, pool_flags};
 
 const MIB: usize = 1 << 20;
 
@@ -149,23 +148,4 @@ fn memory_that_a_load_used_is_given_back_after_it() {
         "{idle} MiB idle, {peak} MiB at most, {} MiB now",
         resident()
     );
-}
-
-#[test]
-fn a_cluster_that_is_away_for_longer_than_the_lock_lives_shows_as_a_lock_that_is_not_held() {
-    let cluster = OwnCluster::up();
-    let mut flags = pool_flags_in(cluster.dir());
-    flags.extend(["--ceph-op-timeout", "2s"].map(str::to_owned));
-    let refs: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let gateway = Gateway::start(&refs);
-    assert_eq!(value(&gateway, "tierdav_rados_owner"), 1);
-    cluster.ceph(&["net-cut"]);
-    eventually("the lock has run out", || {
-        value(&gateway, "tierdav_rados_owner") == 0
-    });
-    cluster.ceph(&["net-heal"]);
-    eventually("it is renewed", || {
-        value(&gateway, "tierdav_rados_owner") == 1
-    });
-    eventually("it serves", || gateway.put("/f", b"content").status < 300);
 }

@@ -237,3 +237,22 @@ fn a_configuration_file_that_cannot_be_read_ends_the_start() {
     let text = String::from_utf8_lossy(&done.stderr);
     assert!(text.contains(conf.to_str().unwrap()), "{text}");
 }
+
+#[test]
+fn a_cluster_that_is_away_for_longer_than_the_lock_lives_shows_as_a_lock_that_is_not_held() {
+    let cluster = OwnCluster::up();
+    let mut gateway = Starting::start(&cluster, &["--ceph-namespace", "away"]);
+    gateway.until("it listens", |s| {
+        s.ask(s.admin, "GET", "/.tierdav/health", b"").is_some()
+    });
+    gateway.serves();
+    let owner = |s: &Starting, held: u8| {
+        let line = format!("\ntierdav_rados_owner {held}\n");
+        s.about("metrics").text().contains(&line)
+    };
+    cluster.ceph(&["net-cut"]);
+    gateway.until("the lock has run out", |s| owner(s, 0));
+    cluster.ceph(&["net-heal"]);
+    gateway.until("it is renewed", |s| owner(s, 1));
+    gateway.until("it serves", |s| s.dav("GET", "/f", b"").status == 200);
+}
