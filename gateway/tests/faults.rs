@@ -341,3 +341,38 @@ fn a_full_disk_under_the_trace_fills_with_no_names_and_the_trace_goes_on_when_th
         std::fs::read_dir(&trace).unwrap().count() > 0
     });
 }
+
+fn status(gateway: &Gateway) -> String {
+    let done = gateway.command_alone("status", &["--admin", &gateway.admin.to_string()]);
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+#[test]
+fn status_says_that_a_disk_is_full_and_that_the_intent_log_is_kept() {
+    let mut gateway = Gateway::start(&[]);
+    assert_eq!(gateway.terminate(), Some(0));
+    let full = Mount::tmpfs(gateway.root(), "17m");
+    std::fs::remove_dir_all(gateway.cache()).unwrap();
+    gateway.restart();
+    assert!(
+        !status(&gateway).contains("TROUBLE"),
+        "{}",
+        status(&gateway)
+    );
+    std::fs::write(gateway.root().join("fill"), vec![0; 3 << 20]).unwrap();
+    let said = status(&gateway);
+    let root = gateway.root().display().to_string();
+    let line = said.lines().find(|l| l.starts_with("TROUBLE")).unwrap();
+    assert!(line.contains(&root) && line.contains("is full"), "{said}");
+    std::fs::remove_file(gateway.root().join("fill")).unwrap();
+
+    let fault = Fault::inject(&gateway, "syncfs", "EIO", 1);
+    eventually("a checkpoint fails", || {
+        gateway.put("/f", b"content");
+        status(&gateway).contains("the intent log is kept")
+    });
+    fault.end();
+    gateway.kill();
+    drop(full);
+}

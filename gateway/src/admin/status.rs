@@ -174,17 +174,26 @@ impl Admin {
         let mut places = self.places.lock().clone();
         for place in &mut places {
             let gauges = match (place.kind.as_str(), place.role.as_str()) {
-                ("directory", "cache") => [Gauge::CacheSizeBytes, Gauge::CacheAvailableBytes],
-                ("directory", _) => [Gauge::RootSizeBytes, Gauge::RootAvailableBytes],
+                (DIRECTORY, "cache") => [Gauge::CacheSizeBytes, Gauge::CacheAvailableBytes],
+                (DIRECTORY, _) => [Gauge::RootSizeBytes, Gauge::RootAvailableBytes],
                 _ => continue,
             };
             let [size, available] = gauges.map(|g| self.metrics.gauge_value(g));
             let known = |v: Option<f64>| v.filter(|v| v.is_finite()).map(|v| v as u64);
             (place.size_bytes, place.available_bytes) = (known(size), known(available));
-            place.trouble = place
-                .size_bytes
-                .is_none()
-                .then(|| "its file system does not answer".to_owned());
+            place.trouble = match place.available_bytes {
+                None => Some("its file system does not answer".to_owned()),
+                Some(free) if free < FULL_BYTES => Some("its file system is full".to_owned()),
+                Some(_) => None,
+            };
+        }
+        // Which of the disks it was, the log says.
+        if self.metrics.gauge_value(Gauge::LogKept) == Some(1.0)
+            && let Some(place) = places.iter_mut().find(|p| p.kind == DIRECTORY)
+        {
+            place.trouble = Some(
+                "a sync failed: the intent log is kept, look at the disks and restart".to_owned(),
+            );
         }
         places
     }
@@ -300,6 +309,10 @@ impl Admin {
     }
 }
 
+/// A file system with fewer free bytes is full: large uploads fail.
+const FULL_BYTES: u64 = 16 << 20;
+/// The kind of a place on this machine.
+const DIRECTORY: &str = "directory";
 /// The kind of a place in a cluster.
 pub const POOL: &str = "Ceph pool";
 
@@ -316,16 +329,16 @@ pub fn places_of(config: &crate::config::Config) -> Vec<Place> {
     let mut places = Vec::new();
     let root = config.root.display().to_string();
     if let Some(dir) = &config.cache_dir {
-        places.push(place("cache", "directory", dir.display().to_string()));
+        places.push(place("cache", DIRECTORY, dir.display().to_string()));
     }
     match &config.pools {
-        None => places.push(place("backing", "directory", root)),
+        None => places.push(place("backing", DIRECTORY, root)),
         Some(pools) => {
             if let Some(cache) = &pools.cache_pool {
                 places.push(place("cache", POOL, cache.clone()));
             }
             places.push(place("backing", POOL, pools.data_pool.clone()));
-            places.push(place("root", "directory", root));
+            places.push(place("root", DIRECTORY, root));
         }
     }
     places

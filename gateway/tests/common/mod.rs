@@ -152,6 +152,12 @@ impl Gateway {
             .expect("reply")
     }
 
+    /// Runs another command of the binary.
+    pub fn command_alone(&self, command: &str, flags: &[&str]) -> std::process::Output {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_tierdav"));
+        c.arg(command).args(flags).output().expect("run")
+    }
+
     /// Runs another command of the binary on this gateway's directories.
     pub fn command(&self, command: &str, flags: &[&str]) -> std::process::Output {
         let mut c = Command::new(env!("CARGO_BIN_EXE_tierdav"));
