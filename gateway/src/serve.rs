@@ -237,17 +237,23 @@ pub async fn serve(config: Config, raw: Raw) -> anyhow::Result<()> {
         reload.run().await;
     }
     tracing::info!(
-        "stopping: running requests may finish within {} s",
+        "stopping: running requests may finish within {} s; Ctrl-C cuts them off",
         config.shutdown_grace.as_secs()
     );
     stopping.store(true, Ordering::Relaxed);
     let _ = stop.send(true);
     let cut = match gate.serving.take() {
-        Some(serving) => serving.await?,
+        Some(mut serving) => tokio::select! {
+            cut = &mut serving => cut?,
+            _ = interrupt.recv() => {
+                serving.abort();
+                usize::try_from(tiers.metrics.connections()).unwrap_or(usize::MAX)
+            }
+        },
         None => 0,
     };
     if cut > 0 {
-        tracing::warn!(connections = cut, "cut off at the end of shutdown_grace");
+        tracing::warn!(connections = cut, "cut off before their requests had ended");
     }
     expiry.abort();
     tiers.close().await?;

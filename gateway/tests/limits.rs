@@ -196,3 +196,24 @@ fn ready_says_503_until_the_last_request_is_finished() {
     assert_eq!(gateway.wait(), Some(0));
     assert_eq!(ready(gateway.admin), None);
 }
+
+#[test]
+fn a_second_ctrl_c_ends_the_wait_for_running_requests() {
+    let mut gateway = Gateway::start(&["--shutdown-grace", "1h"]);
+    assert_eq!(gateway.put("/whole", b"content").status, 201);
+    let mut client = gateway.connect();
+    client.send_head("PUT", "/part", &[], 1 << 20).unwrap();
+    client.send(b"begun").unwrap();
+    eventually("it is under way", || {
+        let metrics = gateway.admin("GET", "/.tierdav/metrics").text();
+        metrics.contains("\ntierdav_requests_in_flight 1\n")
+    });
+    gateway.signal_int();
+    eventually("stopping", || ready(gateway.admin) == Some(503));
+    gateway.signal_int();
+    assert_eq!(gateway.wait(), Some(0));
+    assert!(gateway.log().contains("cut off"), "{}", gateway.log());
+    gateway.restart();
+    assert_eq!(gateway.get("/whole").body, b"content");
+    assert_eq!(gateway.get("/part").status, 404);
+}

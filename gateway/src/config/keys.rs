@@ -345,7 +345,7 @@ const PLAIN: &[Key] = &[
         "shutdown_grace",
         "30s",
         TIME,
-        "how long running requests may take to finish on SIGTERM",
+        "how long running requests may take to finish on SIGTERM or Ctrl-C; a second Ctrl-C cuts them off",
     ),
     key(
         "log_format",

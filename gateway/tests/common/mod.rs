@@ -85,6 +85,12 @@ impl Gateway {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
     }
 
+    /// Ctrl-C, without waiting.
+    pub fn signal_int(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("SIGINT");
+    }
+
     /// Starts the stopped gateway again, with other flags.
     pub fn restart_with(&mut self, flags: &[&str]) {
         self.flags = flags.iter().map(|f| (*f).to_owned()).collect();
