@@ -1,6 +1,6 @@
 //! Replay of the intent log: repeats what was acknowledged and the tree does not show yet.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -27,6 +27,8 @@ struct Replay<'a> {
     cleaner: &'a Cleaner,
     /// Versions that are, or were, complete in the tree.
     settled: HashSet<FileId>,
+    /// The last record that gave something a name.
+    named: HashMap<FileId, u64>,
 }
 
 /// Applies every record that `applied` lacks, in order, then restores small objects.
@@ -42,6 +44,7 @@ pub(super) fn run(
         cache,
         cleaner,
         settled: settled(records),
+        named: named(records),
     };
     let aborted: HashSet<u64> = records
         .iter()
@@ -57,7 +60,7 @@ pub(super) fn run(
     for (number, record) in records {
         if !applied.contains(*number) {
             if !aborted.contains(number) {
-                replay.redo(record)?;
+                replay.redo(*number, record)?;
                 redone += 1;
             }
             // In order, so everything below is settled too. Kept after each step: a crash during
@@ -89,6 +92,20 @@ pub(super) fn run(
     Ok(())
 }
 
+fn named(records: &[(u64, Record)]) -> HashMap<FileId, u64> {
+    let of = |(number, record): &(u64, Record)| match record {
+        Record::Put { identity, .. } | Record::Mkcol { identity, .. } => {
+            Some((identity.file_id, *number))
+        }
+        Record::Install { id, .. } | Record::Move { id, .. } => Some((*id, *number)),
+        Record::Delete { .. }
+        | Record::Attributes { .. }
+        | Record::Settled { .. }
+        | Record::Abort { .. } => None,
+    };
+    records.iter().filter_map(of).collect()
+}
+
 fn settled(records: &[(u64, Record)]) -> HashSet<FileId> {
     let of = |(_, record): &(u64, Record)| match record {
         Record::Settled { ids } => ids.clone(),
@@ -102,7 +119,7 @@ impl Replay<'_> {
         left.clear(self.tree, self.cache, self.cleaner);
     }
 
-    fn redo(&self, record: &Record) -> io::Result<()> {
+    fn redo(&self, number: u64, record: &Record) -> io::Result<()> {
         match record {
             Record::Put {
                 path,
@@ -111,7 +128,20 @@ impl Replay<'_> {
                 in_tree,
                 props,
                 objects,
-            } => self.put(path, identity, *mode, *in_tree, props, objects),
+            } => {
+                let synced: Vec<ObjectId> = objects
+                    .iter()
+                    .filter(|o| o.inline.is_none())
+                    .map(|o| ObjectId::new(identity.file_id, o.index))
+                    .collect();
+                let gone = !self.cache.contains_all(identity.file_id, &synced);
+                if gone && !self.went_later(number, path, identity.file_id)? {
+                    let id = identity.file_id;
+                    tracing::warn!(%path, %id, "intent log: objects are gone from the cache, change skipped");
+                    return Ok(());
+                }
+                self.put(path, identity, *mode, *in_tree, props, objects)
+            }
             Record::Install { path, id, replaced } => self.install(path, *id, *replaced),
             Record::Mkcol { path, identity } => self.at(path, |place, entry| match entry {
                 Entry::Absent => apply::make_dir(self.tree, place, identity),
@@ -148,6 +178,16 @@ impl Replay<'_> {
             }
             Record::Abort { .. } | Record::Settled { .. } => Ok(()),
         }
+    }
+
+    /// Whether a version whose objects are gone was replaced or deleted by later records, which have to find it at `path`, and not
+    /// what it replaced. Not so if it was complete in the tree, or if the tree is ahead of this record.
+    fn went_later(&self, number: u64, path: &ResourcePath, id: FileId) -> io::Result<bool> {
+        let ahead = match self.tree.find(path)? {
+            Entry::Found(found) => self.named.get(&found.meta.file_id) > Some(&number),
+            Entry::Absent | Entry::Other => false,
+        };
+        Ok(!ahead && !self.settled.contains(&id))
     }
 
     /// Calls `then` with a path's place and what is there. Without a parent nothing can be redone.
@@ -194,19 +234,6 @@ impl Replay<'_> {
                 }
                 Err(e) => return Err(e),
             };
-            let synced: Vec<ObjectId> = objects
-                .iter()
-                .filter(|o| o.inline.is_none())
-                .map(|o| ObjectId { file: id, index: o.index })
-                .collect();
-            if !self.cache.contains_all(id, &synced) {
-                if self.settled.contains(&id) {
-                    tracing::warn!(%path, %id, "intent log: objects are gone from the cache, change skipped");
-                    return Ok(());
-                }
-                // It was replaced or deleted later: by records that have to find it here, and not what it replaced.
-                tracing::debug!(%path, %id, "intent log: objects are gone from the cache");
-            }
             let dirty = objects.iter().map(|o| o.index);
             apply::dress(&file, identity, Some(mode), props, dirty)?;
             if identity.state == State::Dirty {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -770,6 +771,29 @@ async fn what_was_overwritten_and_then_deleted_or_moved_does_not_come_back() {
         assert_eq!(walk(&v).await, want);
         v.inner.cleaner.finish();
         assert!(f.litter().is_empty());
+        crash(v).await;
+    }
+}
+
+/// Where a file system makes attributes durable later than names, the tree may be ahead of what is said to be applied.
+#[tokio::test]
+async fn a_tree_that_is_ahead_of_the_log_keeps_its_versions() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    put(&v, "/other", b"other").await.unwrap();
+    let hidden = File::open(f.root().join(".tierdav")).unwrap();
+    let mut applied = [0u8; log::applied::ENCODED_BYTES];
+    let name = log::applied::ATTRIBUTE;
+    rustix::fs::fgetxattr(&hidden, name, &mut applied[..]).unwrap();
+    for n in 1..4 {
+        put(&v, "/a", &vec![n; 200_000]).await.unwrap();
+    }
+    let want = walk(&v).await;
+    crash(v).await;
+    rustix::fs::fsetxattr(&hidden, name, &applied, rustix::fs::XattrFlags::empty()).unwrap();
+    for _ in 0..2 {
+        let v = f.open().await;
+        assert!(walk(&v).await == want);
         crash(v).await;
     }
 }
