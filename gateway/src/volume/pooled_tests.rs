@@ -33,6 +33,15 @@ async fn try_open_with(
     pools: &Arc<MemoryPools>,
     object_bytes: u32,
 ) -> Result<Arc<Volume>, VolumeError> {
+    try_open_as(root, pools, object_bytes, Symlinks::Refuse).await
+}
+
+async fn try_open_as(
+    root: &std::path::Path,
+    pools: &Arc<MemoryPools>,
+    object_bytes: u32,
+    symlinks: Symlinks,
+) -> Result<Arc<Volume>, VolumeError> {
     let options = CacheOptions {
         pools: Some(Arc::clone(pools) as Arc<dyn Pools>),
         object_bytes,
@@ -45,7 +54,7 @@ async fn try_open_with(
         cache: cache.unwrap(),
         log_dir: None,
         durability: Durability::Commit,
-        symlinks: Symlinks::Refuse,
+        symlinks,
         quota_bytes: None,
         ownership: None,
     })
@@ -326,6 +335,31 @@ async fn an_export_that_fails_leaves_nothing_behind() {
     let left = std::fs::read_dir(root.path().join(".tierdav/tmp")).unwrap();
     assert_eq!(left.count(), 0);
     assert_eq!(v.pooled_files().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_symbolic_link_leaves_the_objects_of_what_it_leads_to() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = try_open_as(root.path(), &pools, 8192, Symlinks::InsideRoot)
+        .await
+        .unwrap();
+    put(&v, b"content", unchecked()).await.unwrap();
+    for name in ["deleted", "moved-over", "overwritten"] {
+        std::os::unix::fs::symlink("f", root.path().join(name)).unwrap();
+        assert_eq!(get(&v, &format!("/{name}")).await.unwrap(), b"content");
+    }
+    v.remove(&p("/deleted"), unchecked()).await.unwrap();
+    let other = vec![Bytes::from_static(b"other")];
+    v.put_whole(&p("/overwritten"), IoContext::default(), other, unchecked())
+        .await
+        .unwrap();
+    v.rename(&p("/overwritten"), &p("/moved-over"), true, unchecked())
+        .await
+        .unwrap();
+    assert_eq!(objects_left(&v, &pools).await, 2);
+    assert_eq!(get(&v, "/f").await.unwrap(), b"content");
+    assert_eq!(get(&v, "/moved-over").await.unwrap(), b"other");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
