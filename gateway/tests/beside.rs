@@ -294,3 +294,40 @@ fn a_second_gateway_on_the_same_root_leaves_the_trace_of_the_first_alone() {
     assert_eq!(gateway.terminate(), Some(0));
     assert_eq!((segments("live").len(), segments("parquet").len()), (0, 1));
 }
+
+/// What was moved or deleted is not locked where it was, though nobody waited to hear of it.
+#[test]
+fn a_move_or_delete_whose_asker_goes_away_takes_the_locks_along() {
+    let gateway = Gateway::start(&[]);
+    let (mut moved, mut deleted) = (0, 0);
+    for n in 0..200_u64 {
+        let path = format!("/{n}");
+        assert_eq!(gateway.put(&path, b"x").status, 201);
+        let locked = gateway.request("LOCK", &path, &[("Timeout", "Second-1800")], LOCK);
+        let token = format!("({})", locked.header("lock-token"));
+        let to = format!("/{n}.moved");
+        let mut client = gateway.connect();
+        let headers = [("If", token.as_str()), ("Destination", to.as_str())];
+        let method = ["MOVE", "DELETE"][(n % 2) as usize];
+        let headers = &headers[..2 - (n % 2) as usize];
+        client.send_head(method, &path, headers, 0).unwrap();
+        std::thread::sleep(Duration::from_micros(n / 2 % 10 * 100));
+        drop(client);
+    }
+    for n in 0..200_u64 {
+        let path = format!("/{n}");
+        let there = gateway.request("HEAD", &path, &[], b"").status;
+        if there == 200 {
+            // It had not been begun when the client went away.
+            continue;
+        }
+        eventually("where nothing is, nothing is locked", || {
+            gateway.put(&path, b"y").status == 201
+        });
+        match n % 2 {
+            0 => moved += 1,
+            _ => deleted += 1,
+        }
+    }
+    println!("{moved} moved, {deleted} deleted");
+}

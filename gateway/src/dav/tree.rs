@@ -6,11 +6,38 @@ use http::{Response, StatusCode};
 
 use super::body::{Body, Incoming};
 use super::guard::{self, Intent};
+use super::locks::LockTable;
 use super::status::Refusal;
 use super::{Call, Depth, Reply, Touched, bare, stat, uri};
-use crate::volume::{Kind, Replaced, VolumeError};
+use crate::volume::{Kind, Replaced, ResourcePath, Volume, VolumeError};
 
 impl Call<'_> {
+    fn parts_of_change(&self, path: &ResourcePath) -> (Arc<Volume>, Arc<LockTable>, ResourcePath) {
+        let dav = self.dav;
+        (
+            Arc::clone(&dav.volume),
+            Arc::clone(&dav.locks),
+            path.clone(),
+        )
+    }
+
+    /// Carries out a change that locks have to hear of, whether or not its asker goes away meanwhile.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, VolumeError>> + Send + 'static,
+    ) -> Result<T, VolumeError> {
+        if self.dav.locks.knows_none() {
+            return change.await;
+        }
+        tokio::spawn(change).await.unwrap_or_else(|e| {
+            Err(VolumeError::Io {
+                op: "change",
+                path: self.target.path.clone(),
+                source: std::io::Error::other(e),
+            })
+        })
+    }
+
     pub(super) async fn mkcol(&self, body: &mut Incoming) -> Reply {
         let path = &self.target.path;
         let guard = Arc::new(self.guard(Intent::Change).await?);
@@ -64,12 +91,15 @@ impl Call<'_> {
         };
         rule(&guard, Some(&meta))?;
         let (check, reason) = guard::check(&guard, rule);
-        self.dav
-            .volume
-            .remove(path, check)
+        let (volume, locks, gone) = self.parts_of_change(path);
+        let remove = async move {
+            volume.remove(&gone, check).await?;
+            locks.removed(&guard::key(&gone));
+            Ok(())
+        };
+        self.to_its_end(remove)
             .await
             .map_err(|e| guard::refusal(e, &reason))?;
-        self.dav.locks.removed(&guard::key(path));
         let mut response = bare(StatusCode::NO_CONTENT);
         response.extensions_mut().insert(Touched {
             file: Some(meta.file_id),
@@ -146,22 +176,28 @@ impl Call<'_> {
             rule(&guard, there.as_ref())?;
         }
         let (check, reason) = guard::check(&guard, rule);
-        let volume = &self.dav.volume;
+        let (volume, locks, source_path) = self.parts_of_change(from);
+        let target_path = to.path.clone();
+        let etag = (!collection).then_some(source.etag);
         let done = if moving {
-            volume.rename(from, &to.path, overwrite, check).await
+            let rename = async move {
+                let renamed = volume.rename(&source_path, &target_path, overwrite, check);
+                let replaced = renamed.await?;
+                locks.renamed(&from_key, &to_key, etag.as_deref());
+                Ok(replaced)
+            };
+            self.to_its_end(rename).await
         } else {
-            volume.copy(from, &to.path, overwrite, deep, check).await
+            let copied = volume.copy(from, &to.path, overwrite, deep, check).await;
+            if let Ok(Replaced(true)) = copied {
+                locks.replaced(&to_key);
+            }
+            copied
         };
         let Replaced(replaced) = done.map_err(|e| match e {
             VolumeError::Exists { .. } => Refusal::precondition("the destination exists"),
             e => guard::refusal(e, &reason),
         })?;
-        if moving {
-            let etag = (!collection).then_some(&*source.etag);
-            self.dav.locks.renamed(&from_key, &to_key, etag);
-        } else if replaced {
-            self.dav.locks.replaced(&to_key);
-        }
         let mut response: Response<Body> = bare(if replaced {
             StatusCode::NO_CONTENT
         } else {

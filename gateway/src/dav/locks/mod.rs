@@ -442,6 +442,12 @@ impl LockTable {
         self.state.lock().by_path.is_empty()
     }
 
+    /// True while nothing is locked, and no lock has been left behind.
+    pub fn knows_none(&self) -> bool {
+        let state = self.state.lock();
+        state.by_path.is_empty() && state.moved.is_empty()
+    }
+
     /// Every lock, by path.
     pub fn all(&self) -> Vec<Lock> {
         self.state
