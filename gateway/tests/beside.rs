@@ -331,3 +331,33 @@ fn a_move_or_delete_whose_asker_goes_away_takes_the_locks_along() {
     }
     println!("{moved} moved, {deleted} deleted");
 }
+
+/// By who tidies up: what cannot be made for it is the server's trouble (a client gives up what is answered 404).
+#[test]
+fn without_the_directory_of_unfinished_files_changes_are_refused_as_the_server_s_trouble() {
+    let mut gateway = Gateway::start(&[]);
+    assert_eq!(gateway.put("/f", b"x").status, 201);
+    std::fs::remove_dir_all(gateway.root().join(".tierdav/tmp")).unwrap();
+    let long = content(1, 3 << 20);
+    let changes = [
+        ("PUT", "/new", &b"new"[..]),
+        ("PUT", "/f", b"over"),
+        ("PUT", "/long", &long),
+        ("MKCOL", "/d", b""),
+        ("COPY", "/f", b""),
+    ];
+    let change = |gateway: &Gateway, (method, path, body): (&str, &str, &[u8])| {
+        let to = [("Destination", "/copy")];
+        let headers = if method == "COPY" { &to[..] } else { &[] };
+        gateway.request(method, path, headers, body).status
+    };
+    for each in changes {
+        assert_eq!(change(&gateway, each), 503, "{} {}", each.0, each.1);
+    }
+    assert_eq!(gateway.get("/f").body, b"x");
+    gateway.kill_and_restart();
+    for each in changes {
+        let status = change(&gateway, each);
+        assert!(status < 300, "{} {}: {status}", each.0, each.1);
+    }
+}

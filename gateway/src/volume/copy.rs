@@ -308,7 +308,7 @@ impl Built {
             };
             let place = Place { dir: &dir, name };
             apply::rename_in(&inner.tree, &from, Kind::Collection, &place, old.as_ref())
-                .at("rename", to)
+                .at("name", to)
         })?;
         left.clear(&inner.tree, &inner.cache, &inner.cleaner);
         self.named = false;

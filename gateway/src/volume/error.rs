@@ -143,10 +143,14 @@ pub(crate) fn classify(op: &'static str, path: &ResourcePath, source: io::Error)
     let path = path.clone();
     let errno = source.raw_os_error().map(Errno::from_raw_os_error);
     match errno {
+        // What these need beside the path they are told is the gateway's own: its directory of unfinished files.
+        Some(Errno::NOENT) if matches!(op, "create" | "prepare" | "link" | "name" | "mkdir") => {
+            VolumeError::Unavailable { op, path, source }
+        }
         // ELOOP and, but for calls with two names, EXDEV come from openat2: a link is refused or leads out.
         Some(Errno::NOENT | Errno::LOOP) => VolumeError::NotFound { path },
         Some(Errno::NOTDIR) => VolumeError::NotFound { path },
-        Some(Errno::XDEV) if !matches!(op, "rename" | "link" | "copy") => {
+        Some(Errno::XDEV) if !matches!(op, "rename" | "name" | "link" | "copy") => {
             VolumeError::NotFound { path }
         }
         Some(Errno::EXIST | Errno::NOTEMPTY) => VolumeError::Exists { path },

@@ -815,7 +815,7 @@ impl Inner {
                 };
                 let renamed = apply::rename_in(&self.tree, &from, Kind::File, to, old.as_ref());
                 refused = renamed.is_err();
-                renamed.at("rename", path)
+                renamed.at("name", path)
             },
         );
         if refused {
