@@ -361,3 +361,30 @@ fn without_the_directory_of_unfinished_files_changes_are_refused_as_the_server_s
         assert!(status < 300, "{} {}: {status}", each.0, each.1);
     }
 }
+
+/// rename(2) does nothing where both are names of one file.
+#[test]
+fn a_move_to_another_name_of_the_same_file_takes_the_old_name_away() {
+    for flags in [&[][..], &["--cache-dir", "none"]] {
+        let mut gateway = Gateway::start(flags);
+        for name in ["/flushed", "/dirty"] {
+            assert_eq!(gateway.put(name, &content(1, 40_000)).status, 201);
+            if name == "/flushed" {
+                assert_eq!(gateway.admin("POST", "/.tierdav/drain").status, 200);
+            }
+            let path = gateway.root().join(&name[1..]);
+            std::fs::hard_link(&path, path.with_extension("linked")).unwrap();
+            let linked = format!("{name}.linked");
+            let to = [("Destination", linked.as_str())];
+            assert_eq!(gateway.request("MOVE", name, &to, b"").status, 204);
+            assert_eq!(gateway.get(name).status, 404, "{name}");
+            assert!(gateway.get(&linked).body == content(1, 40_000), "{name}");
+        }
+        gateway.kill_and_restart();
+        for name in ["/flushed", "/dirty"] {
+            assert_eq!(gateway.get(name).status, 404, "{name}");
+            let linked = gateway.get(&format!("{name}.linked"));
+            assert!(linked.body == content(1, 40_000), "{name}");
+        }
+    }
+}

@@ -130,6 +130,10 @@ pub(crate) fn rename_in(
 ) -> io::Result<Left> {
     match (kind, replaced.map(|old| (old, old.meta.kind))) {
         (_, None) => rename_new(from, to)?,
+        (Kind::File, Some((old, Kind::File))) if old.links > 1 && is_same(from, to)? => {
+            // Two names of one file, between which a rename does nothing.
+            rustix::fs::unlinkat(from.dir, from.name, AtFlags::empty())?;
+        }
         (Kind::File, Some((old, Kind::File))) => {
             keep_replaced(tree, to, old)?;
             rustix::fs::renameat(from.dir, from.name, to.dir, to.name)
@@ -153,6 +157,15 @@ pub(crate) fn rename_in(
         }
     }
     Ok(Left::Nothing)
+}
+
+/// Whether two places have the same file.
+fn is_same(a: &Place<'_>, b: &Place<'_>) -> io::Result<bool> {
+    let file = |at: &Place<'_>| {
+        let stat = tree::statx(at.dir, at.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok::<_, Errno>((stat.dev, stat.ino))
+    };
+    Ok(file(a)? == file(b)?)
 }
 
 /// Whether an error of `renameat2` says that the file system renames without flags only, as those of a network do: CephFS, NFS.
