@@ -47,12 +47,18 @@ impl Fault {
     }
 
     fn inject_when(gateway: &Gateway, calls: &str, error: &str, when: &str) -> Fault {
+        let inject = format!("inject={calls}:error={error}:when={when}");
+        Fault::attach(gateway, calls, &["-e", &inject])
+    }
+
+    /// Looks at these calls.
+    fn attach(gateway: &Gateway, calls: &str, more: &[&str]) -> Fault {
         let seen = gateway.root().with_file_name("strace");
         let mut strace = Command::new("strace")
             .args(["-f", "-p", &gateway.pid().to_string(), "-o"])
             .arg(&seen)
             .args(["-e", &format!("trace={calls}")])
-            .args(["-e", &format!("inject={calls}:error={error}:when={when}")])
+            .args(more)
             .stderr(Stdio::piped())
             .spawn()
             .expect("strace");
@@ -129,6 +135,27 @@ fn trouble(flags: &[&str]) {
         "{injected} calls failed, {refused} requests"
     );
     end(&mut gateway, flags);
+}
+
+/// davfs2 sends again what was answered 503. By then the name has the same bytes, but perhaps only in the kernel's memory.
+#[test]
+fn what_is_sent_again_after_a_failed_sync_is_synced() {
+    for len in [1000, 2 << 20] {
+        let gateway = Gateway::start(&["--cache-dir", "none"]);
+        let content = common::content(1, len);
+        assert_eq!(gateway.put("/other", b"other").status, 201);
+        // Of each thread's: the file, and then its directory.
+        let fault = Fault::inject_when(&gateway, "fsync", "EIO", "2");
+        assert_eq!(gateway.put("/f", &content).status, 503);
+        assert_eq!(fault.end(), 1);
+        assert!(gateway.get("/f").body == content);
+        let watch = Fault::attach(&gateway, "fsync", &[]);
+        assert_eq!(gateway.put("/f", &content).status, 204);
+        let seen = watch.seen.clone();
+        drop(watch);
+        let syncs = std::fs::read_to_string(seen).unwrap();
+        assert!(syncs.contains("fsync("), "204 without a sync");
+    }
 }
 
 /// The kernel's CephFS and NFS know neither `RENAME_NOREPLACE` nor `RENAME_EXCHANGE`, which nothing but these calls asks for.

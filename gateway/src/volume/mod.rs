@@ -161,6 +161,8 @@ pub(crate) struct Inner {
     state_dir: PathBuf,
     skipped_names: AtomicU64,
     ready: AtomicBool,
+    /// A change was made whose sync failed: what is in the tree, or in the kernel's memory of it, need not be on the disk.
+    unsynced: AtomicBool,
     /// Keeps other instances out of the pools.
     pools_owner: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
     /// Keeps other instances out of root and cache.
@@ -897,6 +899,7 @@ impl Inner {
                 for dir in dirs {
                     self.sync
                         .sync(changes, dir)
+                        .inspect_err(|_| self.unsynced.store(true, Ordering::Relaxed))
                         .map_err(|e| unavailable("sync", path, e))?;
                 }
                 Ok(result)
@@ -929,6 +932,7 @@ impl Inner {
                     self.tree
                         .all_writes
                         .sync()
+                        .inspect_err(|_| self.unsynced.store(true, Ordering::Relaxed))
                         .map_err(|e| unavailable("sync the volume for", path, e.into()))?;
                 }
                 result

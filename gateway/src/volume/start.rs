@@ -152,6 +152,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         state_dir,
         skipped_names: AtomicU64::new(0),
         ready: AtomicBool::new(true),
+        unsynced: AtomicBool::new(false),
         pools_owner: Mutex::new(pools_owner),
         owner,
     }))

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -481,7 +482,9 @@ impl Upload {
             let _guard = guard;
             let (dir, name) = inner.place(&path)?;
             match inner.occupant(&dir, name, &path)? {
-                Some(found) if found.meta.file_id == id => {
+                Some(found)
+                    if found.meta.file_id == id && comparable(&inner, &found, found.meta.len) =>
+                {
                     admit(&path, Some(&found), &Origin::Whole, &check)?;
                     inner.cache.note_unchanged(found.meta.len);
                     Ok(Settled::Unchanged(found.meta))
@@ -507,9 +510,10 @@ fn same_second(a_ns: i64, b_ns: i64) -> bool {
 }
 
 /// Whether an upload of `len` bytes may turn out to be what is there: only content that the gateway wrote is as durable as a PUT
-/// promises.
-fn comparable(found: &Found, len: u64) -> bool {
-    found.meta.kind == Kind::File
+/// promises, and that only as long as no sync of a change failed.
+fn comparable(inner: &Inner, found: &Found, len: u64) -> bool {
+    !inner.unsynced.load(Ordering::Relaxed)
+        && found.meta.kind == Kind::File
         && !found.pooled()
         && found.meta.len == len
         && len > 0
@@ -655,7 +659,7 @@ impl Inner {
             }
         };
         let (found, reader) = opened?;
-        comparable(&found, len).then_some((found.meta.file_id, reader))
+        comparable(inner, &found, len).then_some((found.meta.file_id, reader))
     }
 
     /// Whether the version `old` is `data`, of `len` bytes.
@@ -667,7 +671,7 @@ impl Inner {
         len: u64,
         data: &[Bytes],
     ) -> bool {
-        if !comparable(old, len) {
+        if !comparable(self, old, len) {
             return false;
         }
         let opened = self.open_read_now(path, io);
