@@ -31,6 +31,8 @@ pub struct Report {
     pub bytes: u64,
     /// Files that were there already.
     pub already: u64,
+    /// Files and directories whose names are not UTF-8: they stay where they are, with what is in them.
+    pub unseen: Vec<String>,
     /// Files with several names, which stay where they are.
     pub linked: Vec<String>,
     /// Files whose content is damaged or gone; they stay as they were.
@@ -60,9 +62,10 @@ pub async fn run(config: &Config, direction: Direction, path: &str) -> anyhow::R
     }
     let tiers = tiers::open(config).await?;
     // What an interrupted run left goes first.
-    tiers.volume.pooled_files().await?;
+    let unseen = tiers.volume.pooled_files().await?.unseen;
     tiers.cache.purge_queued().await?;
     let moved = below(&tiers.volume, direction, path).await;
+    let moved = moved.map(|report| Report { unseen, ..report });
     tiers.cache.purge_queued().await?;
     if moved.is_ok() && direction == Direction::Export {
         tiers.volume.leave_pools().await?;

@@ -29,6 +29,16 @@ pub struct PooledFile {
     pub path: String,
 }
 
+/// What a walk through the tree found of the pools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PooledTree {
+    /// Its placeholders.
+    pub files: Vec<PooledFile>,
+    /// Files and directories whose names are not UTF-8, in readable form: nobody sees them through the gateway, and whether there
+    /// are placeholders in them is not known.
+    pub unseen: Vec<String>,
+}
+
 /// How thorough, and how fast.
 #[derive(Debug, Clone, Default)]
 pub struct PoolScrub {
@@ -64,7 +74,7 @@ impl ObjectCache {
     /// each version, in the order of their ids, how far it has come.
     pub async fn scrub_pools(
         self: &Arc<Self>,
-        mut files: Vec<PooledFile>,
+        tree: PooledTree,
         options: PoolScrub,
         mut done: impl FnMut(&Checked),
     ) -> Result<ScrubReport, CacheError> {
@@ -72,7 +82,13 @@ impl ObjectCache {
         let Some(pools) = self.pools().cloned() else {
             return Ok(report);
         };
+        let PooledTree { mut files, unseen } = tree;
         files.sort_unstable_by_key(|f| f.file);
+        // What belongs to none of the files may belong to one that is not seen.
+        let remove_orphans = options.repair && unseen.is_empty();
+        for name in unseen {
+            report.add(Problem::UnseenName, name, false);
+        }
         let objects: HashMap<FileId, u32> = files
             .iter()
             .map(|f| (f.file, self.objects_in(f.len)))
@@ -96,7 +112,7 @@ impl ObjectCache {
             }
             listing.objects.sort_unstable();
             for id in listing.objects.iter().filter(|id| !wanted(id)) {
-                let removed = options.repair && pools.remove(tier, *id).await.is_ok();
+                let removed = remove_orphans && pools.remove(tier, *id).await.is_ok();
                 report.add(Problem::Orphan, format!("{tier}: {id}"), removed);
             }
             listing.objects.retain(wanted);

@@ -42,6 +42,8 @@ pub enum Problem {
     Foreign,
     /// An unfinished file.
     Temporary,
+    /// A name in the root that is not UTF-8: objects of what is there cannot be told from orphans, which all stay.
+    UnseenName,
 }
 
 /// One thing that scrub found.

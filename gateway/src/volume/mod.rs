@@ -84,7 +84,9 @@ use tiering::{FileId, Nanos, Tier};
 
 use crate::metrics::{Gauge, Metrics};
 use crate::objects::pools::PoolSpace;
-use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache, Place, PooledFile};
+use crate::objects::{
+    CacheError, ContentReader, IoContext, ObjectCache, Place, PooledFile, PooledTree,
+};
 use crate::sync_failures::Moment;
 
 pub use crate::objects::Durability;
@@ -442,19 +444,26 @@ impl Volume {
 
     /// All files whose content is in pools. Reads the whole tree; waits until discarded collections are gone. Placeholders that
     /// came back from a backup become what they were, unless two have the same version.
-    pub async fn pooled_files(&self) -> Result<Vec<PooledFile>, VolumeError> {
+    pub async fn pooled_files(&self) -> Result<PooledTree, VolumeError> {
         let inner = Arc::clone(&self.inner);
         hop(move || {
             inner.cleaner.finish();
-            let (mut files, mut strange) = (Vec::new(), Vec::new());
+            let (mut files, mut strange, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
             let mut left = vec![ResourcePath::root()];
             while let Some(path) = left.pop() {
                 let dir = inner.tree.dir(&path).at("list", &path)?;
                 for name in tree::names(&dir).at("list", &path)? {
-                    let Ok(child) = String::from_utf8(name)
-                        .map_err(|_| ())
-                        .and_then(|n| path.join(&n).map_err(|_| ()))
-                    else {
+                    let name = match String::from_utf8(name) {
+                        Ok(name) => name,
+                        Err(e) => {
+                            let name = String::from_utf8_lossy(e.as_bytes());
+                            let slash = if path.is_root() { "" } else { "/" };
+                            unseen.push(format!("{path}{slash}{name}"));
+                            continue;
+                        }
+                    };
+                    // The gateway's own directory.
+                    let Ok(child) = path.join(&name) else {
                         continue;
                     };
                     match inner
@@ -487,7 +496,7 @@ impl Volume {
                     tracing::warn!(%path, %error, "a placeholder from elsewhere could not be adopted");
                 }
             }
-            Ok(files)
+            Ok(PooledTree { files, unseen })
         })
         .await
     }

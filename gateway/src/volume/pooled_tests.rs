@@ -294,9 +294,9 @@ async fn a_scrub_that_goes_on_reports_what_was_found_before_it_was_interrupted()
             .await
             .unwrap();
     }
-    let mut files = v.pooled_files().await.unwrap();
-    files.sort_unstable_by_key(|file| file.file);
-    let first = tiering::ObjectId::new(files[0].file, 0);
+    let mut tree = v.pooled_files().await.unwrap();
+    tree.files.sort_unstable_by_key(|file| file.file);
+    let first = tiering::ObjectId::new(tree.files[0].file, 0);
     pools.remove(Tier::Cache, first).await.unwrap();
     let scrub = async |checked| {
         let mut seen = Vec::new();
@@ -307,7 +307,7 @@ async fn a_scrub_that_goes_on_reports_what_was_found_before_it_was_interrupted()
         };
         let done = |so_far: &Checked| seen.push(so_far.clone());
         let cache = Arc::clone(&v.inner.cache);
-        let report = cache.scrub_pools(files.clone(), options, done).await;
+        let report = cache.scrub_pools(tree.clone(), options, done).await;
         (report.unwrap(), seen)
     };
     let (whole, seen) = scrub(None).await;
@@ -334,7 +334,7 @@ async fn an_export_that_fails_leaves_nothing_behind() {
     assert_eq!(objects_left(&v, &pools).await, 0);
     let left = std::fs::read_dir(root.path().join(".tierdav/tmp")).unwrap();
     assert_eq!(left.count(), 0);
-    assert_eq!(v.pooled_files().await.unwrap().len(), 1);
+    assert_eq!(v.pooled_files().await.unwrap().files.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -360,6 +360,39 @@ async fn the_end_of_a_symbolic_link_leaves_the_objects_of_what_it_leads_to() {
     assert_eq!(objects_left(&v, &pools).await, 2);
     assert_eq!(get(&v, "/f").await.unwrap(), b"content");
     assert_eq!(get(&v, "/moved-over").await.unwrap(), b"other");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_below_a_name_that_is_not_utf8_keeps_its_objects_in_a_repair() {
+    use std::os::unix::ffi::OsStrExt;
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    v.mkcol(&p("/d"), unchecked()).await.unwrap();
+    let data = vec![Bytes::from_static(b"content")];
+    v.put_whole(&p("/d/f"), IoContext::default(), data, unchecked())
+        .await
+        .unwrap();
+    // Renamed beside the gateway, to Latin-1.
+    let strange = root.path().join(std::ffi::OsStr::from_bytes(b"d\xe4"));
+    std::fs::rename(root.path().join("d"), &strange).unwrap();
+    let scrub = async || {
+        let options = PoolScrub {
+            repair: true,
+            ..PoolScrub::default()
+        };
+        let tree = v.pooled_files().await.unwrap();
+        let cache = Arc::clone(&v.inner.cache);
+        cache.scrub_pools(tree, options, |_: &Checked| ()).await
+    };
+    let report = scrub().await.unwrap();
+    let problems: Vec<Problem> = report.findings.iter().map(|f| f.problem).collect();
+    assert_eq!(problems, [Problem::UnseenName, Problem::Orphan]);
+    assert_eq!((report.removed, report.is_clean()), (0, false));
+    assert!(!v.leave_pools().await.unwrap());
+    std::fs::rename(&strange, root.path().join("d")).unwrap();
+    assert_eq!(get(&v, "/d/f").await.unwrap(), b"content");
+    assert!(scrub().await.unwrap().is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -405,7 +438,7 @@ async fn a_root_that_came_back_from_a_backup_has_its_content_and_placeholders_ar
     std::fs::remove_file(root.path().join("f")).unwrap();
     assert_eq!(get(&v, "/g").await.unwrap(), content);
     assert_eq!(v.inner.found(&p("/g")).unwrap().links, 2);
-    assert_eq!(v.pooled_files().await.unwrap().len(), 1);
+    assert_eq!(v.pooled_files().await.unwrap().files.len(), 1);
     assert_eq!(v.inner.found(&p("/g")).unwrap().links, 1);
     assert_eq!(v.stat(&p("/g")).await.unwrap().file_id, meta.file_id);
     // What somebody wrote beside the gateway is a plain file, of the same length, too.
@@ -455,7 +488,7 @@ async fn what_was_written_into_a_placeholder_beside_the_gateway_is_served_and_ne
             assert!(served == written, "{name}, adopted: {adopted}");
         }
         assert!(get(&v, "/touched").await.unwrap() == vec![7; LEN]);
-        let files = v.pooled_files().await.unwrap();
+        let files = v.pooled_files().await.unwrap().files;
         assert_eq!(files.len(), 1);
         assert_eq!(files[0].path, p("/touched").to_string());
     }

@@ -88,9 +88,10 @@ impl Volume {
         Ok(Transfer::Moved(len))
     }
 
-    /// Whether no placeholder is left; the root then no longer insists on its pools.
+    /// Whether no placeholder is left, as far as names can be read; the root then no longer insists on its pools.
     pub async fn leave_pools(&self) -> Result<bool, VolumeError> {
-        if !self.pooled_files().await?.is_empty() {
+        let tree = self.pooled_files().await?;
+        if !tree.files.is_empty() || !tree.unseen.is_empty() {
             return Ok(false);
         }
         let inner = Arc::clone(&self.inner);
