@@ -183,7 +183,7 @@ pub fn command() -> Command {
              tierdav status --json\n  \
              tierdav top\n\n\
              Exit status: 0 done; 1 failed, with the reason on standard error; 2 wrong arguments or configuration; \
-             3 scrub or export found damage; 130 or 143 interrupted by Ctrl-C or SIGTERM, with what to do on standard error.",
+             3 scrub or export found damage, or content that it does not see; 130 or 143 interrupted by Ctrl-C or SIGTERM, with what to do on standard error.",
         )
         .subcommand(settings(Command::new("serve").about("Serve WebDAV until SIGTERM or SIGINT")))
         .subcommand(settings(Command::new("check-config").about("Print the effective configuration and where it comes from")))

@@ -135,7 +135,7 @@ fn run(request: Request) -> anyhow::Result<ExitCode> {
             let work = transfer::run(&config, direction, &path);
             let report = run_until_interrupted(advice, work)?;
             say(format_args!("{}\n", serde_json::to_string_pretty(&report)?))?;
-            if !report.damaged.is_empty() {
+            if report.incomplete {
                 return Ok(ExitCode::from(3));
             }
         }

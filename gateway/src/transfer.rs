@@ -37,6 +37,9 @@ pub struct Report {
     pub linked: Vec<String>,
     /// Files whose content is damaged or gone; they stay as they were.
     pub damaged: Vec<String>,
+    /// Whether content could not be moved that should have been.
+    #[serde(skip)]
+    pub incomplete: bool,
 }
 
 /// Moves everything at and below `path`. Interrupted, it goes on where it was when it is run again.
@@ -63,12 +66,17 @@ pub async fn run(config: &Config, direction: Direction, path: &str) -> anyhow::R
     let tiers = tiers::open(config).await?;
     // What an interrupted run left goes first.
     let unseen = tiers.volume.pooled_files().await?.unseen;
+    let hidden = unseen.iter().any(|name| name.is_pooled);
     tiers.cache.purge_queued().await?;
     let moved = below(&tiers.volume, direction, path).await;
-    let moved = moved.map(|report| Report { unseen, ..report });
+    let moved = moved.map(|report| Report {
+        unseen: unseen.into_iter().map(|name| name.path).collect(),
+        incomplete: direction == Direction::Export && hidden || !report.damaged.is_empty(),
+        ..report
+    });
     tiers.cache.purge_queued().await?;
-    if moved.is_ok() && direction == Direction::Export {
-        tiers.volume.leave_pools().await?;
+    if moved.is_ok() && direction == Direction::Export && !tiers.volume.leave_pools().await? {
+        tracing::warn!("the root still has content in the pools: it cannot be served without them");
     }
     tiers.close().await?;
     moved
@@ -83,11 +91,7 @@ async fn below(
     let mut said = Instant::now();
     let mut left = vec![path];
     while let Some(path) = left.pop() {
-        let kind = volume
-            .stat(&path)
-            .await
-            .with_context(|| path.to_string())?
-            .kind;
+        let kind = volume.stat(&path).await?.kind;
         if kind == Kind::Collection {
             for (name, _) in volume.list(&path).await? {
                 left.push(path.join(&name)?);

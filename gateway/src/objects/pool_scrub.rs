@@ -34,9 +34,24 @@ pub struct PooledFile {
 pub struct PooledTree {
     /// Its placeholders.
     pub files: Vec<PooledFile>,
-    /// Files and directories whose names are not UTF-8, in readable form: nobody sees them through the gateway, and whether there
-    /// are placeholders in them is not known.
-    pub unseen: Vec<String>,
+    /// Names that are not UTF-8: nobody sees them through the gateway.
+    pub unseen: Vec<Unseen>,
+}
+
+impl PooledTree {
+    /// Names that nobody sees, and that content in the pools belongs to.
+    pub fn hidden(&self) -> impl Iterator<Item = &Unseen> {
+        self.unseen.iter().filter(|name| name.is_pooled)
+    }
+}
+
+/// A file or directory whose name is not UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unseen {
+    /// Its path, readable.
+    pub path: String,
+    /// It is a placeholder, or one is in it.
+    pub is_pooled: bool,
 }
 
 /// How thorough, and how fast.
@@ -82,13 +97,13 @@ impl ObjectCache {
         let Some(pools) = self.pools().cloned() else {
             return Ok(report);
         };
-        let PooledTree { mut files, unseen } = tree;
-        files.sort_unstable_by_key(|f| f.file);
-        // What belongs to none of the files may belong to one that is not seen.
-        let remove_orphans = options.repair && unseen.is_empty();
-        for name in unseen {
-            report.add(Problem::UnseenName, name, false);
+        for unseen in tree.hidden() {
+            report.add(Problem::UnseenName, unseen.path.clone(), false);
         }
+        // What belongs to none of the files may belong to one that is not seen.
+        let remove_orphans = options.repair && report.problems == 0;
+        let mut files = tree.files;
+        files.sort_unstable_by_key(|f| f.file);
         let objects: HashMap<FileId, u32> = files
             .iter()
             .map(|f| (f.file, self.objects_in(f.len)))

@@ -85,7 +85,7 @@ use tiering::{FileId, Nanos, Tier};
 use crate::metrics::{Gauge, Metrics};
 use crate::objects::pools::PoolSpace;
 use crate::objects::{
-    CacheError, ContentReader, IoContext, ObjectCache, Place, PooledFile, PooledTree,
+    CacheError, ContentReader, IoContext, ObjectCache, Place, PooledFile, PooledTree, Unseen,
 };
 use crate::sync_failures::Moment;
 
@@ -456,9 +456,13 @@ impl Volume {
                     let name = match String::from_utf8(name) {
                         Ok(name) => name,
                         Err(e) => {
-                            let name = String::from_utf8_lossy(e.as_bytes());
+                            let name = e.into_bytes();
+                            let is_pooled = tree::holds_placeholders(&dir, &name);
                             let slash = if path.is_root() { "" } else { "/" };
-                            unseen.push(format!("{path}{slash}{name}"));
+                            unseen.push(Unseen {
+                                path: format!("{path}{slash}{}", String::from_utf8_lossy(&name)),
+                                is_pooled: is_pooled.at("look into", &path)?,
+                            });
                             continue;
                         }
                     };

@@ -385,14 +385,22 @@ async fn what_is_below_a_name_that_is_not_utf8_keeps_its_objects_in_a_repair() {
         let cache = Arc::clone(&v.inner.cache);
         cache.scrub_pools(tree, options, |_: &Checked| ()).await
     };
+    // A name that only has plain files below it is not in the way.
+    let plain = root.path().join(std::ffi::OsStr::from_bytes(b"\xf6"));
+    std::fs::create_dir(&plain).unwrap();
+    std::fs::write(plain.join("f"), b"plain").unwrap();
+    assert_eq!(v.pooled_files().await.unwrap().unseen.len(), 2);
     let report = scrub().await.unwrap();
     let problems: Vec<Problem> = report.findings.iter().map(|f| f.problem).collect();
     assert_eq!(problems, [Problem::UnseenName, Problem::Orphan]);
     assert_eq!((report.removed, report.is_clean()), (0, false));
     assert!(!v.leave_pools().await.unwrap());
+    put(&v, b"orphan", unchecked()).await.unwrap();
+    std::fs::remove_file(root.path().join("f")).unwrap();
     std::fs::rename(&strange, root.path().join("d")).unwrap();
+    let report = scrub().await.unwrap();
+    assert_eq!((report.removed, report.is_clean()), (1, true));
     assert_eq!(get(&v, "/d/f").await.unwrap(), b"content");
-    assert!(scrub().await.unwrap().is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

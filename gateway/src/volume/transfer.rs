@@ -91,7 +91,7 @@ impl Volume {
     /// Whether no placeholder is left, as far as names can be read; the root then no longer insists on its pools.
     pub async fn leave_pools(&self) -> Result<bool, VolumeError> {
         let tree = self.pooled_files().await?;
-        if !tree.files.is_empty() || !tree.unseen.is_empty() {
+        if !tree.files.is_empty() || tree.hidden().next().is_some() {
             return Ok(false);
         }
         let inner = Arc::clone(&self.inner);

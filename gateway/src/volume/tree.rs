@@ -789,3 +789,28 @@ pub(crate) fn open_dir_raw(dir: &impl AsFd, name: &[u8]) -> io::Result<OwnedFd> 
         Mode::empty(),
     )?)
 }
+
+/// Whether a name, which may be no text, is that of a placeholder of pools, or of a directory with one somewhere below.
+pub(crate) fn holds_placeholders(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+    let mut left = vec![(Arc::new(dir.try_clone()?), name.to_vec())];
+    while let Some((dir, name)) = left.pop() {
+        let stat = rustix::fs::statat(&dir, &name[..], AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let inner = Arc::new(open_dir_raw(&*dir, &name)?);
+                let members = names(&*inner)?.into_iter();
+                left.extend(members.map(|name| (Arc::clone(&inner), name)));
+            }
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&dir, &name[..], flags, Mode::empty())?;
+                let record = get_identity(&File::from(file))?;
+                if record.is_some_and(|record| record.state == State::Pooled) {
+                    return Ok(true);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(false)
+}
