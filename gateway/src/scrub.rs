@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::Scrub;
 use crate::config::Config;
-use crate::objects::{Checked, PoolScrub, ScrubReport};
+use crate::objects::{Checked, PoolScrub, Problem, ScrubReport};
 use crate::tiers::{self, Tiers};
 
 /// How often it is written down how far a scrub of pools has come.
@@ -45,11 +45,15 @@ pub async fn run(config: &Config, how: Scrub) -> anyhow::Result<ScrubReport> {
 }
 
 async fn directory(tiers: &Tiers, how: Scrub) -> anyhow::Result<ScrubReport> {
-    tiers::learn_paths(&tiers.volume)
+    let forbidden = tiers::learn_paths(&tiers.volume)
         .await
         .context("the tree could not be read")?;
     let report = tiers.cache.scrub(tiers.volume.clone(), how.repair).await;
-    report.context("the cache tier could not be checked")
+    let mut report = report.context("the cache tier could not be checked")?;
+    for path in forbidden {
+        report.add(Problem::Unreadable, path.to_string(), false);
+    }
+    Ok(report)
 }
 
 async fn pools(tiers: &Tiers, how: Scrub) -> anyhow::Result<ScrubReport> {

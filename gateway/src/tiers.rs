@@ -153,27 +153,37 @@ fn keep_object_size(dir: &Path, object_size: u32) -> anyhow::Result<()> {
     write().with_context(at)
 }
 
-/// Opens every file once, so that the volume knows the paths of all versions: what an offline scrub compares with.
+/// Opens every file once, so that the volume knows the paths of all versions: what an offline scrub compares with. Tells what
+/// may not be read: somebody else put it there.
 ///
 /// # Errors
-/// When the tree cannot be read.
-pub async fn learn_paths(volume: &Volume) -> Result<u64, VolumeError> {
-    let mut files = 0;
+/// When the tree cannot be read for another reason.
+pub async fn learn_paths(volume: &Volume) -> Result<Vec<ResourcePath>, VolumeError> {
+    let mut forbidden = Vec::new();
     let mut queue = vec![ResourcePath::root()];
     while let Some(collection) = queue.pop() {
-        for (name, meta) in volume.list(&collection).await? {
+        let members = match volume.list(&collection).await {
+            Err(VolumeError::Forbidden { path, .. }) => {
+                forbidden.push(path);
+                continue;
+            }
+            listed => listed?,
+        };
+        for (name, meta) in members {
             let Ok(path) = collection.join(&name) else {
                 continue;
             };
             if meta.kind == Kind::Collection {
                 queue.push(path);
-            } else {
-                files += 1;
-                drop(volume.open_read(&path, IoContext::default()).await?);
+                continue;
+            }
+            match volume.open_read(&path, IoContext::default()).await {
+                Err(VolumeError::Forbidden { path, .. }) => forbidden.push(path),
+                opened => drop(opened?),
             }
         }
     }
-    Ok(files)
+    Ok(forbidden)
 }
 
 /// Refuses directories that a command which does not serve would have to make, or that hold nothing of ours: a name that was

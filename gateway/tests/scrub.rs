@@ -256,3 +256,36 @@ fn a_marker_that_makes_no_sense_is_named_and_nothing_is_touched() {
     assert_eq!(objects(&gateway, "d"), before);
     assert!(gateway.command("drain", &[]).status.success());
 }
+
+#[test]
+fn what_may_not_be_read_is_named_and_the_rest_is_checked() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let mut gateway = Gateway::start(&["--max-dirty-age", "1h"]);
+    assert_eq!(gateway.put("/f", &content(1, 10_000)).status, 201);
+    assert_eq!(gateway.terminate(), Some(0));
+    // As the service has a user of its own, and root has put something there.
+    let own = std::process::Command::new("chown")
+        .args(["-R", "65534:65534"])
+        .arg(gateway.dir.path())
+        .status();
+    assert!(own.unwrap().success(), "needs root");
+    let forbidden = gateway.root().join("forbidden");
+    std::fs::write(&forbidden, "x").unwrap();
+    std::fs::set_permissions(&forbidden, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let found = std::process::Command::new(env!("CARGO_BIN_EXE_tierdav"))
+        .args(["scrub", "--root"])
+        .arg(gateway.root())
+        .arg("--cache-dir")
+        .arg(gateway.cache())
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    assert_eq!(found.status.code(), Some(3), "{found:?}");
+    let report: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(report["checked_objects"], 1);
+    assert_eq!(report["problems"], 1);
+    assert_eq!(report["findings"][0]["problem"], "unreadable");
+    assert_eq!(report["findings"][0]["name"], "/forbidden");
+}

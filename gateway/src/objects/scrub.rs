@@ -32,7 +32,7 @@ pub enum Problem {
     Orphan,
     /// A clean copy is sound, but the backing tier has other bytes.
     Differs,
-    /// The cache or the backing tier could not be read.
+    /// An object could not be read from the cache or the backing tier, or a file or directory of the root not be opened.
     Unreadable,
     /// Neither pool has an object of a file, or the data pool lacks what should be in both: lost, or only in the cache.
     Missing,
@@ -91,7 +91,8 @@ impl ScrubReport {
         self.findings.extend(other.findings.into_iter().take(room));
     }
 
-    pub(super) fn add(&mut self, problem: Problem, name: String, removed: bool) {
+    /// Adds a finding.
+    pub fn add(&mut self, problem: Problem, name: String, removed: bool) {
         self.problems += 1;
         self.removed += u64::from(removed);
         if self.findings.len() < FINDINGS_MAX {
