@@ -31,7 +31,8 @@ pub struct Report {
     pub bytes: u64,
     /// Files that were there already.
     pub already: u64,
-    /// Files and directories whose names are not UTF-8: they stay where they are, with what is in them.
+    /// Files and directories whose names are not UTF-8, and files that may not be read: they stay where they are, with what is in
+    /// them.
     pub unseen: Vec<String>,
     /// Files with several names, which stay where they are.
     pub linked: Vec<String>,

@@ -139,3 +139,72 @@ fn import_and_export_that_are_cut_off_at_any_moment_lose_and_double_nothing() {
         }
     }
 }
+
+#[test]
+fn a_placeholder_that_may_not_be_read_keeps_its_objects_in_a_repair() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let mut gateway = Gateway::start(&["--cache-dir", "none"]);
+    assert_eq!(gateway.put("/f", &content(1, 200_000)).status, 201);
+    assert_eq!(gateway.terminate(), Some(0));
+    let mut flags = pool_flags();
+    flags.extend(["--object-size", "64KiB"].map(str::to_owned));
+    // The cluster's own directory may be root's alone.
+    let cluster = std::path::PathBuf::from(std::env::var("TIERDAV_CEPH_DIR").unwrap());
+    let (conf, keyring) = (
+        gateway.dir.path().join("ceph.conf"),
+        gateway.dir.path().join("keyring"),
+    );
+    std::fs::copy(cluster.join("ceph.client.tierdav.keyring"), &keyring).unwrap();
+    let settings = std::fs::read_to_string(cluster.join("ceph.conf")).unwrap();
+    let own = |line: &&str| {
+        let key = line.split(" = ").next().unwrap_or_default();
+        ![
+            "keyring",
+            "log file",
+            "admin socket",
+            "run dir",
+            "crash dir",
+        ]
+        .contains(&key)
+    };
+    let mut kept: Vec<&str> = settings.lines().filter(own).collect();
+    let key = format!("keyring = {}", keyring.display());
+    kept.insert(1, &key);
+    std::fs::write(&conf, kept.join("\n") + "\n").unwrap();
+    flags.extend(["--ceph-conf", conf.to_str().unwrap()].map(str::to_owned));
+    let root = Root {
+        gateway,
+        flags,
+        files: Vec::new(),
+    };
+    root.whole("import");
+    assert_eq!(root.objects(), 4);
+    // As the service has a user of its own, and the file came back from a backup as root's.
+    let chown = |to: &str, path: &std::path::Path| {
+        let done = Command::new("chown").args(["-R", to]).arg(path).status();
+        assert!(done.unwrap().success(), "needs root");
+    };
+    let file = root.gateway.root().join("f");
+    chown("65534:65534", root.gateway.dir.path());
+    chown("0:0", &file);
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&file, mode).unwrap();
+    let repair = || {
+        let mut scrub = root.command("scrub");
+        scrub.arg("--repair").uid(65534).gid(65534);
+        scrub.output().unwrap()
+    };
+    let found = repair();
+    let said = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert_eq!(found.status.code(), Some(3), "{found:?}");
+    assert!(
+        said.contains("\"unseen\"") && said.contains("\"/f\""),
+        "{said}"
+    );
+    assert_eq!(root.objects(), 4);
+    chown("65534:65534", &file);
+    assert!(repair().status.success());
+    root.whole("export");
+    assert!(std::fs::read(&file).unwrap() == content(1, 200_000));
+}

@@ -34,23 +34,23 @@ pub struct PooledFile {
 pub struct PooledTree {
     /// Its placeholders.
     pub files: Vec<PooledFile>,
-    /// Names that are not UTF-8: nobody sees them through the gateway.
+    /// What the gateway does not see.
     pub unseen: Vec<Unseen>,
 }
 
 impl PooledTree {
-    /// Names that nobody sees, and that content in the pools belongs to.
+    /// What is not seen, and may have content in the pools.
     pub fn hidden(&self) -> impl Iterator<Item = &Unseen> {
         self.unseen.iter().filter(|name| name.is_pooled)
     }
 }
 
-/// A file or directory whose name is not UTF-8.
+/// A file or directory whose name is not UTF-8, or a file that the gateway may not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unseen {
     /// Its path, readable.
     pub path: String,
-    /// It is a placeholder, or one is in it.
+    /// It is a placeholder, or one is in it, or that cannot be told.
     pub is_pooled: bool,
 }
 
@@ -98,7 +98,7 @@ impl ObjectCache {
             return Ok(report);
         };
         for unseen in tree.hidden() {
-            report.add(Problem::UnseenName, unseen.path.clone(), false);
+            report.add(Problem::Unseen, unseen.path.clone(), false);
         }
         // What belongs to none of the files may belong to one that is not seen.
         let remove_orphans = options.repair && report.problems == 0;

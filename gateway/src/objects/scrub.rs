@@ -42,8 +42,9 @@ pub enum Problem {
     Foreign,
     /// An unfinished file.
     Temporary,
-    /// A name in the root that is not UTF-8: objects of what is there cannot be told from orphans, which all stay.
-    UnseenName,
+    /// A name in the root that is not UTF-8, or a file that may not be read: objects of what is there cannot be told from orphans,
+    /// which all stay.
+    Unseen,
 }
 
 /// One thing that scrub found.

@@ -457,7 +457,7 @@ impl Volume {
                         Ok(name) => name,
                         Err(e) => {
                             let name = e.into_bytes();
-                            let is_pooled = tree::holds_placeholders(&dir, &name);
+                            let is_pooled = tree::may_hold_placeholders(&dir, &name);
                             let slash = if path.is_root() { "" } else { "/" };
                             unseen.push(Unseen {
                                 path: format!("{path}{slash}{}", String::from_utf8_lossy(&name)),
@@ -484,6 +484,16 @@ impl Volume {
                                 file: f.identity.file_id,
                                 len: f.identity.len,
                                 path: child.to_string(),
+                            });
+                        }
+                        // Without a record, with one of other content, or with one that may not be read.
+                        Entry::Found(f)
+                            if identity::is_derived(f.identity.file_id)
+                                && tree::is_forbidden(&dir, child.name()) =>
+                        {
+                            unseen.push(Unseen {
+                                path: child.to_string(),
+                                is_pooled: true,
                             });
                         }
                         Entry::Found(_) | Entry::Absent | Entry::Other => {}

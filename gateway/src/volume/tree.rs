@@ -790,8 +790,23 @@ pub(crate) fn open_dir_raw(dir: &impl AsFd, name: &[u8]) -> io::Result<OwnedFd> 
     )?)
 }
 
+/// Whether a file may not be read.
+pub(crate) fn is_forbidden(dir: &OwnedFd, name: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(dir, name, flags, Mode::empty());
+    matches!(opened, Err(Errno::ACCESS | Errno::PERM))
+}
+
+/// [`holds_placeholders`], as far as that may be read: what may not be could be one.
+pub(crate) fn may_hold_placeholders(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+    match holds_placeholders(dir, name) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+        looked => looked,
+    }
+}
+
 /// Whether a name, which may be no text, is that of a placeholder of pools, or of a directory with one somewhere below.
-pub(crate) fn holds_placeholders(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+fn holds_placeholders(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
     let mut left = vec![(Arc::new(dir.try_clone()?), name.to_vec())];
     while let Some((dir, name)) = left.pop() {
         let stat = rustix::fs::statat(&dir, &name[..], AtFlags::SYMLINK_NOFOLLOW)?;
