@@ -257,6 +257,12 @@ fn a_marker_that_makes_no_sense_is_named_and_nothing_is_touched() {
     assert!(gateway.command("drain", &[]).status.success());
 }
 
+fn chown(to: &str, path: &std::path::Path) {
+    let mut chown = std::process::Command::new("chown");
+    let done = chown.args(["-R", to]).arg(path).status();
+    assert!(done.unwrap().success(), "needs root");
+}
+
 #[test]
 fn what_may_not_be_read_is_named_and_the_rest_is_checked() {
     use std::os::unix::fs::PermissionsExt;
@@ -265,27 +271,39 @@ fn what_may_not_be_read_is_named_and_the_rest_is_checked() {
     assert_eq!(gateway.put("/f", &content(1, 10_000)).status, 201);
     assert_eq!(gateway.terminate(), Some(0));
     // As the service has a user of its own, and root has put something there.
-    let own = std::process::Command::new("chown")
-        .args(["-R", "65534:65534"])
-        .arg(gateway.dir.path())
-        .status();
-    assert!(own.unwrap().success(), "needs root");
+    chown("65534:65534", gateway.dir.path());
     let forbidden = gateway.root().join("forbidden");
     std::fs::write(&forbidden, "x").unwrap();
-    std::fs::set_permissions(&forbidden, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let found = std::process::Command::new(env!("CARGO_BIN_EXE_tierdav"))
-        .args(["scrub", "--root"])
-        .arg(gateway.root())
-        .arg("--cache-dir")
-        .arg(gateway.cache())
-        .uid(65534)
-        .gid(65534)
-        .output()
-        .unwrap();
+    let ours_alone = |path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    ours_alone(&forbidden);
+    let as_service = |command| {
+        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_tierdav"));
+        c.args([command, "--root"]).arg(gateway.root());
+        c.arg("--cache-dir").arg(gateway.cache());
+        c.uid(65534).gid(65534).output().unwrap()
+    };
+    let found = as_service("scrub");
     assert_eq!(found.status.code(), Some(3), "{found:?}");
     let report: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
     assert_eq!(report["checked_objects"], 1);
     assert_eq!(report["problems"], 1);
     assert_eq!(report["findings"][0]["problem"], "unreadable");
     assert_eq!(report["findings"][0]["name"], "/forbidden");
+
+    // A file whose content is in the cache alone, and which may not be opened to flush it, is named.
+    let file = gateway.root().join("f");
+    chown("0:0", &file);
+    ours_alone(&file);
+    let refused = as_service("drain");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(".tierdav/dirty/") && said.contains("Permission denied"),
+        "{said}"
+    );
+    chown("65534:65534", &file);
+    assert!(as_service("drain").status.success());
+    assert!(std::fs::read(&file).unwrap() == content(1, 10_000));
 }

@@ -407,6 +407,13 @@ fn lost_objects(tree: &Tree, cache: &ObjectCache, id: FileId) -> io::Result<Vec<
     Ok(dirty)
 }
 
+/// An error about a file with dirty objects, which has another name in the root.
+fn of_dirty(error: io::Error, id: FileId) -> io::Error {
+    let name = format!(".tierdav/dirty/{}", id_name(id));
+    let text = format!("{name}: {error} (`find ROOT -samefile ROOT/{name}` tells its other name)");
+    io::Error::new(error.kind(), text)
+}
+
 /// Makes dirty names, tree files and cached objects agree, after replay and clean-up.
 pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()> {
     let named = dirty_ids(tree)?;
@@ -418,7 +425,7 @@ pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()
             cache.forget(*id, stat.len);
             apply::unlink_dirty(tree, *id)?;
         } else {
-            let lost = lost_objects(tree, cache, *id)?;
+            let lost = lost_objects(tree, cache, *id).map_err(|e| of_dirty(e, *id))?;
             if !lost.is_empty() {
                 tracing::error!(
                     file = %id,
@@ -432,9 +439,9 @@ pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()
             }
         }
     }
-    apply::settle(tree, &flushed)
-        .into_iter()
-        .collect::<io::Result<()>>()?;
+    for (settled, id) in apply::settle(tree, &flushed).into_iter().zip(&flushed) {
+        settled.map_err(|e| of_dirty(e, *id))?;
+    }
     // Objects of uploads that were never acknowledged.
     for id in cached.difference(&named) {
         cache.forget(*id, 0);
