@@ -38,6 +38,8 @@ check "a listing works (buf_size)" test "$(ls "$SHARE/dir")" = "photo 1.jpg"
 check "installed again, nothing changes" install "${login[@]}"
 check "and it says so" grep -q "nothing to change" "$WORK/said"
 check "there is one line in fstab" test "$(grep -c " $SHARE davfs " /etc/fstab)" = 1
+check "a directory whose settings would be those is refused" refuses --url "$URL" --mount "${SHARE%-*}/${SHARE##*-}"
+check "and so is uninstalling it" refuses --mount "${SHARE%-*}/${SHARE##*-}" --uninstall
 check "a setting is changed" install "${login[@]}" --cache-mib 300
 check "and it says what" grep -q "wrote /etc/tierdav/.*davfs2.conf" "$WORK/said"
 check "the file has been uploaded" cmp "$WORK/photo" <(curl -sf -u pi:secret "${URL}dir/photo%201.jpg")

@@ -49,6 +49,10 @@ UNITS=/etc/systemd/system
 UNIT=$(systemd-escape --path --suffix=mount "$DIR" 2>/dev/null || echo "$NAME.mount")
 AUTOMOUNT=${UNIT%.mount}.automount
 HERE=$(dirname "$0")
+# /mnt/a/b and /mnt/a-b have one name.
+if [ -s "$ETC/mount" ] && [ "$(cat "$ETC/mount")" != "$DIR" ]; then
+    fail "--mount $DIR: $ETC has the settings of $(cat "$ETC/mount"): choose another directory"
+fi
 MARK="# tierdav $DIR"
 has_systemd() { [ -d /run/systemd/system ]; }
 has_systemd || FSTAB=yes
@@ -113,6 +117,7 @@ mkdir -p "$DIR" /etc/tierdav "$ETC"
 } | put "$ETC/davfs2.conf" 644
 # Keyed by mount point, readable by root alone: davfs2 refuses anything else.
 if [ -n "$LOGIN" ]; then printf '"%s" "%s" "%s"\n' "$DIR" "$LOGIN" "$PASSWORD" | put "$ETC/secrets" 600; else rm -f "$ETC/secrets"; fi
+printf '%s\n' "$DIR" | put "$ETC/mount" 644
 if [ -n "$CA" ]; then put "$ETC/ca.pem" 644 < "$CA"; else rm -f "$ETC/ca.pem"; fi
 
 OPTIONS=conf=$ETC/davfs2.conf,uid=$(id -u "$OWNER"),gid=$(id -g "$OWNER"),file_mode=0664,dir_mode=0775
@@ -145,4 +150,4 @@ if [ $START = yes ]; then
     ls "$DIR" > /dev/null || fail "$DIR is mounted, but cannot be listed (Linux 6.16 and later need buf_size 64 or more)"
 fi
 [ -s "$CHANGES" ] || echo "nothing to change"
-echo "$URL is on $DIR"
+if [ $START = yes ]; then echo "$URL is on $DIR"; else echo "$URL is set up for $DIR, and not mounted"; fi
