@@ -72,7 +72,8 @@ pub async fn run(config: &Config, direction: Direction, path: &str) -> anyhow::R
     let moved = below(&tiers.volume, direction, path).await;
     let moved = moved.map(|report| Report {
         unseen: unseen.into_iter().map(|name| name.path).collect(),
-        incomplete: direction == Direction::Export && hidden || !report.damaged.is_empty(),
+        incomplete: !report.damaged.is_empty()
+            || direction == Direction::Export && (hidden || !report.linked.is_empty()),
         ..report
     });
     tiers.cache.purge_queued().await?;

@@ -208,3 +208,27 @@ fn a_placeholder_that_may_not_be_read_keeps_its_objects_in_a_repair() {
     root.whole("export");
     assert!(std::fs::read(&file).unwrap() == content(1, 200_000));
 }
+
+#[test]
+fn an_export_that_has_to_leave_a_file_with_two_names_is_not_whole() {
+    let mut gateway = Gateway::start(&["--cache-dir", "none"]);
+    assert_eq!(gateway.put("/f", &content(1, 20_000)).status, 201);
+    assert_eq!(gateway.terminate(), Some(0));
+    let mut flags = pool_flags();
+    flags.extend(["--object-size", "64KiB"].map(str::to_owned));
+    let root = Root {
+        gateway,
+        flags,
+        files: Vec::new(),
+    };
+    root.whole("import");
+    let (file, second) = (root.gateway.root().join("f"), root.gateway.root().join("g"));
+    std::fs::hard_link(&file, &second).unwrap();
+    let left = root.command("export").output().unwrap();
+    assert_eq!(left.status.code(), Some(3), "{left:?}");
+    let said = String::from_utf8_lossy(&left.stderr).into_owned();
+    assert!(said.contains("cannot be served without them"), "{said}");
+    std::fs::remove_file(&second).unwrap();
+    root.whole("export");
+    assert!(std::fs::read(&file).unwrap() == content(1, 20_000));
+}
