@@ -481,6 +481,55 @@ fn pools_belong_to_one_root_and_one_gateway() {
     drop(p.gateway.get("/f"));
 }
 
+/// Of two gateways that start at once, the one that must wait would write its root's id over that of the other.
+#[test]
+fn a_new_namespace_becomes_that_of_the_root_that_has_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = pool_flags();
+    let namespace = flags.last().unwrap();
+    let rados = |args: &[&str]| {
+        let at = ["rados", "-p", "tierdav-data", "-N", namespace];
+        ceph(&[&at, args].concat())
+    };
+    let locked = ["lock", "get", "tierdav.owner", "owner", "--lock-cookie"];
+    let other = ["other elsewhere", "--lock-duration", "60"];
+    let done = rados(&[&locked[..], &other].concat());
+    assert!(done.status.success(), "{done:?}");
+    let log = dir.path().join("log");
+    let mut waits = Command::new(env!("CARGO_BIN_EXE_tierdav"))
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args(["--admin-listen", "127.0.0.1:0", "--root"])
+        .arg(dir.path().join("root"))
+        .args(&flags)
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let logged = || std::fs::read_to_string(&log).unwrap();
+    eventually("it waits", || logged().contains("waiting for it to end"));
+    let bound = rados(&["getxattr", "tierdav.owner", "tierdav"]);
+    let is_bound = bound.status.success();
+    let done = rados(&["setxattr", "tierdav.owner", "tierdav", "other"]);
+    let holder = rados(&["lock", "info", "tierdav.owner", "owner"]);
+    let holder: serde_json::Value = serde_json::from_slice(&holder.stdout).unwrap();
+    let name = holder["lockers"][0]["name"].as_str().unwrap();
+    let broken = ["lock", "break", "tierdav.owner", "owner", name];
+    let broken = rados(&[&broken[..], &["--lock-cookie", "other elsewhere"]].concat());
+    if is_bound || !broken.status.success() {
+        waits.kill().unwrap();
+    }
+    let ended = waits.wait().unwrap();
+    assert!(!is_bound, "it has written its id: {bound:?}");
+    assert!(done.status.success(), "{done:?}");
+    assert!(broken.status.success(), "{broken:?}");
+    assert_eq!(ended.code(), Some(1), "{}", logged());
+    let what = "has the data of root other";
+    assert!(logged().contains(what), "{}", logged());
+    // Nor does it keep the lock.
+    let holder = rados(&["lock", "info", "tierdav.owner", "owner"]);
+    let holder: serde_json::Value = serde_json::from_slice(&holder.stdout).unwrap();
+    assert_eq!(holder["lockers"].as_array().map(Vec::len), Some(0));
+}
+
 /// A volume that was cloned while its gateway served: same id, same namespace, and a lock file of its own that is free.
 #[test]
 fn a_clone_of_a_root_waits_until_the_pools_lock_proves_its_owner_dead() {

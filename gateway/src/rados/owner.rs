@@ -52,8 +52,10 @@ impl Owner {
             claim,
             pools,
         };
-        lock.bind()?;
+        // Said at once rather than when the lock is free. Who binds a namespace that nobody has must hold the lock.
+        lock.is_bound()?;
         lock.take()?;
+        lock.bind().inspect_err(|_| lock.give_back())?;
         lock.pools.set_fenced(false);
         let (stop, stopped) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -65,6 +67,12 @@ impl Owner {
             thread: Some(thread),
         })
     }
+}
+
+fn wait(operation: super::sys::Wait) -> io::Result<super::sys::Reply> {
+    operation
+        .blocking_recv()
+        .unwrap_or_else(|_| Err(io::Error::other("the operation vanished")))
 }
 
 impl Drop for Owner {
@@ -81,31 +89,40 @@ impl Lock {
         AttachError::passing(format!("{}: {what}: {}", self.pools.name(), explain(e)))
     }
 
-    /// Writes the root's id into a new namespace; refuses one that is another root's.
-    fn bind(&self) -> Result<(), AttachError> {
+    /// Whether the namespace has this root's id; `false` if it is a new one. Refuses one that is another root's.
+    fn is_bound(&self) -> Result<bool, AttachError> {
         let live = self.pools.live.load();
-        let wait = |w: super::sys::Wait| {
-            w.blocking_recv()
-                .unwrap_or_else(|_| Err(io::Error::other("the operation vanished")))
-        };
         match wait(live.data.read(OWNER, 0, 0, INFO)) {
-            Ok(reply) if reply.attr() == self.claim.root_id.as_bytes() => Ok(()),
+            Ok(reply) if reply.attr() == self.claim.root_id.as_bytes() => Ok(true),
             Ok(reply) => Err(AttachError::lasting(format!(
                 "{}: has the data of root {}, not of this root {}: give another ceph_namespace",
                 self.pools.name(),
                 String::from_utf8_lossy(reply.attr()),
                 self.claim.root_id
             ))),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => {
-                let root_id = self.claim.root_id.as_bytes();
-                let (written, _) = live
-                    .data
-                    .write(OWNER, Vec::new(), (INFO, root_id), None, None);
-                wait(written)
-                    .map(|_| ())
-                    .map_err(|e| self.failed("cannot be written", &e))
-            }
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => Ok(false),
             Err(e) => Err(self.failed("cannot be read", &e)),
+        }
+    }
+
+    /// Writes the root's id into a new namespace.
+    fn bind(&self) -> Result<(), AttachError> {
+        if self.is_bound()? {
+            return Ok(());
+        }
+        let (live, root_id) = (self.pools.live.load(), self.claim.root_id.as_bytes());
+        let written = live
+            .data
+            .write(OWNER, Vec::new(), (INFO, root_id), None, None);
+        wait(written.0)
+            .map(|_| ())
+            .map_err(|e| self.failed("cannot be written", &e))
+    }
+
+    fn give_back(&self) {
+        let live = self.pools.live.load();
+        if let Err(error) = live.data.unlock(OWNER, LOCK, &self.cookie) {
+            tracing::warn!(%error, "cannot give the pools' lock back; it ends by itself");
         }
     }
 
@@ -229,15 +246,8 @@ impl Lock {
                 RENEW
             };
         }
-        if !fenced.load(Ordering::Relaxed)
-            && let Err(error) = self
-                .pools
-                .live
-                .load()
-                .data
-                .unlock(OWNER, LOCK, &self.cookie)
-        {
-            tracing::warn!(%error, "cannot give the pools' lock back; it ends by itself");
+        if !fenced.load(Ordering::Relaxed) {
+            self.give_back();
         }
         self.pools.metrics.set_owner(false);
     }
