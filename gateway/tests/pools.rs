@@ -471,11 +471,12 @@ fn pools_belong_to_one_root_and_one_gateway() {
     // Another root on the same namespace: its objects would be orphans there.
     let other = tempfile::tempdir().unwrap();
     let root = other.path().join("root");
+    std::fs::create_dir(&root).unwrap();
     let mut flags_other = vec!["--root", root.to_str().unwrap()];
     flags_other.extend(&flags);
     let mut command = Command::new(env!("CARGO_BIN_EXE_tierdav"));
     refused(
-        command.arg("scrub").args(&flags_other).output().unwrap(),
+        command.arg("import").args(&flags_other).output().unwrap(),
         "ceph_namespace",
     );
     drop(p.gateway.get("/f"));
