@@ -128,20 +128,7 @@ impl Replay<'_> {
                 in_tree,
                 props,
                 objects,
-            } => {
-                let synced: Vec<ObjectId> = objects
-                    .iter()
-                    .filter(|o| o.inline.is_none())
-                    .map(|o| ObjectId::new(identity.file_id, o.index))
-                    .collect();
-                let gone = !self.cache.contains_all(identity.file_id, &synced);
-                if gone && !self.went_later(number, path, identity.file_id)? {
-                    let id = identity.file_id;
-                    tracing::warn!(%path, %id, "intent log: objects are gone from the cache, change skipped");
-                    return Ok(());
-                }
-                self.put(path, identity, *mode, *in_tree, props, objects)
-            }
+            } => self.put(number, path, identity, (*mode, *in_tree), props, objects),
             Record::Install { path, id, replaced } => self.install(path, *id, *replaced),
             Record::Mkcol { path, identity } => self.at(path, |place, entry| match entry {
                 Entry::Absent => apply::make_dir(self.tree, place, identity),
@@ -180,16 +167,6 @@ impl Replay<'_> {
         }
     }
 
-    /// Whether a version whose objects are gone was replaced or deleted by later records, which have to find it at `path`, and not
-    /// what it replaced. Not so if it was complete in the tree, or if the tree is ahead of this record.
-    fn went_later(&self, number: u64, path: &ResourcePath, id: FileId) -> io::Result<bool> {
-        let ahead = match self.tree.find(path)? {
-            Entry::Found(found) => self.named.get(&found.meta.file_id) > Some(&number),
-            Entry::Absent | Entry::Other => false,
-        };
-        Ok(!ahead && !self.settled.contains(&id))
-    }
-
     /// Calls `then` with a path's place and what is there. Without a parent nothing can be redone.
     fn at(
         &self,
@@ -211,10 +188,10 @@ impl Replay<'_> {
 
     fn put(
         &self,
+        number: u64,
         path: &ResourcePath,
         identity: &Identity,
-        mode: u32,
-        in_tree: bool,
+        (mode, in_tree): (u32, bool),
         props: &[u8],
         objects: &[LoggedObject],
     ) -> io::Result<()> {
@@ -222,6 +199,21 @@ impl Replay<'_> {
             let id = identity.file_id;
             if is_version(&entry, id) {
                 return Ok(());
+            }
+            let synced: Vec<ObjectId> = objects
+                .iter()
+                .filter(|o| o.inline.is_none())
+                .map(|o| ObjectId::new(id, o.index))
+                .collect();
+            // Gone from the cache since: later records replaced or deleted it, and have to find it here rather than what it
+            // replaced. Not so if the tree has come further than this record, or had all of it.
+            if !self.cache.contains_all(id, &synced) {
+                let ahead = matches!(&entry, Entry::Found(found)
+                    if self.named.get(&found.meta.file_id) > Some(&number));
+                if ahead || self.settled.contains(&id) {
+                    tracing::debug!(%path, %id, "intent log: the tree is ahead of a change");
+                    return Ok(());
+                }
             }
             let file = match apply::open_rw(&self.tree.tmp, id) {
                 Ok(file) => file,
@@ -234,10 +226,16 @@ impl Replay<'_> {
                 }
                 Err(e) => return Err(e),
             };
-            let dirty = objects.iter().map(|o| o.index);
-            apply::dress(&file, identity, Some(mode), props, dirty)?;
-            if identity.state == State::Dirty {
-                apply::link_dirty(self.tree, id)?;
+            // All its bytes may have come into the tree since, and its name have been lost.
+            let whole = identity.state == State::Dirty
+                && matches!(tree::look_fd(&file)?, Entry::Found(found)
+                    if found.meta.file_id == id && found.identity.state == State::Inline);
+            if !whole {
+                let dirty = objects.iter().map(|o| o.index);
+                apply::dress(&file, identity, Some(mode), props, dirty)?;
+                if identity.state == State::Dirty {
+                    apply::link_dirty(self.tree, id)?;
+                }
             }
             let old = match &entry {
                 Entry::Found(found) => Some(&**found),

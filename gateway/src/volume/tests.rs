@@ -775,6 +775,47 @@ async fn what_was_overwritten_and_then_deleted_or_moved_does_not_come_back() {
     }
 }
 
+/// A power cut where the file has all its bytes and says so, while its name, and the log's word that it was settled, were not durable.
+#[tokio::test]
+async fn a_version_that_is_whole_but_lost_its_name_gets_it_back() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let large = |n: u8| vec![n; 200_000];
+    put(&v, "/a", &large(1)).await.unwrap();
+    v.inner.cache.attach_backing(v.clone());
+    assert_eq!(v.inner.cache.flush_all().await.unwrap().failed, 0);
+    v.inner.cache.evict_all_clean().await.unwrap();
+    checkpoint_now(&v);
+    let hidden = File::open(f.root().join(".tierdav")).unwrap();
+    let mut applied = [0u8; log::applied::ENCODED_BYTES];
+    let name = log::applied::ATTRIBUTE;
+    rustix::fs::fgetxattr(&hidden, name, &mut applied[..]).unwrap();
+    let old = f.dir.path().join("old");
+    copy_tree(&f.root().join("a"), &old);
+    let (meta, _) = put(&v, "/a", &large(2)).await.unwrap();
+    let log_dir = f.dir.path().join("cache/log");
+    let log_then = f.dir.path().join("log");
+    copy_tree(&log_dir, &log_then);
+    assert_eq!(v.inner.cache.flush_all().await.unwrap().failed, 0);
+    v.inner.cache.evict_all_clean().await.unwrap();
+    crash(v).await;
+    std::fs::remove_dir_all(&log_dir).unwrap();
+    std::fs::rename(&log_then, &log_dir).unwrap();
+    let unnamed = f
+        .root()
+        .join(format!(".tierdav/tmp/{:016x}", meta.file_id.0));
+    std::fs::rename(f.root().join("a"), unnamed).unwrap();
+    std::fs::rename(&old, f.root().join("a")).unwrap();
+    rustix::fs::fsetxattr(&hidden, name, &applied, rustix::fs::XattrFlags::empty()).unwrap();
+    for _ in 0..2 {
+        let v = f.open().await;
+        assert_eq!(v.stat(&p("/a")).await.unwrap().etag, meta.etag);
+        assert!(get(&v, "/a").await.unwrap() == large(2));
+        assert!(v.inner.cache.dirty_files().is_empty());
+        crash(v).await;
+    }
+}
+
 /// Where a file system makes attributes durable later than names, the tree may be ahead of what is said to be applied.
 #[tokio::test]
 async fn a_tree_that_is_ahead_of_the_log_keeps_its_versions() {
