@@ -343,7 +343,7 @@ pub fn may_pass(error: &anyhow::Error) -> bool {
 }
 
 impl Tiers {
-    /// Stops moving, makes a checkpoint and seals the trace.
+    /// Stops moving, seals the trace and makes a checkpoint; then others may have root and cache.
     ///
     /// # Errors
     /// When the checkpoint fails; what was acknowledged is still in the log.
@@ -351,13 +351,12 @@ impl Tiers {
         if let Some(migrator) = self.migrator {
             migrator.stop().await;
         }
+        let recorder = self.recorder.clone();
+        tokio::task::spawn_blocking(move || recorder.finish()).await?;
         self.volume
             .shutdown()
             .await
-            .context("the last checkpoint failed; the next start recovers from the log")?;
-        let recorder = self.recorder.clone();
-        tokio::task::spawn_blocking(move || recorder.finish()).await?;
-        Ok(())
+            .context("the last checkpoint failed; the next start recovers from the log")
     }
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::{self, Body};
 use crate::objects::CacheError;
-use crate::volume::{PathError, VolumeError};
+use crate::volume::{Limit, PathError, VolumeError};
 
 /// Seconds after which a client may try again.
 pub const RETRY_AFTER_S: &str = "5";
@@ -191,11 +191,17 @@ impl From<VolumeError> for Refusal {
             }
         };
         let refusal = Refusal::new(status, text);
-        if status == StatusCode::INSUFFICIENT_STORAGE {
-            // RFC 4331 section 6.
-            return refusal.with_condition("<D:quota-not-exceeded/>");
+        // RFC 4331 section 6.
+        let limit = match &error {
+            VolumeError::NoSpace { limit, .. } => *limit,
+            VolumeError::Cache(CacheError::NoSpace) => Limit::Disk,
+            _ => return refusal,
+        };
+        match limit {
+            Limit::Quota => refusal.with_condition("<D:quota-not-exceeded/>"),
+            Limit::Disk => refusal.with_condition("<D:sufficient-disk-space/>"),
+            Limit::Properties => refusal,
         }
-        refusal
     }
 }
 

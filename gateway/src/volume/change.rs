@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Mode};
 
 use super::apply::{self, Place};
-use super::error::{At, VolumeError};
+use super::error::{At, Limit, VolumeError};
 use super::exchange::Exchange;
 use super::identity::{self, Identity, State};
 use super::log::record::Record;
@@ -173,7 +173,7 @@ impl Inner {
             apply::remove(&self.tree, &self.cache, &place, &found).at("delete", path)
         })?;
         left.clear(&self.tree, &self.cache, &self.cleaner);
-        if found.meta.kind == Kind::File {
+        if found.meta.kind == Kind::File && !found.has_other_names() {
             self.usage.take(found.meta.file_id, found.meta.len);
         }
         Ok(())
@@ -241,9 +241,12 @@ impl Inner {
         // What was exchanged and set aside is the cleaner's; a file renamed over is ours.
         if let (Kind::File, Some(old)) = (found.meta.kind, &old)
             && old.meta.kind == Kind::File
+            && old.meta.file_id != id
         {
             cleaner::forget(&self.tree, &self.cache, old);
-            self.usage.take(old.meta.file_id, old.meta.len);
+            if !old.has_other_names() {
+                self.usage.take(old.meta.file_id, old.meta.len);
+            }
         }
         match found.meta.kind {
             Kind::File => {
@@ -286,6 +289,7 @@ impl Inner {
             return Err(VolumeError::NoSpace {
                 op: "set properties",
                 path: path.clone(),
+                limit: Limit::Properties,
                 why,
             });
         }

@@ -133,7 +133,7 @@ pub(crate) fn remove_all(
             }
             found => {
                 if let Some(Entry::Found(f)) = &found {
-                    if counted {
+                    if counted && !f.has_other_names() {
                         usage.take(f.meta.file_id, f.meta.len);
                     }
                     if purge(tree, cache, &name, f)? {
@@ -165,7 +165,7 @@ fn empty(
         if let Some(Entry::Found(f)) = &found
             && f.meta.kind == Kind::File
         {
-            if counted {
+            if counted && !f.has_other_names() {
                 usage.take(f.meta.file_id, f.meta.len);
             }
             if f.pooled() {

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use tiering::Tier;
 
+use super::open_files::HOT_BYTES_MAX;
 use super::page_cache;
 use super::swift::Swift;
 use crate::objects::CheckedObject;
 
-/// Longest content of a file that the kernel may be asked to send by itself: a larger one is not likely to be in memory, and few
+/// Longest content of a file that the kernel may be asked to send by itself, and longest cached object that it may be from: a larger one is not likely to be in memory, and few
 /// of those cost more than what they are sent with.
 const SENT_BYTES_MAX: u64 = 4 << 20;
 /// Shortest content that is sent so although it is in memory: copying less costs less than the calls.
@@ -63,9 +64,10 @@ impl Content {
 }
 
 impl FileContent {
-    /// Whether content of `len` bytes should be sent by the kernel, which may be in memory (`kept`) otherwise.
-    pub(crate) fn is_worth(len: u64, kept: bool) -> bool {
-        let min = if kept { SENT_BYTES_MIN } else { 1 };
+    /// Whether `len` bytes of a file of `whole` should be sent by the kernel. What is kept in memory, if it is read, is not short.
+    pub(crate) fn is_worth(len: u64, whole: u64) -> bool {
+        let may_be_kept = whole <= HOT_BYTES_MAX as u64;
+        let min = if may_be_kept { SENT_BYTES_MIN } else { 1 };
         (min..=SENT_BYTES_MAX).contains(&len)
     }
 
@@ -77,6 +79,10 @@ impl FileContent {
         object: Option<CheckedObject>,
         sends: &Arc<Swift>,
     ) -> Option<FileContent> {
+        // All of an object may have to be read to check it, by a thread that others wait for.
+        if object.is_some_and(|object| u64::from(object.len) > SENT_BYTES_MAX) {
+            return None;
+        }
         let content = FileContent {
             file,
             part,
@@ -190,6 +196,17 @@ mod tests {
         let file = file(len as usize);
         let never = Arc::new(Swift::new(false));
         let now = |object, sends| FileContent::now(Arc::clone(&file), 0..len, object, sends);
+        let too_long = SENT_BYTES_MAX as u32 + 1;
+        assert!(
+            now(
+                Some(CheckedObject {
+                    crc: 1,
+                    len: too_long
+                }),
+                &sends
+            )
+            .is_none()
+        );
         for object in [
             None,
             Some(CheckedObject {

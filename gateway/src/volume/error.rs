@@ -72,6 +72,8 @@ pub enum VolumeError {
         /// The resource.
         path: ResourcePath,
         /// Which limit was met.
+        limit: Limit,
+        /// The same for people.
         why: String,
     },
     /// More bytes than one resource may have.
@@ -137,6 +139,17 @@ impl VolumeError {
     }
 }
 
+/// What there is too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// A quota, the gateway's or the file system's.
+    Quota,
+    /// The disk, or the pools.
+    Disk,
+    /// The room for a resource's properties.
+    Properties,
+}
+
 /// Adds operation and path to a failed system call, and sorts it into its variant.
 pub(crate) fn classify(op: &'static str, path: &ResourcePath, source: io::Error) -> VolumeError {
     use rustix::io::Errno;
@@ -162,9 +175,13 @@ pub(crate) fn classify(op: &'static str, path: &ResourcePath, source: io::Error)
             path,
             why: "the file system refuses it",
         },
-        Some(Errno::NOSPC | Errno::DQUOT) => VolumeError::NoSpace {
+        Some(errno @ (Errno::NOSPC | Errno::DQUOT)) => VolumeError::NoSpace {
             op,
             path,
+            limit: match errno {
+                Errno::DQUOT => Limit::Quota,
+                _ => Limit::Disk,
+            },
             why: source.to_string(),
         },
         Some(

@@ -81,6 +81,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::AtFlags;
 use tiering::{FileId, Nanos, Tier};
+use tokio::sync::OnceCell;
 
 use crate::metrics::{Gauge, Metrics};
 use crate::objects::pools::PoolSpace;
@@ -92,7 +93,7 @@ use crate::sync_failures::Moment;
 pub use crate::objects::Durability;
 pub use company::Company;
 pub use content::{Content, FileContent};
-pub use error::VolumeError;
+pub use error::{Limit, VolumeError};
 pub(crate) use listings::{Gathered, Listing, Piece, Watched};
 pub(crate) use open_files::Opened;
 pub use open_files::Told;
@@ -108,6 +109,7 @@ pub use upload::Upload;
 
 use error::At;
 use identity::Identity;
+use locks::PathGuard;
 use log::Log;
 use log::record::Record;
 use tree::{Entry, Tree};
@@ -165,6 +167,8 @@ pub(crate) struct Inner {
     ready: AtomicBool,
     /// A change was made whose sync failed: what is in the tree, or in the kernel's memory of it, need not be on the disk.
     unsynced: AtomicBool,
+    /// Keeps changes out once the volume is shut down: those of requests that were cut off, say.
+    ended: OnceCell<PathGuard>,
     /// Keeps other instances out of the pools.
     pools_owner: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
     /// Keeps other instances out of root and cache.
@@ -355,7 +359,7 @@ impl Volume {
         };
         if let Some(fields) = fields.or(hot.map(|hot| &hot.fields))
             && long
-            && FileContent::is_worth(part.end - part.start, hot.is_some())
+            && FileContent::is_worth(part.end - part.start, len)
             && let Some(content) = self.inner.file_content(&opened, &part)
         {
             return Some(found(fields, part, Content::File(content)));
@@ -538,6 +542,9 @@ impl Volume {
     /// Call it after the last request and after the migrator has stopped.
     pub async fn shutdown(&self) -> Result<(), VolumeError> {
         let inner = Arc::clone(&self.inner);
+        let root = ResourcePath::root();
+        let all = async || inner.locks.lock(&[&root]).await;
+        inner.ended.get_or_init(all).await;
         hop(move || start::shutdown(&inner)).await
     }
 }
@@ -590,6 +597,7 @@ pub(crate) fn cache_error(op: &'static str, path: &ResourcePath, e: CacheError) 
         CacheError::NoSpace => VolumeError::NoSpace {
             op,
             path: path.clone(),
+            limit: Limit::Disk,
             why: "the volume is full".to_owned(),
         },
         other => VolumeError::Cache(other),
@@ -946,9 +954,16 @@ impl Inner {
                 let noted = log.applied(number, |state| start::store_applied(&self.tree, state));
                 if result.is_err() {
                     // Whatever else fails: a start must not make up for what was refused.
-                    let (abort, _) = log.append(&Record::Abort { number });
+                    let (abort, told) = log.append(&Record::Abort { number });
                     log.applied(abort, |state| start::store_applied(&self.tree, state))
                         .map_err(|e| unavailable("note", path, e))?;
+                    if told.is_err() {
+                        // Only the note says so then.
+                        self.tree
+                            .all_writes
+                            .sync()
+                            .map_err(|e| unavailable("sync the note about", path, e.into()))?;
+                    }
                 }
                 noted.map_err(|e| unavailable("note", path, e))?;
                 if logged.is_err() {

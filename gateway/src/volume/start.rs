@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, XattrFlags};
 use rustix::io::Errno;
 use tiering::FileId;
+use tokio::sync::OnceCell;
 
 use super::cleaner::Cleaner;
 use super::error::VolumeError;
@@ -43,6 +44,8 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         None => Arc::new(Ownership::take(root, cache_dir)?),
     };
     let pair = Markers::read(root, cache_dir)?;
+    // Somebody else may have come and gone before the locks were taken.
+    pair.check(root, cache_dir)?;
     let tree = Tree::open(root, options.symlinks, options.cache.options().in_place)
         .map_err(|e| fail(format!("root {}: cannot be opened: {e}", root.display())))?;
     match rustix::fs::fsetxattr(
@@ -153,6 +156,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         skipped_names: AtomicU64::new(0),
         ready: AtomicBool::new(true),
         unsynced: AtomicBool::new(false),
+        ended: OnceCell::new(),
         pools_owner: Mutex::new(pools_owner),
         owner,
     }))

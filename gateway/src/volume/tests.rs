@@ -542,6 +542,72 @@ async fn a_quota_is_enforced_to_the_byte_and_freed_by_delete() {
     );
 }
 
+/// A file is in use once, whatever the number of its names, and as long as it has one.
+#[tokio::test]
+async fn a_file_with_several_names_is_in_a_quota_until_the_last_goes() {
+    for cached in [false, true] {
+        let mut f = Fixture::new(cached);
+        f.quota = Some(1 << 20);
+        let v = f.open().await;
+        while v.inner.usage.is_counting() {
+            std::thread::yield_now();
+        }
+        let used = async || v.quota().await.unwrap().used;
+        let link = |from: &str, to: &str| {
+            std::fs::hard_link(f.root().join(from), f.root().join(to)).unwrap();
+        };
+        put(&v, "/a", &[1; 1000]).await.unwrap();
+        link("a", "b");
+        v.remove(&p("/a"), unchecked()).await.unwrap();
+        assert_eq!(used().await, 1000);
+        link("b", "c");
+        v.rename(&p("/b"), &p("/c"), true, unchecked())
+            .await
+            .unwrap();
+        assert_eq!(used().await, 1000);
+        assert_eq!(get(&v, "/c").await.unwrap(), [1; 1000]);
+        link("c", "d");
+        put(&v, "/d", &[2; 10]).await.unwrap();
+        assert_eq!(used().await, 1010);
+        v.mkcol(&p("/in"), unchecked()).await.unwrap();
+        link("c", "in/c");
+        v.remove(&p("/in"), unchecked()).await.unwrap();
+        v.inner.cleaner.finish();
+        assert_eq!(used().await, 1010);
+        v.remove(&p("/c"), unchecked()).await.unwrap();
+        assert_eq!(used().await, 10);
+        v.shutdown().await.unwrap();
+    }
+}
+
+/// A request that was cut off, but whose change was to come, must not make one in what another process may have by then.
+#[tokio::test]
+async fn nothing_changes_after_a_shutdown() {
+    use futures_util::FutureExt;
+    for cached in [false, true] {
+        let f = Fixture::new(cached);
+        let v = f.open().await;
+        put(&v, "/a", b"a").await.unwrap();
+        let mut upload = v
+            .create(&p("/a"), IoContext::default(), None)
+            .await
+            .unwrap();
+        upload.write(Bytes::from_static(b"late")).await.unwrap();
+        v.shutdown().await.unwrap();
+        let mut late = Box::pin(upload.commit(unchecked()));
+        let path = p("/a");
+        let mut removal = Box::pin(v.remove(&path, unchecked()));
+        let next = f.open().await;
+        for _ in 0..100 {
+            assert!((&mut late).now_or_never().is_none());
+            assert!((&mut removal).now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        v.shutdown().await.unwrap();
+        assert_eq!(get(&next, "/a").await.unwrap(), b"a");
+    }
+}
+
 /// Changes that are under way when the count of a start ends are in its sum, once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_count_of_a_start_ends_between_changes() {

@@ -11,7 +11,7 @@ use rustix::fs::AtFlags;
 use tiering::FileId;
 
 use super::apply::{self, Place};
-use super::error::{At, VolumeError};
+use super::error::{At, Limit, VolumeError};
 use super::identity::{self, Identity, State};
 use super::log::record::{LoggedObject, Record};
 use super::path::ResourcePath;
@@ -500,6 +500,7 @@ pub(crate) fn quota_exceeded(path: &ResourcePath) -> VolumeError {
     VolumeError::NoSpace {
         op: "write",
         path: path.clone(),
+        limit: Limit::Quota,
         why: "the quota is used up".to_owned(),
     }
 }
@@ -621,6 +622,7 @@ impl Inner {
             return Err(VolumeError::NoSpace {
                 op: "write",
                 path: path.clone(),
+                limit: Limit::Disk,
                 why: format!("{len} bytes announced, {free} free"),
             });
         }
@@ -837,7 +839,9 @@ impl Inner {
         // A replaced collection is the cleaner's.
         if let Some(old) = old.as_ref().filter(|f| f.meta.kind == Kind::File) {
             cleaner::forget(&self.tree, &self.cache, old);
-            self.usage.take(old.meta.file_id, old.meta.len);
+            if !old.has_other_names() {
+                self.usage.take(old.meta.file_id, old.meta.len);
+            }
         }
         self.usage.add(id, len);
         self.recent.written(id, path, prepared.content);
