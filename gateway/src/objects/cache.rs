@@ -1,6 +1,6 @@
 //! The object cache: residency, policy and queue behind one lock, and the operations of the namespace on it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -101,7 +101,7 @@ pub(super) struct Core {
     /// Versions whose objects are being removed from the pools: nothing of them is promoted any more.
     pub purging: HashSet<FileId>,
     /// Dirty objects whose bytes are lost; never retried, never forgotten.
-    pub damaged: HashSet<ObjectId>,
+    pub damaged: BTreeSet<ObjectId>,
     scratch: Vec<Action>,
 }
 
@@ -212,7 +212,7 @@ impl ObjectCache {
                 feed: None,
                 history: History::default(),
                 purging: HashSet::new(),
-                damaged: HashSet::new(),
+                damaged: BTreeSet::new(),
                 scratch: Vec::new(),
             }),
             recorder,
@@ -829,15 +829,14 @@ impl Core {
 
     /// Whether bytes of a version are lost, damaged or gone.
     pub fn has_lost(&self, file: FileId) -> bool {
-        self.damaged.iter().any(|id| id.file == file)
+        let all = ObjectId::new(file, 0)..=ObjectId::new(file, u32::MAX);
+        self.damaged.range(all).next().is_some()
     }
 
     /// Dirty objects that are gone from the cache tier, by id.
     pub fn gone(&self) -> Vec<ObjectId> {
-        let mut gone: Vec<ObjectId> = self.damaged.iter().copied().collect();
-        gone.retain(|id| self.residency.get(*id).is_none());
-        gone.sort_unstable();
-        gone
+        let gone = |id: &&ObjectId| self.residency.get(**id).is_none();
+        self.damaged.iter().filter(gone).copied().collect()
     }
 
     /// Objects that a move may be started on.

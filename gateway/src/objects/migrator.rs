@@ -667,26 +667,27 @@ impl ObjectCache {
             self.tree_faults.clone(),
         );
         let mut data = vec![0; len as usize];
-        let copied = store.read_at(&empty, 0, &mut data).and_then(|()| {
+        let mut copy = || {
+            store.read_at(&empty, 0, &mut data)?;
             let object = Stored {
                 crc: crc32c::crc32c(&data),
                 ..empty
             };
             let after = tree.metadata().map_err(|e| StoreError::io("stat", id, e))?;
-            if (before.len(), before.modified().ok()) != (after.len(), after.modified().ok()) {
-                return Err(StoreError::Damaged { id });
-            }
             // A reader may have opened it before somebody changed it in place.
             let still = self
                 .backing
                 .get()
                 .map_or(Ok(true), |b| b.is_still(id.file, &tree));
-            if !still.map_err(|e| StoreError::io("look at", id, e))? {
-                return Err(StoreError::Damaged { id });
+            if (before.len(), before.modified().ok()) != (after.len(), after.modified().ok())
+                || !still.map_err(|e| StoreError::io("look at", id, e))?
+            {
+                return Err(NotMoved::Dropped("its file was changed beside the gateway"));
             }
             dir.put(&object, &data, false)?;
             Ok(object)
-        });
-        self.end_promotion(id, copied.map_err(NotMoved::from))
+        };
+        let copied = copy();
+        self.end_promotion(id, copied)
     }
 }
