@@ -559,7 +559,7 @@ impl Metrics {
         })
     }
 
-    /// Counts one movement between the tiers, done or failed.
+    /// Counts one movement between the tiers that was proposed, whatever became of it.
     pub fn moved(&self, kind: ActionKind, bytes: u64, result: MoveResult) {
         let row = &self.moved[kind as usize];
         row.results[result as usize].fetch_add(1, Relaxed);

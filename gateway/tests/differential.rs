@@ -282,7 +282,7 @@ fn conditions(random: &mut Random, path: &str) -> Vec<(&'static str, Value)> {
     let path = path.to_owned();
     let future = || plain("Fri, 01 Jan 2100 00:00:00 GMT");
     let past = || plain("Sat, 01 Jan 2000 00:00:00 GMT");
-    let one = match random.below(24) {
+    let one = match random.below(25) {
         0 => ("If-None-Match", Value::Tag(path, "", "")),
         1 => ("If-None-Match", Value::Tag(path, "\"x\", W/", "")),
         2 => ("If-None-Match", plain("*")),
@@ -305,6 +305,11 @@ fn conditions(random: &mut Random, path: &str) -> Vec<(&'static str, Value)> {
         19 => ("If", Value::Token(random.below(4) as usize, "(Not <", ">)")),
         20 => ("If", plain("(<DAV:no-lock>)")),
         21 => ("If", plain("(garbage")),
+        // As davfs2 asks for what it has.
+        22 => {
+            let since = ("If-Modified-Since", Value::Date(path.clone()));
+            return vec![("If-None-Match", Value::Tag(path, "", "")), since];
+        }
         _ => return Vec::new(),
     };
     vec![one]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::storm::{MOVING, end, gather};
-use common::{Gateway, Random, eventually};
+use common::{Gateway, Mount, Random, eventually};
 
 /// What fails, and how. `pwrite64` and the like are of files only: the sockets and the runtime use other calls.
 const FAULTS: [(&str, &str); 16] = [
@@ -316,25 +316,6 @@ fn moves_that_are_not_wanted_any_more_are_no_failures() {
     assert!(moves(&gateway, "ok") > 0);
     assert_eq!(moves(&gateway, "failed"), 0);
     assert!(!gateway.log().contains("could not be moved"));
-}
-
-/// A file system of this size on a directory.
-struct Mount(std::path::PathBuf);
-
-impl Mount {
-    fn tmpfs(at: std::path::PathBuf, size: &str) -> Mount {
-        let size = format!("size={size}");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at);
-        assert!(mount.status().expect("mount").success(), "needs root");
-        Mount(at)
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

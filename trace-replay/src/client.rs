@@ -99,9 +99,8 @@ impl Target {
             .host()
             .ok_or_else(|| format!("--target {url}: no host"))?;
         if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(format!(
-                "--target {url}: an address has no user and password; give them with --user and --password-file"
-            ));
+            let why = "--target: an address has no user and password; give them with --user and --password-file";
+            return Err(why.into());
         }
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = secure

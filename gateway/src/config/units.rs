@@ -77,7 +77,8 @@ fn scale(number: &str, factor: u64) -> Option<u64> {
     if let Ok(n) = number.parse::<u64>() {
         return n.checked_mul(factor);
     }
-    let n: f64 = number.parse().ok()?;
+    // There is no half of a byte.
+    let n: f64 = number.parse().ok().filter(|_| factor > 1)?;
     let v = n * factor as f64;
     (v.is_finite() && (0.0..=1e18).contains(&v)).then_some(v as u64)
 }
@@ -103,6 +104,7 @@ mod tests {
             "",
             "x",
             "1 parsec",
+            "1.5",
             "-1",
             "1e9",
             "18446744073709551616",

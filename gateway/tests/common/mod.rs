@@ -451,3 +451,22 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// A file system of this size on a directory.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    pub fn tmpfs(at: PathBuf, size: &str) -> Mount {
+        let size = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at);
+        assert!(mount.status().expect("mount").success(), "needs root");
+        Mount(at)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
