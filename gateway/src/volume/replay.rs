@@ -355,9 +355,13 @@ impl Replay<'_> {
 pub(super) fn adopt_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()> {
     let cached: HashSet<FileId> = cache.dirty_files().into_iter().collect();
     for id in dirty_ids(tree)? {
-        let file = apply::open_rw(&tree.dirty, id)?;
-        let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
-        let record = tree::get_identity(&file)?;
+        let look = || {
+            let file = apply::open_rw(&tree.dirty, id)?;
+            let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
+            let record = tree::get_identity(&file)?;
+            Ok((file, stat, record))
+        };
+        let (file, stat, record) = look().map_err(|e| of_dirty(e, id))?;
         let Some(record) =
             record.filter(|r| r.file_id == id && r.state == State::Dirty && r.ino != stat.ino)
         else {
