@@ -343,7 +343,7 @@ pub fn may_pass(error: &anyhow::Error) -> bool {
 }
 
 impl Tiers {
-    /// Stops moving, seals the trace and makes a checkpoint; then others may have root and cache.
+    /// Stops moving, seals the trace and makes a checkpoint. Root and cache stay this process's until it ends.
     ///
     /// # Errors
     /// When the checkpoint fails; what was acknowledged is still in the log.
@@ -352,11 +352,12 @@ impl Tiers {
             migrator.stop().await;
         }
         let recorder = self.recorder.clone();
-        tokio::task::spawn_blocking(move || recorder.finish()).await?;
+        let sealed = tokio::task::spawn_blocking(move || recorder.finish()).await;
         self.volume
             .shutdown()
             .await
-            .context("the last checkpoint failed; the next start recovers from the log")
+            .context("the last checkpoint failed; the next start recovers from the log")?;
+        Ok(sealed?)
     }
 }
 

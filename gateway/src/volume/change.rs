@@ -168,13 +168,14 @@ impl Inner {
             path: path.clone(),
             id: found.meta.file_id,
         };
+        let frees = self.usage.frees(&self.tree, &found);
         let left = self.commit(path, record, &[&dir], || {
             let place = Place { dir: &dir, name };
             apply::remove(&self.tree, &self.cache, &place, &found).at("delete", path)
         })?;
         left.clear(&self.tree, &self.cache, &self.cleaner);
-        if found.meta.kind == Kind::File && !found.has_other_names() {
-            self.usage.take(found.meta.file_id, found.meta.len);
+        if found.meta.kind == Kind::File {
+            self.usage.name_gone(&found, frees);
         }
         Ok(())
     }
@@ -198,7 +199,14 @@ impl Inner {
             false => Some(self.place(to)?.0),
         };
         let (to_dir, to_name) = (elsewhere.as_ref().unwrap_or(&from_dir), to.name());
-        let old = self.occupant(to_dir, to_name, to)?;
+        let mut old = self.occupant(to_dir, to_name, to)?;
+        if let Some(old) = old
+            .as_mut()
+            .filter(|old| old.meta.file_id == found.meta.file_id)
+        {
+            // Two names of one file, or a placeholder and its copy: the version stays.
+            old.links = old.links.max(2);
+        }
         if !check(old.as_ref().map(|f| &f.meta)) || (old.is_some() && !overwrite) {
             return Err(VolumeError::PreconditionFailed { path: to.clone() });
         }
@@ -228,6 +236,9 @@ impl Inner {
             dir: to_dir,
             name: to_name,
         };
+        let frees = old
+            .as_ref()
+            .is_some_and(|old| self.usage.frees(&self.tree, old));
         let moved = self.commit(to, record, &[&from_dir, to_dir], || {
             apply::rename_in(&self.tree, &source, found.meta.kind, &target, old.as_ref())
                 .at("rename", to)
@@ -244,9 +255,7 @@ impl Inner {
             && old.meta.file_id != id
         {
             cleaner::forget(&self.tree, &self.cache, old);
-            if !old.has_other_names() {
-                self.usage.take(old.meta.file_id, old.meta.len);
-            }
+            self.usage.name_gone(old, frees);
         }
         match found.meta.kind {
             Kind::File => {

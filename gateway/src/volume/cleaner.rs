@@ -133,8 +133,8 @@ pub(crate) fn remove_all(
             }
             found => {
                 if let Some(Entry::Found(f)) = &found {
-                    if counted && !f.has_other_names() {
-                        usage.take(f.meta.file_id, f.meta.len);
+                    if counted {
+                        usage.name_gone(f, usage.frees(tree, f));
                     }
                     if purge(tree, cache, &name, f)? {
                         continue;
@@ -165,8 +165,8 @@ fn empty(
         if let Some(Entry::Found(f)) = &found
             && f.meta.kind == Kind::File
         {
-            if counted && !f.has_other_names() {
-                usage.take(f.meta.file_id, f.meta.len);
+            if counted {
+                usage.name_gone(f, usage.frees(tree, f));
             }
             if f.pooled() {
                 let text = text.unwrap_or_default();

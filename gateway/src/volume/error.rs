@@ -142,7 +142,7 @@ impl VolumeError {
 /// What there is too little of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// A quota, the gateway's or the file system's.
+    /// A quota: the gateway's, or the file system's for names and attributes.
     Quota,
     /// The disk, or the pools.
     Disk,
@@ -179,6 +179,7 @@ pub(crate) fn classify(op: &'static str, path: &ResourcePath, source: io::Error)
             op,
             path,
             limit: match errno {
+                _ if op == "set properties" => Limit::Properties,
                 Errno::DQUOT => Limit::Quota,
                 _ => Limit::Disk,
             },

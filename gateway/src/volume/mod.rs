@@ -173,6 +173,7 @@ pub(crate) struct Inner {
     pools_owner: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
     /// Keeps other instances out of root and cache.
     owner: Arc<Ownership>,
+    owner_is_lent: bool,
 }
 
 impl Volume {
@@ -455,7 +456,17 @@ impl Volume {
             let (mut files, mut strange, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
             let mut left = vec![ResourcePath::root()];
             while let Some(path) = left.pop() {
-                let dir = inner.tree.dir(&path).at("list", &path)?;
+                let dir = match inner.tree.dir(&path).at("list", &path) {
+                    // What may be in it is not known.
+                    Err(VolumeError::Forbidden { path, .. }) => {
+                        unseen.push(Unseen {
+                            path: path.to_string(),
+                            is_pooled: true,
+                        });
+                        continue;
+                    }
+                    dir => dir?,
+                };
                 for name in tree::names(&dir).at("list", &path)? {
                     let name = match String::from_utf8(name) {
                         Ok(name) => name,

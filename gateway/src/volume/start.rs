@@ -39,6 +39,7 @@ fn fail(what: impl std::fmt::Display) -> VolumeError {
 pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     let root = &options.root;
     let cache_dir = options.log_dir.as_deref().and_then(Path::parent);
+    let owner_is_lent = options.ownership.is_some();
     let owner = match options.ownership {
         Some(taken) => taken,
         None => Arc::new(Ownership::take(root, cache_dir)?),
@@ -159,6 +160,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         ended: OnceCell::new(),
         pools_owner: Mutex::new(pools_owner),
         owner,
+        owner_is_lent,
     }))
 }
 
@@ -574,8 +576,8 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
     let at = |source: io::Error| super::unavailable("shut down", &ResourcePath::root(), source);
     inner.cleaner.finish();
     checkpoint(inner).map_err(at)?;
-    // A count that did not come to its end begins anew at the next start.
-    if inner.usage.quota.is_some() && !inner.usage.is_counting() {
+    // Without it the next start counts.
+    if inner.usage.quota.is_some() && inner.usage.is_sure() {
         let used = inner.usage.used().to_le_bytes();
         rustix::fs::fsetxattr(
             &inner.tree.hidden,
@@ -600,7 +602,11 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
         inner.tree.all_writes.sync().map_err(|e| at(e.into()))?;
     }
     inner.pools_owner.lock().take();
-    inner.owner.release().map_err(|e| at(e.into()))
+    match inner.owner_is_lent {
+        // What else this process does with root and cache may outlast this: its end is theirs.
+        true => Ok(()),
+        false => inner.owner.release().map_err(|e| at(e.into())),
+    }
 }
 
 /// The versions that have a dirty name.

@@ -576,6 +576,33 @@ async fn a_file_with_several_names_is_in_a_quota_until_the_last_goes() {
         assert_eq!(used().await, 1010);
         v.remove(&p("/c"), unchecked()).await.unwrap();
         assert_eq!(used().await, 10);
+        // While it is being settled a file still has its name among the dirty ones.
+        let (meta, _) = put(&v, "/s", &[3; 1000]).await.unwrap();
+        v.inner.cache.attach_backing(v.clone());
+        assert_eq!(v.inner.cache.flush_all().await.unwrap().failed, 0);
+        link("s", &format!(".tierdav/dirty/{:016x}", meta.file_id.0));
+        v.remove(&p("/s"), unchecked()).await.unwrap();
+        assert_eq!(used().await, 10);
+        // What has another name frees nothing: it is not replaced by as much.
+        put(&v, "/x", &[4; 600_000]).await.unwrap();
+        link("x", "../outside");
+        let over = put(&v, "/x", &[5; 600_000]).await;
+        assert!(matches!(over, Err(VolumeError::NoSpace { .. })));
+        // A name outside is no use of the root: the next start counts.
+        put(&v, "/x", &[6; 100]).await.unwrap();
+        assert_eq!(used().await, 600_110);
+        v.shutdown().await.unwrap();
+        drop(v);
+        let v = f.open().await;
+        while v.inner.usage.is_counting() {
+            std::thread::yield_now();
+        }
+        assert_eq!(v.quota().await.unwrap().used, 110);
+        v.shutdown().await.unwrap();
+        drop(v);
+        let v = f.open().await;
+        assert!(!v.inner.usage.is_counting());
+        assert_eq!(v.quota().await.unwrap().used, 110);
         v.shutdown().await.unwrap();
     }
 }

@@ -138,12 +138,6 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Whether the file has further names, by which it stays when one goes.
-    pub fn has_other_names(&self) -> bool {
-        // What is not flushed has one in `.tierdav/dirty`.
-        self.links > if self.dirty() { 2 } else { 1 }
-    }
-
     pub fn dirty(&self) -> bool {
         self.identity.state == State::Dirty
     }

@@ -169,7 +169,7 @@ impl Volume {
         let cache = Arc::clone(&inner.cache);
         let (path, old, reader, prepared, reserved) = hop(move || {
             let (found, reader) = inner.open_read(&path, io)?;
-            let mut reserved = inner.usage.reservation(found.meta.len);
+            let mut reserved = inner.reservation(Some(&found));
             inner.check_room(&path, found.meta.len, &mut reserved)?;
             let prepared = Prepared::new(&inner, &path)?;
             if found.pooled() {
@@ -580,11 +580,17 @@ impl Inner {
         old: Option<&Found>,
         len: Option<u64>,
     ) -> Result<(Prepared, Reservation), VolumeError> {
-        let mut reserved = self.usage.reservation(old.map_or(0, |f| f.meta.len));
+        let mut reserved = self.reservation(old);
         if let Some(len) = len {
             self.check_room(path, len, &mut reserved)?;
         }
         Ok((Prepared::new(self, path)?, reserved))
+    }
+
+    /// A reservation for what takes the place of `old`.
+    fn reservation(&self, old: Option<&Found>) -> Reservation {
+        let freed = old.filter(|old| self.usage.frees(&self.tree, old));
+        self.usage.reservation(freed.map_or(0, |old| old.meta.len))
     }
 
     /// Without a log the commit syncs the tree file itself, once, with its attributes.
@@ -708,8 +714,7 @@ impl Inner {
             self.cache.note_unchanged(len);
             return Ok((old.meta.clone(), false));
         }
-        let old_len = old.as_ref().map_or(0, |f| f.meta.len);
-        let mut reserved = self.usage.reservation(old_len);
+        let mut reserved = self.reservation(old.as_ref());
         self.check_room(path, len, &mut reserved)?;
         let mut prepared = Prepared::new(self, path)?;
         prepared.content = content;
@@ -800,6 +805,9 @@ impl Inner {
         // The record is made before the staged objects are consumed below. Of what fails they go after it was taken back: whoever
         // finds a record, but not its objects, takes them for replaced or deleted.
         let record = record();
+        let frees = old
+            .as_ref()
+            .is_some_and(|old| self.usage.frees(&self.tree, old));
         let (mut staged, mut refused) = (Some(staged), false);
         let placed = self.commit_since(
             prepared.changes,
@@ -839,9 +847,7 @@ impl Inner {
         // A replaced collection is the cleaner's.
         if let Some(old) = old.as_ref().filter(|f| f.meta.kind == Kind::File) {
             cleaner::forget(&self.tree, &self.cache, old);
-            if !old.has_other_names() {
-                self.usage.take(old.meta.file_id, old.meta.len);
-            }
+            self.usage.name_gone(old, frees);
         }
         self.usage.add(id, len);
         self.recent.written(id, path, prepared.content);

@@ -3,13 +3,19 @@
 //! A clean shutdown leaves the sum in the attribute `user.tierdav.used` of `.tierdav`; any other
 //! start counts again in the background, and the quota is enforced on what is counted so far. What
 //! clients change meanwhile is counted once, whether the count comes by before or after.
+//! A file with several names is in it until the last of them goes; as some may be outside of the root, the next start counts again then.
 //! Uploads reserve as they write, so that several together cannot exceed the quota.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use rustix::fs::AtFlags;
 use tiering::FileId;
+
+use super::tree::{Tree, id_name, statx};
+use super::types::Found;
 
 /// Name of the attribute that keeps the sum between runs.
 pub const ATTRIBUTE: &str = "user.tierdav.used";
@@ -58,6 +64,8 @@ impl Sums {
 pub(crate) struct Usage {
     pub quota: Option<u64>,
     sums: Mutex<Sums>,
+    /// A file kept its bytes in the sum for names that may be outside of the root, or go beside the gateway.
+    unsure: AtomicBool,
 }
 
 impl Usage {
@@ -65,6 +73,7 @@ impl Usage {
         Arc::new(Usage {
             quota,
             sums: Mutex::default(),
+            unsure: AtomicBool::new(false),
         })
     }
 
@@ -90,6 +99,29 @@ impl Usage {
         if self.quota.is_some() {
             self.sums.lock().take(id, len);
         }
+    }
+
+    /// Whether bytes are free when the name goes under which `found` was: not while the file has another. To be asked just before.
+    pub fn frees(&self, tree: &Tree, found: &Found) -> bool {
+        if self.quota.is_none() || found.links <= 1 {
+            return true;
+        }
+        let name = id_name(found.meta.file_id);
+        let dirty_name = statx(&tree.dirty, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        found.links <= 1 + u32::from(dirty_name)
+    }
+
+    /// A name of the file `found` is gone, which [frees](Self::frees) its bytes or not.
+    pub fn name_gone(&self, found: &Found, frees: bool) {
+        match frees {
+            true => self.take(found.meta.file_id, found.meta.len),
+            false => self.unsure.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the sum can be relied on at the next start.
+    pub fn is_sure(&self) -> bool {
+        !self.is_counting() && !self.unsure.load(Ordering::Relaxed)
     }
 
     /// A collection has a new place; `added`: bytes of files that are new with it.
