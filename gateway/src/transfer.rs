@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::objects::CacheError;
+use crate::objects::{CacheError, Unseen};
 use crate::tiers;
 use crate::volume::{Kind, ResourcePath, Transfer, Volume, VolumeError};
 
@@ -69,7 +69,7 @@ pub async fn run(config: &Config, direction: Direction, path: &str) -> anyhow::R
     let unseen = tiers.volume.pooled_files().await?.unseen;
     let hidden = unseen.iter().any(|name| name.is_pooled);
     tiers.cache.purge_queued().await?;
-    let moved = below(&tiers.volume, direction, path).await;
+    let moved = below(&tiers.volume, direction, path, &unseen).await;
     let moved = moved.map(|report| Report {
         unseen: unseen.into_iter().map(|name| name.path).collect(),
         incomplete: !report.damaged.is_empty()
@@ -88,14 +88,23 @@ async fn below(
     volume: &Volume,
     direction: Direction,
     path: ResourcePath,
+    unseen: &[Unseen],
 ) -> anyhow::Result<Report> {
+    let is_unseen = |path: &ResourcePath| {
+        let path = path.to_string();
+        unseen.iter().any(|unseen| unseen.path == path)
+    };
     let mut report = Report::default();
     let mut said = Instant::now();
     let mut left = vec![path];
     while let Some(path) = left.pop() {
         let kind = volume.stat(&path).await?.kind;
         if kind == Kind::Collection {
-            for (name, _) in volume.list(&path).await? {
+            let members = match volume.list(&path).await {
+                Err(VolumeError::Forbidden { .. }) if is_unseen(&path) => continue,
+                members => members?,
+            };
+            for (name, _) in members {
                 left.push(path.join(&name)?);
             }
             continue;
@@ -105,6 +114,7 @@ async fn below(
             Direction::Export => volume.export(&path).await,
         };
         let moved = match moved {
+            Err(VolumeError::Forbidden { .. }) if is_unseen(&path) => continue,
             // No other file suffers from it.
             Err(VolumeError::Cache(error @ CacheError::Damaged { .. })) => {
                 tracing::error!(%path, %error, "stays as it was");

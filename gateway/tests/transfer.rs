@@ -146,6 +146,7 @@ fn a_placeholder_that_may_not_be_read_keeps_its_objects_in_a_repair() {
     use std::os::unix::process::CommandExt;
     let mut gateway = Gateway::start(&["--cache-dir", "none"]);
     assert_eq!(gateway.put("/f", &content(1, 200_000)).status, 201);
+    assert_eq!(gateway.put("/g", &content(2, 20_000)).status, 201);
     assert_eq!(gateway.terminate(), Some(0));
     let mut flags = pool_flags();
     flags.extend(["--object-size", "64KiB"].map(str::to_owned));
@@ -179,7 +180,7 @@ fn a_placeholder_that_may_not_be_read_keeps_its_objects_in_a_repair() {
         files: Vec::new(),
     };
     root.whole("import");
-    assert_eq!(root.objects(), 4);
+    assert_eq!(root.objects(), 5);
     // As the service has a user of its own, and the file came back from a backup as root's.
     let chown = |to: &str, path: &std::path::Path| {
         let done = Command::new("chown").args(["-R", to]).arg(path).status();
@@ -202,6 +203,14 @@ fn a_placeholder_that_may_not_be_read_keeps_its_objects_in_a_repair() {
         said.contains("\"unseen\"") && said.contains("\"/f\""),
         "{said}"
     );
+    assert_eq!(root.objects(), 5);
+    // An export moves what it may, and names the rest.
+    let mut export = root.command("export");
+    let left = export.uid(65534).gid(65534).output().unwrap();
+    assert_eq!(left.status.code(), Some(3), "{left:?}");
+    let report: serde_json::Value = serde_json::from_slice(&left.stdout).unwrap();
+    assert_eq!(report["unseen"], serde_json::json!(["/f"]));
+    assert_eq!(report["files"], 1);
     assert_eq!(root.objects(), 4);
     chown("65534:65534", &file);
     assert!(repair().status.success());
