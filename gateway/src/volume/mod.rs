@@ -173,6 +173,7 @@ pub(crate) struct Inner {
     pools_owner: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
     /// Keeps other instances out of root and cache.
     owner: Arc<Ownership>,
+    /// Whoever lent it holds it until the process ends.
     owner_is_lent: bool,
 }
 
