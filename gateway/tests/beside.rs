@@ -20,6 +20,15 @@ fn copy(gateway: &Gateway, from: &str, to: &str) {
     assert!(done.unwrap().success());
 }
 
+/// Each name's content is the one that belongs to its number.
+fn are_whole(gateway: &Gateway, names: &[&str], when: &str) {
+    for (n, name) in names.iter().enumerate() {
+        let reply = gateway.get(name);
+        assert_eq!(reply.status, 200, "{name}, {when}");
+        assert!(reply.body == content(n as u64, 40_000), "{name}, {when}");
+    }
+}
+
 /// `cp -a` copies attributes, and with them whose content a file has.
 #[test]
 fn the_end_of_a_copy_made_beside_the_gateway_costs_the_original_nothing() {
@@ -49,24 +58,12 @@ fn the_end_of_a_copy_made_beside_the_gateway_costs_the_original_nothing() {
         tmp.unwrap().next().is_none()
     });
     for round in 0..2 {
-        for (n, name) in names.into_iter().enumerate() {
-            let reply = gateway.get(name);
-            assert_eq!(reply.status, 200, "{name}, round {round}");
-            assert!(
-                reply.body == content(n as u64, 40_000),
-                "{name}, round {round}"
-            );
-        }
+        are_whole(&gateway, &names, &format!("round {round}"));
         gateway.kill_and_restart();
     }
     let drained = gateway.admin("POST", "/.tierdav/drain");
     assert_eq!(drained.status, 200, "{}", drained.text());
-    for (n, name) in names.into_iter().enumerate() {
-        assert!(
-            gateway.get(name).body == content(n as u64, 40_000),
-            "{name}"
-        );
-    }
+    are_whole(&gateway, &names, "drained");
 }
 
 #[test]
@@ -87,14 +84,7 @@ fn the_end_of_a_symbolic_link_costs_what_it_leads_to_nothing() {
     let to = [("Destination", "/moved-over.link")];
     assert_eq!(gateway.request("MOVE", "/other", &to, b"").status, 204);
     for round in 0..2 {
-        for (n, name) in names.into_iter().enumerate() {
-            let reply = gateway.get(name);
-            assert_eq!(reply.status, 200, "{name}, round {round}");
-            assert!(
-                reply.body == content(n as u64, 40_000),
-                "{name}, round {round}"
-            );
-        }
+        are_whole(&gateway, &names, &format!("round {round}"));
         assert_eq!(gateway.get("/deleted.link").status, 404);
         assert_eq!(gateway.get("/overwritten.link").body, b"new");
         gateway.kill_and_restart();

@@ -56,7 +56,7 @@ const PLAIN: [&str; 5] = [
 ];
 
 /// What a request wants of a file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted<'a> {
     /// No content (HEAD).
     Nothing,
@@ -108,7 +108,7 @@ impl Dav {
     ) -> Option<QuickReply> {
         let started = self.recorder.now();
         let (target, _) = plain_target(target, user)?;
-        let head = matches!(wanted, Wanted::Nothing);
+        let head = wanted == Wanted::Nothing;
         let hot = self
             .volume
             .hot(&target, files || head, |len| wanted.of(len))?;

@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::HEADERS_MAX;
 use super::activity::Activity;
 use super::direct::Direct;
-use crate::dav::MEANINGLESS;
+use crate::dav::{MEANINGLESS, Wanted};
 use crate::volume::{Content, FileContent};
 
 /// Answers given one after the other before other connections get their turn.
@@ -43,12 +43,8 @@ const BODY_BYTES_MAX: u64 = 2048;
 /// What a request wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish<'a> {
-    /// GET.
-    Content,
-    /// GET with this `Range`.
-    Part(&'a [u8]),
-    /// HEAD.
-    Head,
+    /// GET or HEAD.
+    Content(Wanted<'a>),
     /// PROPFIND with `Depth: 0`, and its body.
     Properties(&'a [u8]),
 }
@@ -302,7 +298,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
             let files = self.stream.is_direct();
             if let Some(answer) = self.quick.answer(ask, files, &mut self.out) {
                 let body = match ask.wish {
-                    Wish::Content | Wish::Part(_) | Wish::Head => 0,
+                    Wish::Content(_) => 0,
                     Wish::Properties(body) => body.len(),
                 };
                 match answer {
@@ -556,8 +552,8 @@ fn framing(bytes: &[u8]) -> Framing<'_> {
     let read = body.is_none() && !of_propfind;
     let len = body.unwrap_or(0);
     let wish = match method {
-        "GET" if read => Some(range.map_or(Wish::Content, Wish::Part)),
-        "HEAD" if read && range.is_none() => Some(Wish::Head),
+        "GET" if read => Some(Wish::Content(range.map_or(Wanted::Whole, Wanted::Part))),
+        "HEAD" if read && range.is_none() => Some(Wish::Content(Wanted::Nothing)),
         "PROPFIND" if range.is_none() && depth == Some(b"0") && len <= BODY_BYTES_MAX => {
             bytes.get(head..head + len as usize).map(Wish::Properties)
         }

@@ -307,12 +307,13 @@ impl Front {
         };
         let asker = (user.as_deref(), visitor.io_client);
         let answer = match ask.wish {
-            Wish::Content => match dav.quick((Wanted::Whole, files), ask.target, asker, out) {
+            Wish::Content(wanted) => match dav.quick((wanted, files), ask.target, asker, out) {
                 Some(answer) => answer,
-                None => return self.later(dav, ask.target, user, visitor),
+                None if wanted == Wanted::Whole => {
+                    return self.later(dav, ask.target, user, visitor);
+                }
+                None => return None,
             },
-            Wish::Part(range) => dav.quick((Wanted::Part(range), files), ask.target, asker, out)?,
-            Wish::Head => dav.quick((Wanted::Nothing, false), ask.target, asker, out)?,
             Wish::Properties(asked) => dav.quick_properties(asked, ask.target, asker, out)?,
         };
         access::at_once(ask.target, visitor.peer, user.as_deref(), &answer);

@@ -72,10 +72,7 @@ impl Volume {
         let io = IoContext::default();
         let (reader, prepared, origin, reserved) = hop(move || {
             let (found, reader) = inner.open_read(&source, io)?;
-            let props = match reader.tree() {
-                Some(file) => tree::get_props(file).at("read properties", &source)?,
-                None => inner.stored_props(&source)?.1,
-            };
+            let props = inner.props_of(&reader, &source)?;
             let mut reserved = inner.usage.reservation(0);
             inner.check_room(&target, found.meta.len, &mut reserved)?;
             let prepared = Prepared::new(&inner, &target)?;
@@ -234,12 +231,7 @@ impl Built {
             &mut self.reserved,
         )?;
         self.bytes += found.meta.len;
-        // By the file that was opened: its name may mean another one by now.
-        let source = reader.tree().cloned();
-        let props = match &source {
-            Some(source) => tree::get_props(source).at("read properties", path)?,
-            None => inner.stored_props(path)?.1,
-        };
+        let props = inner.props_of(&reader, path)?;
         let target = create_in(to, name).at("create", path)?;
         let now = now_ns();
         let identity = Identity {
@@ -266,9 +258,8 @@ impl Built {
             staged.map_err(|e| cache_error("copy", path, e))?.publish();
             return Ok(());
         }
-        let plain = source.filter(|_| !found.dirty());
-        if let Some(source) = plain {
-            share_bytes(&source, &target, found.meta.len).at("copy", path)?;
+        if let Some(source) = reader.tree().filter(|_| !found.dirty()) {
+            share_bytes(source, &target, found.meta.len).at("copy", path)?;
         } else {
             let runtime = tokio::runtime::Handle::current();
             let mut at = 0;

@@ -55,10 +55,7 @@ impl<'a> Exchange<'a> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        let gone = rustix::fs::unlinkat(&self.tree.tmp, self.name.as_str(), AtFlags::empty());
-        if let Err(error) = gone {
-            tracing::warn!(%error, name = self.name, "could not remove the note of a MOVE; the next start tries again");
-        }
+        remove_note(self.tree, &self.name);
     }
 }
 
@@ -94,12 +91,15 @@ impl<'a> GoesBack<'a> {
 
 impl Drop for GoesBack<'_> {
     fn drop(&mut self) {
-        if let Some(name) = &self.name
-            && let Err(error) =
-                rustix::fs::unlinkat(&self.tree.tmp, name.as_str(), AtFlags::empty())
-        {
-            tracing::warn!(%error, name, "could not remove the note of a MOVE; the next start tries again");
+        if let Some(name) = &self.name {
+            remove_note(self.tree, name);
         }
+    }
+}
+
+fn remove_note(tree: &Tree, name: &str) {
+    if let Err(error) = rustix::fs::unlinkat(&tree.tmp, name, AtFlags::empty()) {
+        tracing::warn!(%error, name, "could not remove the note of a MOVE; the next start tries again");
     }
 }
 

@@ -854,6 +854,18 @@ impl Inner {
         }
     }
 
+    /// The encoded dead properties of a version that was opened at `path`: its name may mean another one by now.
+    fn props_of(
+        &self,
+        reader: &ContentReader,
+        path: &ResourcePath,
+    ) -> Result<Vec<u8>, VolumeError> {
+        match reader.tree() {
+            Some(file) => tree::get_props(file).at("read properties", path),
+            None => Ok(self.stored_props(path)?.1),
+        }
+    }
+
     fn quota(&self) -> Result<Quota, VolumeError> {
         let space = self.space(&ResourcePath::root())?;
         Ok(match self.usage.quota {

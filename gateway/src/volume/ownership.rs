@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::error::VolumeError;
 use super::path::HIDDEN;
-use super::start::Markers;
+use super::start::{Markers, fail};
 use super::tree;
 
 /// Name of the lock files: one in the root's hidden directory, one in the cache directory.
@@ -21,10 +21,6 @@ const LOCK: &str = "owner.lock";
 pub struct Ownership {
     root: File,
     cache: Option<File>,
-}
-
-fn fail(what: impl std::fmt::Display) -> VolumeError {
-    VolumeError::Startup(what.to_string())
 }
 
 impl Ownership {

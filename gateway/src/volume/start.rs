@@ -31,7 +31,7 @@ const CHECKPOINT_PERIOD: Duration = Duration::from_secs(15);
 /// The log is emptied early when it has grown to this.
 const CHECKPOINT_BYTES: u64 = 48 << 20;
 
-fn fail(what: impl std::fmt::Display) -> VolumeError {
+pub(super) fn fail(what: impl std::fmt::Display) -> VolumeError {
     VolumeError::Startup(what.to_string())
 }
 

@@ -30,8 +30,8 @@ impl Quick for Answers {
         let len = content.len();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {len}\r\n\r\n").into_bytes();
         let content = match ask.wish {
-            Wish::Head => Bytes::new(),
-            Wish::Content | Wish::Part(_) => content.into(),
+            Wish::Content(Wanted::Nothing) => Bytes::new(),
+            Wish::Content(Wanted::Whole | Wanted::Part(_)) => content.into(),
             Wish::Properties(body) => {
                 assert!(body.iter().all(|b| *b == b'p'));
                 content.into()
@@ -413,7 +413,12 @@ fn a_stop_does_not_cut_an_answer_off() {
 #[test]
 fn only_plain_requests_are_asked() {
     let ask = |text: &str| match framing(text.as_bytes()) {
-        Framing::Message { ask, .. } => ask.map(|a| (a.wish == Wish::Head, a.target.to_owned())),
+        Framing::Message { ask, .. } => ask.map(|a| {
+            (
+                a.wish == Wish::Content(Wanted::Nothing),
+                a.target.to_owned(),
+            )
+        }),
         Framing::Incomplete | Framing::Opaque => None,
     };
     let get = |more: &str| format!("GET /a HTTP/1.1\r\nHost: x\r\n{more}\r\n");
@@ -463,7 +468,9 @@ fn a_range_is_part_of_what_a_get_asks() {
             _ => text.replace("Depth: 0\r\n", ""),
         };
         match framing(text.as_bytes()) {
-            Framing::Message { ask, .. } => ask.map(|a| a.wish == Wish::Part(b"bytes=5-")),
+            Framing::Message { ask, .. } => {
+                ask.map(|a| a.wish == Wish::Content(Wanted::Part(b"bytes=5-")))
+            }
             Framing::Incomplete | Framing::Opaque => None,
         }
     };
@@ -477,7 +484,7 @@ fn only_a_propfind_of_depth_0_with_all_of_a_short_body_is_asked() {
     let asked = |text: String| match framing(text.as_bytes()) {
         Framing::Message { ask, .. } => ask.and_then(|a| match a.wish {
             Wish::Properties(body) => Some(body.len()),
-            Wish::Content | Wish::Part(_) | Wish::Head => None,
+            Wish::Content(_) => None,
         }),
         Framing::Incomplete | Framing::Opaque => None,
     };
