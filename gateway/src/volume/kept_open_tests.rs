@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use tiering::{Nanos, Tier};
+
 use super::tests::{Fixture, get, p, put};
 use super::*;
 

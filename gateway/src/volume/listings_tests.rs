@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::AtomicU64;
 
+use bytes::Bytes;
+
 use super::listings::{Gathered, LISTING_BYTES_MAX, Piece};
 use super::tests::{Fixture, p, put};
 use super::*;

@@ -15,7 +15,8 @@
 //! | `copy` | COPY, built aside |
 //! | `log`, `start`, `ownership` | intent log; markers and recovery at start; locks on root and cache |
 //! | `cleaner` | deletes behind the requests |
-//! | `content`, `page_cache` | a whole file in memory, here or with the kernel |
+//! | `kept`, `content`, `page_cache` | what is answered at once: files in memory, here or with the kernel |
+//! | `placeholders` | which files have their content in pools |
 //! | `listings` | replies about collections in which nothing has changed |
 //! | `swift`, `company` | whether a change may be made where the request is |
 
@@ -35,6 +36,7 @@ mod fine_time;
 mod hot_objects;
 pub mod identity;
 mod journal;
+mod kept;
 #[cfg(test)]
 mod kept_open_tests;
 mod listings;
@@ -48,6 +50,7 @@ mod open_files;
 mod ownership;
 mod page_cache;
 pub mod path;
+mod placeholders;
 #[cfg(test)]
 mod pooled_tests;
 pub mod props;
@@ -68,32 +71,27 @@ mod unchanged_tests;
 mod upload;
 mod usage;
 
-use std::collections::HashMap;
 use std::io;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use rustix::fs::AtFlags;
-use tiering::{FileId, Nanos, Tier};
+use tiering::FileId;
 use tokio::sync::OnceCell;
 
 use crate::metrics::{Gauge, Metrics};
 use crate::objects::pools::PoolSpace;
-use crate::objects::{
-    CacheError, ContentReader, IoContext, ObjectCache, Place, PooledFile, PooledTree, Unseen,
-};
+use crate::objects::{CacheError, ContentReader, IoContext, ObjectCache};
 use crate::sync_failures::Moment;
 
 pub use crate::objects::Durability;
 pub use company::Company;
 pub use content::{Content, FileContent};
 pub use error::{Limit, VolumeError};
+pub use kept::HotFile;
 pub(crate) use listings::{Gathered, Listing, Piece, Watched};
 pub(crate) use open_files::Opened;
 pub use open_files::Told;
@@ -108,7 +106,6 @@ pub use types::{
 pub use upload::Upload;
 
 use error::At;
-use identity::Identity;
 use locks::PathGuard;
 use log::Log;
 use log::record::Record;
@@ -129,21 +126,6 @@ const READ_TRIES: usize = 16;
 /// the next start recovers.
 pub struct Volume {
     inner: Arc<Inner>,
-}
-
-/// A part of a file in memory, most often all of it.
-#[derive(Debug, Clone)]
-pub struct HotFile {
-    /// The version.
-    pub file: FileId,
-    /// Its bytes.
-    pub len: u64,
-    /// What was given to [`Volume::keep_hot`].
-    pub fields: Bytes,
-    /// Which part.
-    pub part: Range<u64>,
-    /// Its content.
-    pub content: Content,
 }
 
 pub(crate) struct Inner {
@@ -265,144 +247,6 @@ impl Volume {
         is_small.then_some((found.meta, reader))
     }
 
-    /// Keeps the whole content of a version that was just read, with the `fields` of a reply about it, for [`Volume::hot`]; nothing
-    /// if the file is neither kept open nor in pools, has changed, or is large.
-    pub fn keep_hot(
-        &self,
-        path: &ResourcePath,
-        meta: &Meta,
-        fields: impl FnOnce() -> Bytes,
-        content: &Bytes,
-    ) {
-        if content.len() > open_files::HOT_BYTES_MAX || content.len() as u64 != meta.len {
-            return;
-        }
-        if let Some(opened) = self.inner.tree.open_files.get(path)
-            && opened.found.meta == *meta
-        {
-            opened.hot.get_or_init(|| open_files::Hot {
-                fields: fields(),
-                content: content.clone(),
-            });
-        } else if self.inner.cache.pools().is_some()
-            && content.len() <= hot_objects::BYTES_MAX
-            && self.inner.hot.get(path, meta).is_none()
-        {
-            // Of its own, so that no reply of the cluster is held by it.
-            let content = Bytes::copy_from_slice(content);
-            let fields = fields();
-            let hot = open_files::Hot { fields, content };
-            self.inner.hot.put(path, meta, hot);
-        }
-    }
-
-    /// [`Volume::keep_hot`] for a version that is longer, or was not read whole: content is left to the kernel.
-    pub fn keep_long(&self, path: &ResourcePath, meta: &Meta, fields: impl FnOnce() -> Bytes) {
-        if let Some(opened) = self.inner.tree.open_files.get(path)
-            && opened.found.meta == *meta
-        {
-            opened.fields.get_or_init(fields);
-        }
-    }
-
-    /// Opens a file that is in memory, before its properties are looked at for [`Volume::keep_told`]; `None` for any other.
-    pub(crate) fn open_to_tell(&self, path: &ResourcePath) -> Option<Arc<Opened>> {
-        self.inner.tree.open_now(path)
-    }
-
-    /// Keeps what was said about a file since it was `opened`, for [`Volume::told`]; nothing if it has changed since.
-    pub(crate) fn keep_told(&self, path: &ResourcePath, opened: &Opened, told: Told) {
-        if self.inner.tree.is_still(path, opened) {
-            *opened.told.lock() = Some(Arc::new(told));
-        }
-    }
-
-    /// What was last said about the file at `path`, if it is unchanged since. Waits for nothing.
-    pub fn told(&self, path: &ResourcePath) -> Option<Arc<Told>> {
-        let opened = self.inner.tree.open_files.get(path)?;
-        let told = opened.told.lock().clone()?;
-        self.inner.tree.is_still(path, &opened).then_some(told)
-    }
-
-    /// What was kept of the file at `path`, if the name still means that very version, unchanged: the part that `part` names when it is
-    /// told the file's length. `long`: even if its content is with the kernel. Waits for nothing.
-    pub fn hot(
-        &self,
-        path: &ResourcePath,
-        long: bool,
-        part: impl Fn(u64) -> Option<Range<u64>>,
-    ) -> Option<HotFile> {
-        self.hot_open(path, long, &part)
-            .or_else(|| self.hot_pooled(path, part))
-    }
-
-    fn hot_open(
-        &self,
-        path: &ResourcePath,
-        long: bool,
-        part: impl Fn(u64) -> Option<Range<u64>>,
-    ) -> Option<HotFile> {
-        let opened = self.inner.tree.open_files.get(path)?;
-        let (hot, fields) = (opened.hot.get(), opened.fields.get());
-        if hot.is_none() && (fields.is_none() || !long) {
-            return None;
-        }
-        let len = opened.found.meta.len;
-        let part = part(len)?;
-        if !self.inner.tree.is_still(path, &opened) {
-            return None;
-        }
-        let found = |fields: &Bytes, part, content| HotFile {
-            file: opened.found.meta.file_id,
-            len,
-            fields: fields.clone(),
-            part,
-            content,
-        };
-        if let Some(fields) = fields.or(hot.map(|hot| &hot.fields))
-            && long
-            && FileContent::is_worth(part.end - part.start, len)
-            && let Some(content) = self.inner.file_content(&opened, &part)
-        {
-            return Some(found(fields, part, Content::File(content)));
-        }
-        let hot = hot?;
-        let content = Content::Memory(slice(&hot.content, &part)?);
-        Some(found(&hot.fields, part, content))
-    }
-
-    fn hot_pooled(
-        &self,
-        path: &ResourcePath,
-        part: impl Fn(u64) -> Option<Range<u64>>,
-    ) -> Option<HotFile> {
-        if !self.inner.hot.has(path) {
-            return None;
-        }
-        let found = self.inner.tree.find_now(path).filter(|f| f.pooled())?;
-        let hot = self.inner.hot.get(path, &found.meta)?;
-        let part = part(found.meta.len)?;
-        Some(HotFile {
-            file: found.meta.file_id,
-            len: found.meta.len,
-            fields: hot.fields,
-            content: Content::Memory(slice(&hot.content, &part)?),
-            part,
-        })
-    }
-
-    /// Tells policy and trace that a client read what [`Volume::hot`] found. Returns the tier it is in; `None`, and nothing
-    /// is told, if the object is damaged, not known to be whole, or elsewhere than its content was found.
-    pub fn hot_read(&self, hot: &HotFile, started: Nanos, io: IoContext) -> Option<Tier> {
-        let found = match &hot.content {
-            Content::Memory(_) => None,
-            Content::File(file) => Some(file.tier()),
-        };
-        self.inner
-            .cache
-            .read_in_memory(hot.file, (hot.len, &hot.part), found, started, io)
-    }
-
     /// Notes that a client found its copy still valid (304).
     pub fn revalidated(&self, meta: &Meta, io: IoContext) {
         self.inner.cache.revalidated(meta.file_id, meta.len, io);
@@ -446,89 +290,6 @@ impl Volume {
     /// Names seen in listings that are not UTF-8.
     pub fn skipped_names(&self) -> u64 {
         self.inner.skipped_names.load(Ordering::Relaxed)
-    }
-
-    /// All files whose content is in pools. Reads the whole tree; waits until discarded collections are gone. Placeholders that
-    /// came back from a backup become what they were, unless two have the same version.
-    pub async fn pooled_files(&self) -> Result<PooledTree, VolumeError> {
-        let inner = Arc::clone(&self.inner);
-        hop(move || {
-            inner.cleaner.finish();
-            let (mut files, mut strange, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
-            let mut left = vec![ResourcePath::root()];
-            while let Some(path) = left.pop() {
-                let dir = match inner.tree.dir(&path).at("list", &path) {
-                    // What may be in it is not known.
-                    Err(VolumeError::Forbidden { path, .. }) => {
-                        unseen.push(Unseen {
-                            path: path.to_string(),
-                            is_pooled: true,
-                        });
-                        continue;
-                    }
-                    dir => dir?,
-                };
-                for name in tree::names(&dir).at("list", &path)? {
-                    let name = match String::from_utf8(name) {
-                        Ok(name) => name,
-                        Err(e) => {
-                            let name = e.into_bytes();
-                            let is_pooled = tree::may_hold_placeholders(&dir, &name);
-                            let slash = if path.is_root() { "" } else { "/" };
-                            unseen.push(Unseen {
-                                path: format!("{path}{slash}{}", String::from_utf8_lossy(&name)),
-                                is_pooled: is_pooled.at("look into", &path)?,
-                            });
-                            continue;
-                        }
-                    };
-                    // The gateway's own directory.
-                    let Ok(child) = path.join(&name) else {
-                        continue;
-                    };
-                    match inner
-                        .tree
-                        .look(&dir, child.name(), &child)
-                        .at("stat", &child)?
-                    {
-                        Entry::Found(f) if f.meta.kind == Kind::Collection => left.push(child),
-                        Entry::Found(f) if f.pooled() => {
-                            if f.links > 1 {
-                                strange.push((f.identity.file_id, child.clone()));
-                            }
-                            files.push(PooledFile {
-                                file: f.identity.file_id,
-                                len: f.identity.len,
-                                path: child.to_string(),
-                            });
-                        }
-                        // Without a record, with one of other content, or with one that may not be read.
-                        Entry::Found(f)
-                            if identity::is_derived(f.identity.file_id)
-                                && tree::is_forbidden(&dir, child.name()) =>
-                        {
-                            unseen.push(Unseen {
-                                path: child.to_string(),
-                                is_pooled: true,
-                            });
-                        }
-                        Entry::Found(_) | Entry::Absent | Entry::Other => {}
-                    }
-                }
-            }
-            let mut names: HashMap<FileId, u32> = HashMap::new();
-            for file in &files {
-                *names.entry(file.file).or_default() += 1;
-            }
-            for (id, path) in strange.iter().filter(|(id, _)| names[id] == 1) {
-                // Its content is served all the same.
-                if let Err(error) = inner.adopt(*id, path) {
-                    tracing::warn!(%path, %error, "a placeholder from elsewhere could not be adopted");
-                }
-            }
-            Ok(PooledTree { files, unseen })
-        })
-        .await
     }
 
     /// Closes files that are kept open for no reader, and forgets old listings. Call it about once a second.
@@ -617,17 +378,6 @@ pub(crate) fn cache_error(op: &'static str, path: &ResourcePath, e: CacheError) 
 }
 
 impl Inner {
-    /// The content of an open file, if the kernel can send it at once, and that costs less than a copy.
-    fn file_content(&self, opened: &Opened, part: &Range<u64>) -> Option<FileContent> {
-        let meta = &opened.found.meta;
-        let (file, from, object) = match self.cache.find_part(meta.file_id, meta.len, part)? {
-            Place::Cached(file, object, from) => (file, from, Some(object)),
-            Place::InTree => (Arc::clone(&opened.file), part.start, None),
-        };
-        let part = from..from + (part.end - part.start);
-        FileContent::now(file, part, object, &self.sends)
-    }
-
     /// Whether what is there takes its time to remove, whatever the disk.
     fn is_large(&self, path: &ResourcePath) -> bool {
         self.tree
@@ -743,29 +493,6 @@ impl Inner {
         }
         self.recent.seen(id, path);
         Some((found.clone(), reader))
-    }
-
-    /// Makes a copy of a placeholder the one that its version belongs to.
-    fn adopt(&self, id: FileId, path: &ResourcePath) -> io::Result<()> {
-        let file = self.tree.file(path)?;
-        let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
-        let record = match tree::look_fd(&file)? {
-            Entry::Found(found) if found.pooled() => found.identity,
-            Entry::Found(_) | Entry::Absent | Entry::Other => return Ok(()),
-        };
-        if record.file_id != id || record.is_own(&stat) {
-            return Ok(());
-        }
-        tree::set_mtime(&file, record.mtime_ns)?;
-        let kept = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
-        let own = Identity {
-            mtime_ns: kept.mtime_ns,
-            ino: kept.ino,
-            ..record
-        };
-        tree::set_identity(&file, &own)?;
-        tracing::info!(%path, "a placeholder from elsewhere was adopted");
-        Ok(())
     }
 
     /// Opens a file whose content is in pools, if this is one: the placeholder itself need not be opened.
@@ -1001,13 +728,6 @@ impl Inner {
             }
         }
     }
-}
-
-/// A part of `bytes`; `None` if they end before.
-fn slice(bytes: &Bytes, part: &Range<u64>) -> Option<Bytes> {
-    let part = usize::try_from(part.start).ok()?..usize::try_from(part.end).ok()?;
-    bytes.get(part.clone())?;
-    Some(bytes.slice(part))
 }
 
 fn unavailable(op: &'static str, path: &ResourcePath, source: io::Error) -> VolumeError {
