@@ -576,6 +576,9 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
     let at = |source: io::Error| super::unavailable("shut down", &ResourcePath::root(), source);
     inner.cleaner.finish();
     checkpoint(inner).map_err(at)?;
+    if let Some(log) = &inner.log {
+        log.drop_spares();
+    }
     // Without it the next start counts.
     if inner.usage.quota.is_some() && inner.usage.is_sure() {
         let used = inner.usage.used().to_le_bytes();

@@ -9,20 +9,20 @@
 
 pub mod applied;
 pub mod record;
+mod segment;
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use applied::{Applied, WINDOW};
-use record::{Record, frame, parse_segment, segment_header};
+use record::{Record, frame, parse_segment};
+use segment::{Closed, Segment, Spare};
 
 /// A segment is closed when it has grown to this.
 pub const SEGMENT_BYTES: u64 = 32 << 20;
@@ -30,13 +30,8 @@ pub const SEGMENT_BYTES: u64 = 32 << 20;
 const KEPT_BYTES_MAX: u64 = 128 << 20;
 /// Appenders wait while this much is not yet written.
 const PENDING_BYTES_MAX: usize = 16 << 20;
-
-struct Segment {
-    file: Arc<File>,
-    path: PathBuf,
-    first: u64,
-    end: u64,
-}
+/// Segments that are kept to be written over: one for the checkpoint under way, one more for a load that fills them.
+const SPARES_MAX: usize = 2;
 
 struct Tail {
     /// Frames not yet handed to a write.
@@ -52,25 +47,8 @@ struct Tail {
     current: Option<Segment>,
     /// Older segments.
     closed: VecDeque<Closed>,
+    spares: Vec<Spare>,
     applied: Applied,
-}
-
-/// A segment that is not written any more.
-struct Closed {
-    path: PathBuf,
-    bytes: u64,
-    /// The number after its last record.
-    until: u64,
-}
-
-impl Closed {
-    fn of(segment: Segment, until: u64) -> Closed {
-        Closed {
-            path: segment.path,
-            bytes: segment.end,
-            until,
-        }
-    }
 }
 
 /// An open log.
@@ -131,6 +109,12 @@ impl Log {
     /// Opens a log that continues after `applied` and must hold no segments.
     pub fn open(dir: &Path, applied: Applied) -> io::Result<Log> {
         std::fs::create_dir_all(dir)?;
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            if Spare::is_name(&path) {
+                std::fs::remove_file(path)?;
+            }
+        }
         let next = applied.next;
         Ok(Log {
             dir: dir.to_owned(),
@@ -143,6 +127,7 @@ impl Log {
                 failures: Vec::new(),
                 current: None,
                 closed: VecDeque::new(),
+                spares: Vec::new(),
                 applied,
             }),
             moved: Condvar::new(),
@@ -193,22 +178,24 @@ impl Log {
         tail.syncing = true;
         let (from, to) = (tail.unsynced, tail.next);
         let batch = std::mem::take(&mut tail.pending);
-        let current = tail.current.take();
+        let mut current = tail.current.take();
+        let mut closed: Vec<Segment> = current
+            .take_if(|s| s.end >= SEGMENT_BYTES)
+            .into_iter()
+            .collect();
+        let spare = match current {
+            None => tail.spares.pop(),
+            Some(_) => None,
+        };
         let (current, closed, result) = parking_lot::MutexGuard::unlocked(tail, || {
-            let (mut current, mut closed) = match current {
-                Some(s) if s.end >= SEGMENT_BYTES => (None, Some(s)),
-                other => (other, None),
-            };
-            let result = self.write(&mut current, from, &batch);
+            let result = self.write(&mut current, from, batch, spare);
             if result.is_err() {
                 // What a failed write left behind is unknown: go on in a new segment.
-                closed = closed.or(current.take());
+                closed.extend(current.take());
             }
             (current, closed, result)
         });
-        if let Some(s) = closed {
-            tail.closed.push_back(Closed::of(s, to));
-        }
+        tail.closed.extend(closed.into_iter().map(|s| s.close(to)));
         tail.current = current;
         if let Err(error) = result {
             tracing::error!(%error, from, to, "intent log: write failed");
@@ -219,36 +206,26 @@ impl Log {
         self.moved.notify_all();
     }
 
-    fn write(&self, current: &mut Option<Segment>, first: u64, batch: &[u8]) -> io::Result<()> {
+    fn write(
+        &self,
+        current: &mut Option<Segment>,
+        first: u64,
+        batch: Vec<u8>,
+        spare: Option<Spare>,
+    ) -> io::Result<()> {
         let segment = match current {
             Some(s) => s,
-            None => current.insert(self.new_segment(first)?),
+            None => {
+                let place = (self.dir.as_path(), &self.dir_file);
+                let begun = Segment::begin(place, first, spare, SEGMENT_BYTES)?;
+                self.bytes.fetch_add(begun.end, Relaxed);
+                current.insert(begun)
+            }
         };
-        segment.file.write_all_at(batch, segment.end)?;
-        segment.end += batch.len() as u64;
-        self.bytes.fetch_add(batch.len() as u64, Relaxed);
-        rustix::fs::fdatasync(&segment.file)?;
+        let before = segment.end;
+        segment.append(batch)?;
+        self.bytes.fetch_add(segment.end - before, Relaxed);
         Ok(())
-    }
-
-    fn new_segment(&self, first: u64) -> io::Result<Segment> {
-        let path = self.dir.join(format!("{first:016x}.log"));
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)?;
-        let header = segment_header(first);
-        file.write_all_at(&header, 0)?;
-        file.sync_all()?;
-        self.dir_file.sync_all()?;
-        self.bytes.fetch_add(header.len() as u64, Relaxed);
-        Ok(Segment {
-            file: Arc::new(file),
-            path,
-            first,
-            end: header.len() as u64,
-        })
     }
 
     /// Notes that change `number` is applied (or given up) and lets `store` keep the new state.
@@ -298,7 +275,7 @@ impl Log {
             if let Some(s) = tail.current.take() {
                 if tail.unsynced > s.first {
                     let end = tail.unsynced;
-                    tail.closed.push_back(Closed::of(s, end));
+                    tail.closed.push_back(s.close(end));
                 } else {
                     tail.current = Some(s);
                 }
@@ -320,7 +297,13 @@ impl Log {
             .inspect_err(|_| self.kept.store(true, Relaxed))
     }
 
-    /// Removes the segments of records below `upto`, if no other checkpoint has failed meanwhile.
+    /// Gives back what is only kept to be written over.
+    pub fn drop_spares(&self) {
+        let spares = std::mem::take(&mut self.tail.lock().spares);
+        spares.into_iter().for_each(Spare::remove);
+    }
+
+    /// Retires the segments of records below `upto`, if no other checkpoint has failed meanwhile.
     fn drop_until(&self, upto: u64) -> io::Result<()> {
         let mut tail = self.tail.lock();
         if self.is_kept() {
@@ -328,8 +311,9 @@ impl Log {
         }
         while tail.closed.front().is_some_and(|c| c.until <= upto) {
             if let Some(closed) = tail.closed.pop_front() {
-                std::fs::remove_file(closed.path)?;
-                self.bytes.fetch_sub(closed.bytes, Relaxed);
+                let (bytes, keep) = (closed.bytes, tail.spares.len() < SPARES_MAX);
+                tail.spares.extend(closed.retire(keep)?);
+                self.bytes.fetch_sub(bytes, Relaxed);
             }
         }
         Ok(())
@@ -337,83 +321,4 @@ impl Log {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-    use crate::volume::path::ResourcePath;
-    use tiering::FileId;
-
-    fn delete(i: u64) -> Record {
-        Record::Delete {
-            path: ResourcePath::parse(&format!("/{i}")).unwrap(),
-            id: FileId(i),
-        }
-    }
-
-    #[test]
-    fn concurrent_appends_are_all_recovered_in_order_and_checkpoint_drops_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(dir.path(), Applied::default()).unwrap();
-        std::thread::scope(|s| {
-            for t in 0..8u64 {
-                let log = &log;
-                s.spawn(move || {
-                    for i in 0..40 {
-                        let (n, r) = log.append(&delete(t * 100 + i));
-                        r.unwrap();
-                        log.applied(n, |_| Ok(())).unwrap();
-                    }
-                });
-            }
-        });
-        let found = recover(dir.path()).unwrap();
-        let numbers: Vec<u64> = found.records.iter().map(|r| r.0).collect();
-        assert_eq!(numbers, (1..=320).collect::<Vec<_>>());
-        let mut synced = false;
-        let sync = || {
-            synced = true;
-            Ok(())
-        };
-        log.checkpoint(sync).unwrap();
-        assert!(synced && recover(dir.path()).unwrap().records.is_empty());
-        log.append(&delete(1)).1.unwrap();
-        assert_eq!(recover(dir.path()).unwrap().records[0].0, 321);
-    }
-
-    #[test]
-    fn a_failed_checkpoint_keeps_the_segments_for_the_next_start() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(dir.path(), Applied::default()).unwrap();
-        let change = |i| {
-            let (n, r) = log.append(&delete(i));
-            r.unwrap();
-            log.applied(n, |_| Ok(())).unwrap();
-        };
-        let bytes = || -> u64 {
-            let entries = std::fs::read_dir(dir.path()).unwrap();
-            entries.map(|e| e.unwrap().metadata().unwrap().len()).sum()
-        };
-        change(1);
-        log.checkpoint(|| Ok(())).unwrap();
-        assert_eq!((log.bytes(), bytes(), log.is_kept()), (0, 0, false));
-        change(2);
-        log.checkpoint(|| Err(io::Error::other("no"))).unwrap_err();
-        change(3);
-        log.checkpoint(|| Ok(())).unwrap_err();
-        assert_eq!(recover(dir.path()).unwrap().records.len(), 2);
-        assert!(log.is_kept() && !log.is_full());
-        assert_eq!(log.bytes(), bytes());
-    }
-
-    #[test]
-    fn a_lost_log_directory_is_an_error_for_those_who_wait_not_a_hang() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(&dir.path().join("log"), Applied::default()).unwrap();
-        std::fs::remove_dir_all(dir.path().join("log")).unwrap();
-        let (n, r) = log.append(&delete(1));
-        r.unwrap_err();
-        log.applied(n, |_| Ok(())).unwrap();
-        std::fs::create_dir(dir.path().join("log")).unwrap();
-        assert!(log.append(&delete(2)).1.is_ok());
-    }
-}
+mod tests;
