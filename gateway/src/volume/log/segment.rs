@@ -16,6 +16,8 @@ use super::record::segment_header;
 const PAGE_BYTES: u64 = 4096;
 /// Zeros that are written at a time.
 const AHEAD_BYTES: u64 = 1 << 20;
+/// Longest write before which that is worth it: a longer one waits for its own bytes, and no second time for as many zeros.
+const SHORT_BYTES: usize = 128 << 10;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A segment that is written.
@@ -90,12 +92,15 @@ impl Segment {
     pub fn append(&mut self, mut frames: Vec<u8>) -> io::Result<()> {
         let end = self.end + frames.len() as u64;
         let padded = end.next_multiple_of(PAGE_BYTES);
+        let short = frames.len() <= SHORT_BYTES;
         frames.resize((padded - self.end) as usize, 0);
         self.sound = false;
         self.file.write_all_at(&frames, self.end)?;
         if padded > self.filled {
             self.filled = padded;
-            self.fill_ahead();
+            if short {
+                self.fill_ahead();
+            }
         }
         rustix::fs::fdatasync(&self.file)?;
         self.end = end;
