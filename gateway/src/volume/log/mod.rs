@@ -42,6 +42,8 @@ struct Tail {
     unsynced: u64,
     /// Someone writes and syncs now.
     syncing: bool,
+    /// Number of the batch that is pending; the one being synced is the one before.
+    batch: usize,
     /// Records below this were in a batch that failed (and at or above the failure's first).
     failures: Vec<(u64, u64)>,
     current: Option<Segment>,
@@ -56,6 +58,9 @@ pub struct Log {
     dir: PathBuf,
     dir_file: File,
     tail: Mutex<Tail>,
+    /// Where those of every other batch wait for its end, or for their turn to sync: who waits for one batch is not woken by another.
+    batches: [Condvar; 2],
+    /// Changes were applied, or a batch has ended.
     moved: Condvar,
     /// Of all segments.
     bytes: AtomicU64,
@@ -124,12 +129,14 @@ impl Log {
                 next,
                 unsynced: next,
                 syncing: false,
+                batch: 0,
                 failures: Vec::new(),
                 current: None,
                 closed: VecDeque::new(),
                 spares: Vec::new(),
                 applied,
             }),
+            batches: [Condvar::new(), Condvar::new()],
             moved: Condvar::new(),
             bytes: AtomicU64::new(0),
             kept: AtomicBool::new(false),
@@ -152,9 +159,10 @@ impl Log {
         let number = tail.next;
         tail.next += 1;
         frame(number, record, &mut tail.pending);
+        let batch = tail.batch;
         while tail.unsynced <= number {
             if tail.syncing {
-                self.moved.wait(&mut tail);
+                self.batches[batch % 2].wait(&mut tail);
             } else {
                 self.sync_batch(&mut tail);
             }
@@ -176,6 +184,8 @@ impl Log {
     /// Writes and syncs all that is pending, the lock released meanwhile.
     fn sync_batch(&self, tail: &mut parking_lot::MutexGuard<'_, Tail>) {
         tail.syncing = true;
+        let ended = tail.batch;
+        tail.batch += 1;
         let (from, to) = (tail.unsynced, tail.next);
         let batch = std::mem::take(&mut tail.pending);
         let mut current = tail.current.take();
@@ -203,6 +213,9 @@ impl Log {
         }
         tail.unsynced = to;
         tail.syncing = false;
+        self.batches[ended % 2].notify_all();
+        // One of the next batch syncs it.
+        self.batches[(ended + 1) % 2].notify_one();
         self.moved.notify_all();
     }
 
