@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use gateway::config::PoolSettings;
 use gateway::metrics::Metrics;
 use gateway::objects::pools::{ObjectInfo, Pools};
-use gateway::objects::{CacheOptions, ObjectCache};
+use gateway::objects::{CacheOptions, Capacity, ObjectCache};
 use gateway::rados::RadosPools;
 use gateway::recorder::Recorder;
 use tiering::{FileId, ObjectId, Tier};
@@ -113,7 +113,7 @@ async fn start(pools: Arc<RadosPools>) {
     }
     let options = CacheOptions {
         pools: Some(Arc::clone(&pools) as Arc<dyn Pools>),
-        capacity_bytes: 1 << 40,
+        capacity: Capacity::Bytes(1 << 40),
         ..CacheOptions::uncached()
     };
     let metrics = Arc::new(Metrics::new());

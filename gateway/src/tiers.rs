@@ -10,7 +10,9 @@ use tiering::Tier;
 use crate::config::Config;
 use crate::metrics::{Gauge, Metrics};
 use crate::objects::pools::{AttachError, Pools};
-use crate::objects::{Backing, CacheOptions, IoContext, MigratorHandle, ObjectCache, WritePolicy};
+use crate::objects::{
+    Backing, CacheOptions, Capacity, IoContext, MigratorHandle, ObjectCache, WritePolicy,
+};
 use crate::recorder::{Recorder, RecorderConfig};
 use crate::volume::{
     Kind, Ownership, ResourcePath, Volume, VolumeError, VolumeOptions, is_cache, is_known,
@@ -33,13 +35,16 @@ pub struct Tiers {
     pub migrator: Option<MigratorHandle>,
 }
 
-fn capacity(config: &Config, cache_dir: &Path) -> anyhow::Result<u64> {
+fn capacity(config: &Config, cache_dir: &Path) -> anyhow::Result<Capacity> {
     if let Some(bytes) = config.cache_capacity {
-        return Ok(bytes);
+        return Ok(Capacity::Bytes(bytes));
     }
     let fs = rustix::fs::statvfs(cache_dir)
         .with_context(|| format!("cannot measure {}", cache_dir.display()))?;
-    Ok((fs.f_bavail.saturating_mul(fs.f_frsize) / 2).min(AUTO_CAPACITY_MAX))
+    Ok(Capacity::HalfOf {
+        free: fs.f_bavail.saturating_mul(fs.f_frsize),
+        most: AUTO_CAPACITY_MAX,
+    })
 }
 
 async fn pool_capacity(config: &Config, pools: Arc<dyn Pools>) -> anyhow::Result<u64> {
@@ -289,10 +294,10 @@ impl Opening<'_> {
             cache_dir: config.cache_dir.clone(),
             pools: pools.clone(),
             object_bytes: config.object_size,
-            capacity_bytes: match (&config.cache_dir, pools) {
+            capacity: match (&config.cache_dir, pools) {
                 (Some(dir), _) => capacity(config, dir)?,
-                (None, Some(pools)) => pool_capacity(config, pools).await?,
-                (None, None) => 0,
+                (None, Some(pools)) => Capacity::Bytes(pool_capacity(config, pools).await?),
+                (None, None) => Capacity::Bytes(0),
             },
             write_policy: write_policy(config),
             tuning: config.tuning(),

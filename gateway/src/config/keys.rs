@@ -199,7 +199,7 @@ const PLAIN: &[Key] = &[
     key(
         "cache_capacity",
         "auto",
-        "a size, or \"auto\": half the free space of the cache device, at most 64GiB",
+        "a size, or \"auto\": half of what the cache device has free beside the cache, at most 64GiB; 80 % of a cache pool",
         "bytes of content in the cache tier",
     ),
     key(

@@ -39,6 +39,8 @@ const SMALL_SHARE: u64 = 32;
 /// The objects of all versions, over the cache tier and the backing tier. See the module's documentation.
 pub struct ObjectCache {
     pub(super) opts: CacheOptions,
+    /// Bytes of content that the cache tier may hold.
+    pub(super) capacity_bytes: u64,
     pub(super) dir: Option<DirStore>,
     /// Content lives in pools instead of directories.
     pub(super) pools: Option<PoolSide>,
@@ -195,7 +197,9 @@ impl ObjectCache {
             opts.tuning.migrate_bytes_per_s,
             opts.tuning.migrate_ops_per_s,
         );
+        let cached = found.iter().map(|object| u64::from(object.len)).sum();
         let cache = Arc::new(ObjectCache {
+            capacity_bytes: opts.capacity.bytes(cached),
             dir,
             pools,
             tree_faults,
@@ -275,7 +279,7 @@ impl ObjectCache {
                     .map_or(0.0, |c| value(&c, &c.core.lock()) as f64)
             });
         };
-        gauge(Gauge::CacheCapacityBytes, |c, _| c.opts.capacity_bytes);
+        gauge(Gauge::CacheCapacityBytes, |c, _| c.capacity_bytes);
         gauge(Gauge::CacheUsedBytes, |c, core| c.view(core).used_bytes);
         gauge(Gauge::ObjectsClean, |_, core| {
             core.residency.clean().objects
@@ -535,7 +539,7 @@ impl ObjectCache {
 
     pub(super) fn view(&self, core: &Core) -> CacheView {
         CacheView {
-            capacity_bytes: self.opts.capacity_bytes,
+            capacity_bytes: self.capacity_bytes,
             used_bytes: core.used_bytes(),
             dirty_bytes: core.residency.dirty().bytes,
             high_watermark: core.tuning.high_watermark,
@@ -720,17 +724,17 @@ impl ObjectCache {
             true => {
                 // Room is made from the high watermark on: large ones must be able to get there.
                 let high = self.view(core).high_bytes();
-                let over_high = self.opts.capacity_bytes.saturating_sub(high);
-                (self.opts.capacity_bytes / SMALL_SHARE).min(over_high / 2)
+                let over_high = self.capacity_bytes.saturating_sub(high);
+                (self.capacity_bytes / SMALL_SHARE).min(over_high / 2)
             }
             false => 0,
         };
-        core.used_bytes() + u64::from(len) + kept <= self.opts.capacity_bytes
+        core.used_bytes() + u64::from(len) + kept <= self.capacity_bytes
     }
 
     /// Reserves room for an object that is about to be written.
     pub(super) fn reserve(&self, core: &mut Core, bytes: u32) -> bool {
-        if core.used_bytes() + u64::from(bytes) > self.opts.capacity_bytes {
+        if core.used_bytes() + u64::from(bytes) > self.capacity_bytes {
             return false;
         }
         core.staged_bytes += u64::from(bytes);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tiering::FileId;
 
 use super::cache::ObjectCache;
-use super::options::{CacheOptions, IoContext};
+use super::options::{CacheOptions, Capacity, IoContext};
 use super::pools::Pools;
 use super::test_pools::{FaultyPools, MemoryPools};
 use crate::metrics::Metrics;
@@ -22,7 +22,7 @@ async fn where_the_osds_refuse_to_copy_the_bytes_are_carried() {
     let options = CacheOptions {
         pools: Some(Arc::clone(&pools) as Arc<dyn Pools>),
         object_bytes: 64,
-        capacity_bytes: 500,
+        capacity: Capacity::Bytes(500),
         ..CacheOptions::uncached()
     };
     let metrics = Arc::new(Metrics::new());

@@ -12,7 +12,7 @@ use tiering::{FileId, ObjectId};
 
 use super::file_system_sync::FileSystemSync;
 use super::io::Faults;
-use super::options::{Backing, CacheOptions, IoContext, WritePolicy};
+use super::options::{Backing, CacheOptions, Capacity, IoContext, WritePolicy};
 use super::tests::AllIn;
 use super::{FlushReport, ObjectCache};
 use crate::metrics::Metrics;
@@ -58,7 +58,7 @@ async fn dirty_with(write_policy: WritePolicy) -> (Arc<ObjectCache>, Arc<Many>, 
     let opts = CacheOptions {
         cache_dir: Some(dir.path().join("cache")),
         object_bytes: 64,
-        capacity_bytes: 1000,
+        capacity: Capacity::Bytes(1000),
         write_policy,
         ..CacheOptions::uncached()
     };

@@ -71,7 +71,7 @@ pub use error::CacheError;
 pub use file_system_sync::{FileSystemSync, Writes};
 pub use heat::{CELLS, Evidence};
 pub use migrator::{FlushReport, MigratorHandle, StepReport};
-pub use options::{Backing, CacheOptions, Durability, IoContext, WritePolicy};
+pub use options::{Backing, CacheOptions, Capacity, Durability, IoContext, WritePolicy};
 pub use pool_scrub::{Checked, PoolScrub, PooledFile, PooledTree, Unseen};
 pub use purge::Extent;
 pub use reader::{CheckedObject, ContentReader, Place};

@@ -252,7 +252,7 @@ fn open(
         cache_dir: (!pooled).then(|| dir.path().join("cache")),
         pools: pools.map(|p| p as Arc<dyn Pools>),
         object_bytes: OBJECT,
-        capacity_bytes: 1500,
+        capacity: Capacity::Bytes(1500),
         tuning: Tuning {
             policy: PolicyConfig::Lru(LruConfig::default()),
             ..Tuning::default()

@@ -21,8 +21,8 @@ pub struct CacheOptions {
     pub pools: Option<Arc<dyn Pools>>,
     /// Bytes per object.
     pub object_bytes: u32,
-    /// Bytes of content that the cache tier may hold.
-    pub capacity_bytes: u64,
+    /// How much content the cache tier may hold.
+    pub capacity: Capacity,
     /// Whether new bytes may stay in the cache tier alone for a while.
     pub write_policy: WritePolicy,
     /// What may change later, as it is at the start.
@@ -40,11 +40,35 @@ impl CacheOptions {
             cache_dir: None,
             pools: None,
             object_bytes: tiering::DEFAULT_OBJECT_BYTES,
-            capacity_bytes: 0,
+            capacity: Capacity::Bytes(0),
             write_policy: WritePolicy::Back,
             tuning: Tuning::default(),
             durability: Durability::Commit,
             in_place: true,
+        }
+    }
+}
+
+/// How much content the cache tier may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capacity {
+    /// So many bytes.
+    Bytes(u64),
+    /// Half of what is free, bytes, but for what the cache tier holds already: that counts as free, or each start would leave it less.
+    HalfOf {
+        /// Free bytes of its device.
+        free: u64,
+        /// At most so many bytes.
+        most: u64,
+    },
+}
+
+impl Capacity {
+    /// In bytes, for a cache tier that holds `cached` bytes.
+    pub(super) fn bytes(self, cached: u64) -> u64 {
+        match self {
+            Capacity::Bytes(bytes) => bytes,
+            Capacity::HalfOf { free, most } => (free.saturating_add(cached) / 2).min(most),
         }
     }
 }

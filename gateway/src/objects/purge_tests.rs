@@ -10,7 +10,7 @@ use tiering::{FileId, ObjectId, Tier};
 use super::cache::ObjectCache;
 use super::error::CacheError;
 use super::not_moved::NotMoved;
-use super::options::{CacheOptions, IoContext};
+use super::options::{CacheOptions, Capacity, IoContext};
 use super::pools::{ObjectInfo, Pools};
 use super::purge::Extent;
 use super::test_pools::MemoryPools;
@@ -27,7 +27,7 @@ async fn the_data_pool_is_left_alone_only_if_no_flush_ever_began() {
         let options = CacheOptions {
             pools: Some(Arc::clone(&pools)),
             object_bytes: 64,
-            capacity_bytes: 500,
+            capacity: Capacity::Bytes(500),
             ..CacheOptions::uncached()
         };
         let cache =

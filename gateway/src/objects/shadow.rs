@@ -119,7 +119,7 @@ impl ObjectCache {
         }
         let setup = Setup {
             policy: tuning.policy.clone(),
-            cache_bytes: self.opts.capacity_bytes,
+            cache_bytes: self.capacity_bytes,
             hdd: tuning.backing,
             ssd: Device::SSD,
             high_watermark: tuning.high_watermark,

@@ -97,7 +97,7 @@ fn open(dir: &tempfile::TempDir, faults: &Faults) -> Arc<ObjectCache> {
     let opts = CacheOptions {
         cache_dir: Some(dir.path().join("cache")),
         object_bytes: 64,
-        capacity_bytes: 1000,
+        capacity: Capacity::Bytes(1000),
         ..CacheOptions::uncached()
     };
     let metrics = Arc::new(Metrics::new());
@@ -177,6 +177,27 @@ async fn dirty_objects_survive_reopen_are_flushed_evicted_and_promoted() {
             if kind == ActionKind::Evict { 0 } else { 4 }
         );
     }
+}
+
+#[tokio::test]
+async fn half_of_what_is_free_is_as_much_once_the_cache_holds_a_part_of_it() {
+    let mut rig = Rig::new();
+    let half_of = |free| CacheOptions {
+        cache_dir: Some(rig.dir.path().join("cache")),
+        capacity: Capacity::HalfOf { free, most: 1000 },
+        ..rig.cache.opts.clone()
+    };
+    let open = |opts| {
+        let metrics = Arc::new(Metrics::new());
+        ObjectCache::open(opts, Recorder::disabled(), metrics).unwrap()
+    };
+    assert_eq!(open(half_of(1200)).capacity_bytes, 600);
+    let tree = rig.tree();
+    rig.put(FileId(1), &tree, &pattern(200)).await;
+    assert_eq!(open(half_of(1000)).capacity_bytes, 600);
+    assert_eq!(open(half_of(1900)).capacity_bytes, 1000);
+    rig.cache = open(half_of(0));
+    assert_eq!(rig.get(FileId(1), &tree, 200).await.unwrap(), pattern(200));
 }
 
 #[tokio::test]
@@ -535,7 +556,7 @@ fn the_last_room_is_for_small_objects() {
     let open = |high_watermark| {
         let opts = CacheOptions {
             cache_dir: Some(dir.path().join("cache")),
-            capacity_bytes: 32 << 20,
+            capacity: Capacity::Bytes(32 << 20),
             tuning: Tuning {
                 high_watermark,
                 ..Tuning::default()

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::objects::pools::Pools;
 use crate::objects::test_pools::MemoryPools;
 use crate::objects::{
-    Backing, CacheOptions, Checked, IoContext, ObjectCache, PoolScrub, Problem, Tier,
+    Backing, CacheOptions, Capacity, Checked, IoContext, ObjectCache, PoolScrub, Problem, Tier,
 };
 use crate::recorder::Recorder;
 
@@ -45,7 +45,7 @@ async fn try_open_as(
     let options = CacheOptions {
         pools: Some(Arc::clone(pools) as Arc<dyn Pools>),
         object_bytes,
-        capacity_bytes: 1 << 20,
+        capacity: Capacity::Bytes(1 << 20),
         ..CacheOptions::uncached()
     };
     let cache = ObjectCache::open(options, Recorder::disabled(), Arc::new(Metrics::new()));
@@ -142,7 +142,7 @@ async fn a_start_that_is_refused_does_not_stand_in_the_way_of_the_right_one() {
     let dir = tempfile::tempdir().unwrap();
     let options = CacheOptions {
         cache_dir: Some(dir.path().to_path_buf()),
-        capacity_bytes: 1 << 20,
+        capacity: Capacity::Bytes(1 << 20),
         ..CacheOptions::uncached()
     };
     let cache = ObjectCache::open(options, Recorder::disabled(), Arc::new(Metrics::new()));

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::objects::{Backing, CacheOptions, Tuning, WritePolicy};
+use crate::objects::{Backing, CacheOptions, Capacity, Tuning, WritePolicy};
 use crate::recorder::Recorder;
 use tiering::policy::{LruConfig, PolicyConfig};
 
@@ -80,7 +80,7 @@ pub(super) fn open_cache(
     let capacity_bytes = if cache_dir.is_some() { 1 << 30 } else { 0 };
     let options = CacheOptions {
         cache_dir,
-        capacity_bytes,
+        capacity: Capacity::Bytes(capacity_bytes),
         durability,
         write_policy,
         tuning: Tuning {
