@@ -262,8 +262,19 @@ impl ObjectCache {
                 let most = cache.core.lock().tuning.migrate_in_flight.max(1);
                 while jobs.len() < most {
                     let Some(job) = cache.next_job() else { break };
-                    let cache = cache.clone();
-                    jobs.spawn(async move { cache.run(job).await });
+                    let (cache, mut stopped) = (cache.clone(), stopped.clone());
+                    jobs.spawn(async move {
+                        // What waits for the throttle has not begun, and the next start finds it to do.
+                        let go = tokio::select! {
+                            biased;
+                            _ = stopped.wait_for(|stopped| *stopped) => false,
+                            () = cache.wait_for_turn(&job) => true,
+                        };
+                        match go {
+                            true => cache.run_unthrottled(job).await,
+                            false => StepReport::default(),
+                        }
+                    });
                 }
             }
             while jobs.join_next().await.is_some() {}
@@ -347,7 +358,13 @@ impl ObjectCache {
     }
 
     async fn run(self: &Arc<Self>, job: Job) -> StepReport {
-        let bytes = match &job {
+        self.wait_for_turn(&job).await;
+        self.run_unthrottled(job).await
+    }
+
+    /// Waits for the throttle, and a little for clients.
+    async fn wait_for_turn(&self, job: &Job) {
+        let bytes = match job {
             Job::Evict(_) => 0,
             Job::Promote(_) => u64::from(self.opts.object_bytes),
             Job::Flush(runs) => {
@@ -375,7 +392,6 @@ impl ObjectCache {
                 waited += YIELD_STEP;
             }
         }
-        self.run_unthrottled(job).await
     }
 
     pub(super) async fn run_unthrottled(self: &Arc<Self>, job: Job) -> StepReport {

@@ -180,6 +180,25 @@ async fn dirty_objects_survive_reopen_are_flushed_evicted_and_promoted() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_the_throttle() {
+    let rig = Rig::new();
+    let tree = rig.tree();
+    rig.put(FileId(1), &tree, &pattern(64)).await;
+    let throttle = || rig.cache.throttle.lock();
+    throttle().set_rates(1, 0);
+    throttle().take(rig.cache.recorder.now(), 1 << 40);
+    let flush = super::migrator::flush_action(FileId(1), (0, tiering::Reason::FirstRead));
+    assert!(rig.cache.core.lock().queue.push(flush));
+    let migrator = rig.cache.start_migrator(Arc::new(OneFile(tree)));
+    while rig.cache.core.lock().queue.lengths() != [0; 3] {
+        tokio::task::yield_now().await;
+    }
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(60), migrator.stop());
+    stopped.await.unwrap();
+    assert_eq!(rig.cache.dirty_files(), [FileId(1)]);
+}
+
+#[tokio::test]
 async fn half_of_what_is_free_is_as_much_once_the_cache_holds_a_part_of_it() {
     let mut rig = Rig::new();
     let half_of = |free| CacheOptions {
