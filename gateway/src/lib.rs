@@ -11,6 +11,7 @@ mod html;
 pub mod http;
 pub mod metrics;
 pub mod objects;
+mod parts;
 pub mod pools;
 #[cfg(feature = "rados")]
 pub mod rados;

@@ -170,6 +170,7 @@ impl Incoming {
                 Refusal::bad_request(e.to_string()).with_condition("<D:no-external-entities/>")
             }
             XmlError::Malformed(_) | XmlError::TooDeep => Refusal::bad_request(e.to_string()),
+            XmlError::TooManyNames => Refusal::too_large(e.to_string()),
         })?;
         Ok((bytes, Some(parsed)))
     }

@@ -29,6 +29,9 @@ use crate::volume::{DeadProp, Kind, Meta, Quota, ResourcePath, Volume, VolumeErr
 const MEMBERS_AT_ONCE: usize = 256;
 /// Bytes of XML sent at a time.
 const PIECE_BYTES: usize = 64 << 10;
+/// Most properties that are asked for by name, and the bytes of all these names: those that are not there are told for each member.
+const NAMES_MAX: usize = 1024;
+const NAMES_BYTES_MAX: usize = 64 << 10;
 
 /// A property that the server knows by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,9 +156,15 @@ impl Find {
         match known.as_slice() {
             [e] if e.name == "prop" => {
                 let mut all: Vec<Asked> = Vec::new();
-                for a in e.elements().map(asked) {
+                let mut bytes = 0;
+                for e in e.elements() {
+                    let a = asked(e);
                     if !all.contains(&a) {
                         all.push(a);
+                        bytes += e.namespace.len() + e.name.len();
+                    }
+                    if all.len() > NAMES_MAX || bytes > NAMES_BYTES_MAX {
+                        return Err(Refusal::too_large("PROPFIND asks for too many properties"));
                     }
                 }
                 Ok(Find::Props(all))

@@ -15,6 +15,7 @@ use super::guard::{self, Guard, Intent, Reason};
 use super::range::{self, Update};
 use super::status::Refusal;
 use super::{Call, Reply, Touched, allow, bare, validators};
+use crate::parts::Parts;
 use crate::volume::{Check, Kind, Meta, ResourcePath, Upload, VolumeError};
 
 /// What a PATCH body must be.
@@ -77,6 +78,9 @@ impl Call<'_> {
                     return Err(unsatisfiable(0));
                 };
                 self.announced_matches(body, len)?;
+                if let Some(max) = self.dav.opts.max_body_bytes {
+                    body.limit(max)?;
+                }
                 let upload = self
                     .dav
                     .volume
@@ -115,7 +119,7 @@ impl Call<'_> {
         if let Some(max) = self.dav.opts.max_body_bytes {
             body.limit(max)?;
         }
-        let mut data = Vec::new();
+        let mut data = Parts::default();
         while let Some(part) = body.next().await? {
             data.push(part);
         }
@@ -123,7 +127,7 @@ impl Call<'_> {
         let (meta, created) = self
             .dav
             .volume
-            .put_whole(path, self.io, data, admit)
+            .put_whole(path, self.io, data.into_vec(), admit)
             .await
             .map_err(|e| guard::refusal(e, &reason))?;
         Ok(self.stored(&guard, &meta, created))

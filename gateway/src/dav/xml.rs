@@ -19,6 +19,11 @@ pub const APACHE: &str = "http://apache.org/dav/props/";
 const XML_NS: &str = "http://www.w3.org/XML/1998/namespace";
 /// Deepest nesting accepted in a request body.
 const DEPTH_MAX: usize = 64;
+/// Most attributes of one element.
+const ATTRIBUTES_MAX: usize = 256;
+/// Bytes of all names and namespaces of a document, each counted for every element that is in its scope: that much is copied,
+/// while the document itself names a namespace once.
+const NAMES_BYTES_MAX: usize = 16 << 20;
 /// Documents that a thread remembers.
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// Longest of them, bytes.
@@ -36,6 +41,9 @@ pub enum XmlError {
     /// Nested deeper than 64 elements.
     #[error("request body is nested too deeply")]
     TooDeep,
+    /// A small document that would become a large one.
+    #[error("request body has too many elements in the scope of too long namespaces")]
+    TooManyNames,
 }
 
 /// One attribute with its namespace resolved.
@@ -103,18 +111,33 @@ impl Element {
             .cdata_to_characters(true)
             .ignore_comments(true)
             .coalesce_characters(true)
-            .allow_multiple_root_elements(false);
+            .allow_multiple_root_elements(false)
+            .max_attributes(ATTRIBUTES_MAX);
+        let mut left = NAMES_BYTES_MAX;
         let mut open: Vec<Element> = Vec::new();
         let mut root = None;
         for event in xml::EventReader::new_with_config(bytes, config) {
             match event.map_err(|e| XmlError::Malformed(e.msg().to_string()))? {
                 XmlEvent::Doctype { .. } => return Err(XmlError::Doctype),
                 XmlEvent::StartElement {
-                    name, attributes, ..
+                    name,
+                    attributes,
+                    namespace,
                 } => {
                     if open.len() >= DEPTH_MAX {
                         return Err(XmlError::TooDeep);
                     }
+                    let in_scope = namespace
+                        .0
+                        .iter()
+                        .map(|(prefix, uri)| prefix.len() + uri.len());
+                    let of_attributes = attributes.iter().map(|a| {
+                        let namespace = a.name.namespace.as_ref().map_or(0, String::len);
+                        namespace + a.name.local_name.len()
+                    });
+                    let bytes =
+                        in_scope.chain(of_attributes).sum::<usize>() + name.local_name.len();
+                    left = left.checked_sub(bytes).ok_or(XmlError::TooManyNames)?;
                     open.push(Element {
                         prefix: name.prefix.unwrap_or_default(),
                         namespace: name.namespace.unwrap_or_default(),
@@ -342,6 +365,25 @@ mod tests {
         assert!(Element::parse(b"<a>\xff</a>").is_err());
         let deep = "<a>".repeat(100) + &"</a>".repeat(100);
         assert_eq!(Element::parse(deep.as_bytes()), Err(XmlError::TooDeep));
+    }
+
+    #[test]
+    fn a_document_that_would_grow_when_it_is_read_is_refused() {
+        let long = "n".repeat(50_000);
+        let used = format!("<a xmlns:x=\"{long}\">{}</a>", "<x:b/>".repeat(400));
+        let unused = format!("<a xmlns:x=\"{long}\">{}</a>", "<b/>".repeat(400));
+        let attributes = format!("<a xmlns:x=\"{long}\">{}</a>", "<b x:c=\"\"/>".repeat(200));
+        for bomb in [used, unused, attributes] {
+            assert_eq!(Element::parse(bomb.as_bytes()), Err(XmlError::TooManyNames));
+        }
+        let attributes = |n| -> String { (0..n).map(|i| format!(" n{i}=\"\"")).collect() };
+        assert!(Element::parse(format!("<a{}/>", attributes(200)).as_bytes()).is_ok());
+        assert!(Element::parse(format!("<a{}/>", attributes(300)).as_bytes()).is_err());
+        let plain = format!(
+            "<D:a xmlns:D=\"DAV:\">{}</D:a>",
+            "<D:getetag/>".repeat(50_000)
+        );
+        assert!(Element::parse(plain.as_bytes()).is_ok());
     }
 
     #[test]

@@ -301,6 +301,16 @@ async fn refusals_come_before_the_body() {
         .body(StreamBody::new(futures_util::stream::iter(frames)))
         .unwrap();
     assert_eq!(gw.raw(chunked).await.status(), 413);
+    // The first part of something new is no way around it.
+    gw.send(
+        "PUT",
+        "/new",
+        &[("content-range", "bytes 0-10/*")],
+        "12345678901",
+    )
+    .await
+    .is(413);
+    gw.get("/new").await.is(404);
     gw.put("/f", "1234567890").await.is(204);
 }
 

@@ -83,6 +83,23 @@ async fn depth_is_bounded_and_requests_must_be_well_formed() {
 }
 
 #[tokio::test]
+async fn a_small_body_cannot_ask_for_a_reply_without_bounds() {
+    let gw = Gateway::start().await;
+    let many = |n: usize| -> String { (0..n).map(|i| format!("<p{i}/>")).collect() };
+    gw.propfind("/", "0", &many(1000)).await.is(207);
+    gw.propfind("/", "0", &many(1100)).await.is(413);
+    let long = |n: usize| format!("<x:a xmlns:x=\"{}\"/>", "n".repeat(n));
+    gw.propfind("/", "0", &long(60_000)).await.is(207);
+    gw.propfind("/", "0", &long(70_000)).await.is(413);
+    let bomb = format!(
+        "<x xmlns:x=\"{}\">{}</x>",
+        "n".repeat(100_000),
+        "<x:a/>".repeat(10_000)
+    );
+    gw.propfind("/", "0", &bomb).await.is(413);
+}
+
+#[tokio::test]
 async fn a_large_listing_is_streamed_whole() {
     let gw = Gateway::start().await;
     std::fs::create_dir(gw.root().join("big")).unwrap();

@@ -22,6 +22,7 @@ use super::super::reader::ContentReader;
 use super::super::residency::Entry;
 use super::super::store::{Mark, Stored};
 use super::{Origin, Placed, Staged};
+use crate::parts::Parts;
 
 /// Bytes of one version on their way to the pools, beyond the object being gathered.
 const IN_FLIGHT_BYTES: u64 = 32 << 20;
@@ -63,7 +64,7 @@ struct Flight {
 /// One object of the new version.
 enum Slot {
     /// In memory, not yet written.
-    Gathering { parts: Vec<Bytes>, len: u32 },
+    Gathering { parts: Parts, len: u32 },
     /// The same bytes as this object of the old version.
     Same { old: ObjectId, len: u32 },
     /// On its way; the outcome is in `flights`.
@@ -154,7 +155,7 @@ impl PooledStaging {
         let end = within + part.len() as u32;
         let slot = match self.slots.remove(&index) {
             None if within == 0 => Slot::Gathering {
-                parts: Vec::new(),
+                parts: Parts::default(),
                 len: 0,
             },
             Some(gathering @ Slot::Gathering { len, .. }) if len == within => gathering,
@@ -187,6 +188,7 @@ impl PooledStaging {
             None => BytesMut::new(),
             Some(Slot::Gathering { parts, len, .. }) => {
                 let mut whole = BytesMut::with_capacity(len as usize);
+                let parts = parts.into_vec();
                 parts.iter().for_each(|p| whole.extend_from_slice(p));
                 whole
             }
@@ -301,7 +303,7 @@ impl PooledStaging {
             Some(Slot::Gathering { parts, len }) => {
                 self.make_room(u64::from(len)).await?;
                 let permit = shared.cache.flight(len).await;
-                let task = shared.write(id, parts, len, permit);
+                let task = shared.write(id, parts.into_vec(), len, permit);
                 (tokio::spawn(task), u64::from(len))
             }
             Some(Slot::Same { old, len }) => {
@@ -442,10 +444,10 @@ impl Drop for PooledStaging {
 }
 
 fn gathering(whole: Bytes) -> Slot {
-    Slot::Gathering {
-        len: whole.len() as u32,
-        parts: vec![whole],
-    }
+    let len = whole.len() as u32;
+    let mut parts = Parts::default();
+    parts.push(whole);
+    Slot::Gathering { parts, len }
 }
 
 impl Shared {
