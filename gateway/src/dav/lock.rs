@@ -17,7 +17,7 @@ use crate::volume::{ResourcePath, VolumeError};
 /// Granted when the client asks for nothing.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1800);
 /// Longest `DAV:owner` kept.
-const OWNER_BYTES_MAX: usize = 16 << 10;
+const OWNER_BYTES_MAX: usize = 4 << 10;
 
 impl Call<'_> {
     pub(super) async fn lock(&self, body: &mut Incoming) -> Reply {

@@ -116,13 +116,15 @@ pub fn push_name(out: &mut String, name: &str) {
     out.extend(percent_encode(name.as_bytes(), HREF));
 }
 
-/// The href of a resource as the user whose root is `root` sees it.
+/// The href of a resource as the user whose root is `root` sees it. What is not below it, a lock's root for instance, is told as the
+/// root itself.
 pub fn href(path: &ResourcePath, root: &ResourcePath, collection: bool) -> String {
     let all = path.relative();
-    let seen = all
-        .strip_prefix(root.relative())
-        .unwrap_or(all)
-        .trim_start_matches('/');
+    let seen = match all.strip_prefix(root.relative()) {
+        Some(below) if root.is_root() => below,
+        Some(below) => below.strip_prefix('/').unwrap_or_default(),
+        None => "",
+    };
     let mut out = String::with_capacity(seen.len() + 8);
     out.push('/');
     out.extend(percent_encode(seen.as_bytes(), HREF));
@@ -280,6 +282,12 @@ mod tests {
         );
         assert_eq!(href(&t.path, &root, true), "/x/");
         assert_eq!(href(&root, &root, true), "/");
+        for outside in ["/home", "/home/annex", "/etc"] {
+            assert_eq!(
+                href(&ResourcePath::parse(outside).unwrap(), &root, false),
+                "/"
+            );
+        }
         assert!(target("/../bob", &root).is_err());
     }
 

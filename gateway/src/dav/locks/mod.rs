@@ -23,6 +23,12 @@ use journal::{Journal, Record};
 
 /// Most locks held at a time; a further LOCK is answered 503.
 pub const LOCKS_MAX: usize = 100_000;
+/// Most of them on one resource, all shared; as many are remembered of those that its owners moved it away from.
+const ON_ONE_MAX: usize = 64;
+/// Most locks that are remembered because their resource was moved; of more, those that run out first are forgotten.
+const MOVED_MAX: usize = 10_000;
+/// Most bytes of all owners; a further LOCK is answered 503.
+const OWNERS_BYTES_MAX: usize = 64 << 20;
 /// A lock that ran out while the gateway was down lives this much longer, so that its owner can come back.
 const RESTART_GRACE_MS: u64 = 60_000;
 
@@ -71,7 +77,7 @@ pub enum Refused {
     Conflict(Vec<String>),
     /// Locks at these roots, below the resource, exclude a lock of depth infinity.
     Below(Vec<String>),
-    /// `LOCKS_MAX` are held.
+    /// `LOCKS_MAX` are held, or more on this resource or with longer owners than is kept.
     TooMany,
 }
 
@@ -113,6 +119,8 @@ struct State {
     by_path: BTreeMap<String, Vec<Lock>>,
     path_of: HashMap<String, String>,
     moved: HashMap<String, Moved>,
+    /// Of the locks in `by_path`.
+    owners_bytes: usize,
     /// No lock runs out before this.
     next_expiry_ms: u64,
 }
@@ -134,10 +142,13 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
 impl State {
     fn insert(&mut self, lock: Lock) {
         self.next_expiry_ms = self.next_expiry_ms.min(lock.expires_ms);
+        self.take(&lock.token);
+        self.owners_bytes += lock.owner.len();
         self.path_of.insert(lock.token.clone(), lock.path.clone());
-        let at = self.by_path.entry(lock.path.clone()).or_default();
-        at.retain(|l| l.token != lock.token);
-        at.push(lock);
+        self.by_path
+            .entry(lock.path.clone())
+            .or_default()
+            .push(lock);
     }
 
     fn take(&mut self, token: &str) -> Option<Lock> {
@@ -145,6 +156,7 @@ impl State {
         let at = self.by_path.get_mut(&path)?;
         let i = at.iter().position(|l| l.token == token)?;
         let lock = at.swap_remove(i);
+        self.owners_bytes -= lock.owner.len();
         if at.is_empty() {
             self.by_path.remove(&path);
         }
@@ -271,7 +283,11 @@ impl LockTable {
                 return Err(Refused::Below(below));
             }
         }
-        if state.path_of.len() >= LOCKS_MAX {
+        let on_it = state.by_path.get(&lock.path).map_or(0, Vec::len);
+        if state.path_of.len() >= LOCKS_MAX
+            || on_it >= ON_ONE_MAX
+            || state.owners_bytes + lock.owner.len() > OWNERS_BYTES_MAX
+        {
             return Err(Refused::TooMany);
         }
         let record = Record::Put(lock.clone());
@@ -519,9 +535,41 @@ impl LockTable {
                 ..m.clone()
             });
         }
+        // Of each resource those that run out last.
+        left.sort_by(|a, b| (&a.to, b.lock.expires_ms).cmp(&(&b.to, a.lock.expires_ms)));
+        let mut on_one = 0;
+        let mut before: Option<String> = None;
         for m in left {
-            state.moved.insert(m.lock.token.clone(), m.clone());
-            drop(self.append(&state, Record::Moved(m)));
+            on_one = match &before {
+                Some(to) if *to == m.to => on_one + 1,
+                _ => 0,
+            };
+            before = Some(m.to.clone());
+            if on_one < ON_ONE_MAX {
+                state.moved.insert(m.lock.token.clone(), m.clone());
+                drop(self.append(&state, Record::Moved(m)));
+            } else {
+                state.moved.remove(&m.lock.token);
+                drop(self.append(&state, Record::Drop(m.lock.token)));
+            }
+        }
+        self.forget_moved(&mut state);
+    }
+
+    /// Forgets of the moved entries those beyond [`MOVED_MAX`] that run out first, and some more, so that this is seldom done.
+    fn forget_moved(&self, state: &mut State) {
+        if state.moved.len() <= MOVED_MAX {
+            return;
+        }
+        let mut by_end: Vec<(u64, String)> = state
+            .moved
+            .values()
+            .map(|m| (m.lock.expires_ms, m.lock.token.clone()))
+            .collect();
+        by_end.sort_unstable();
+        let surplus = by_end.len() - MOVED_MAX / 10 * 9;
+        for (_, token) in by_end.into_iter().take(surplus) {
+            self.forget(state, &token);
         }
     }
 

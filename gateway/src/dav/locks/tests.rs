@@ -30,6 +30,57 @@ fn claim(tokens: &[&str]) -> Claim {
 }
 
 #[test]
+fn what_is_kept_of_locks_is_bounded() {
+    let (dir, table) = table();
+    // One file, locked and moved again and again.
+    for lap in 0..200 {
+        let held = Lock {
+            expires_ms: NOW + 1_000 + lap,
+            ..lock(&format!("t{lap}"), "/a", false, false)
+        };
+        drop(table.lock(held, NOW).unwrap());
+        table.renamed("/a", "/b", Some("e"));
+        table.renamed("/b", "/a", Some("e"));
+    }
+    let moved = |table: &LockTable| table.state.lock().moved.len();
+    assert_eq!(moved(&table), ON_ONE_MAX);
+    assert!(table.moved_here("/a", "t199", Some("e"), NOW));
+    assert!(!table.moved_here("/a", "t100", Some("e"), NOW));
+    // Many files.
+    for n in 0..MOVED_MAX + 10 {
+        let token = format!("f{n}");
+        drop(table.lock(lock(&token, "/x", false, false), NOW).unwrap());
+        table.renamed("/x", &format!("/y{n}"), None);
+        assert!(table.moved_here(&format!("/y{n}"), &token, None, NOW));
+        assert!(moved(&table) <= MOVED_MAX);
+    }
+    // Shared locks on one, and owners.
+    for n in 0..ON_ONE_MAX {
+        drop(
+            table
+                .lock(lock(&format!("s{n}"), "/s", true, false), NOW)
+                .unwrap(),
+        );
+    }
+    let more = table.lock(lock("s", "/s", true, false), NOW);
+    assert_eq!(more.err(), Some(Refused::TooMany));
+    let long = |n: usize| Lock {
+        owner: "o".repeat(1 << 20),
+        ..lock(&format!("o{n}"), &format!("/o{n}"), false, false)
+    };
+    for n in 0..64 {
+        drop(table.lock(long(n), NOW).unwrap());
+    }
+    assert_eq!(table.lock(long(64), NOW).err(), Some(Refused::TooMany));
+    assert_eq!(table.unlock("/o0", "o0", None, NOW), Unlock::Done);
+    drop(table.lock(long(64), NOW).unwrap());
+    let count = moved(&table);
+    drop(table);
+    let again = LockTable::open(dir.path(), true, NOW).unwrap();
+    assert_eq!(moved(&again), count);
+}
+
+#[test]
 fn exclusive_locks_exclude_and_shared_ones_share() {
     let (_d, t) = table();
     t.lock(lock("s1", "/a", true, false), NOW).unwrap();
