@@ -90,6 +90,90 @@ fn an_expired_lock_takes_its_empty_resource_with_it() {
 }
 
 #[test]
+fn a_destination_with_a_fragment_or_a_query_replaces_nothing() {
+    let gateway = Gateway::start(&[]);
+    gateway.put("/keep", b"kept");
+    gateway.put("/x", b"x");
+    for destination in ["/keep#1.txt", "/keep?1.txt"] {
+        let reply = gateway.request("MOVE", "/x", &[("Destination", destination)], b"");
+        assert_eq!(reply.status, 400, "{destination}");
+    }
+    assert_eq!(gateway.get("/keep").body, b"kept");
+    let escaped = [("Destination", "/keep%231%3F.txt")];
+    assert_eq!(gateway.request("MOVE", "/x", &escaped, b"").status, 201);
+    assert_eq!(gateway.get("/keep%231%3F.txt").body, b"x");
+}
+
+#[test]
+fn host_is_there_once_and_gives_way_to_an_absolute_target() {
+    let gateway = Gateway::start(&[]);
+    gateway.put("/f", b"x");
+    let status = |head: &str| {
+        let mut client = gateway.connect();
+        client.send(head.as_bytes()).unwrap();
+        client.reply(true).unwrap().status
+    };
+    // Asked again and again, a file is answered past hyper.
+    for _ in 0..4 {
+        assert_eq!(status("GET /f HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+        assert_eq!(status("GET /f HTTP/1.1\r\n\r\n"), 400);
+        assert_eq!(status("GET /f HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
+    }
+    assert_eq!(status("GET /f HTTP/1.0\r\n\r\n"), 200);
+    let moved = "MOVE http://a/f HTTP/1.1\r\nHost: b\r\nDestination: http://a/g\r\n\r\n";
+    assert_eq!(status(moved), 201);
+    let elsewhere = "MOVE http://a/g HTTP/1.1\r\nHost: b\r\nDestination: http://b/f\r\n\r\n";
+    assert_eq!(status(elsewhere), 502);
+}
+
+#[test]
+fn the_server_as_a_whole_has_options_and_nothing_else() {
+    let gateway = Gateway::start(&[]);
+    let status = |method: &str| {
+        let mut client = gateway.connect();
+        let head = format!("{method} * HTTP/1.1\r\nHost: a\r\nDepth: 0\r\n\r\n");
+        client.send(head.as_bytes()).unwrap();
+        client.reply(false).unwrap().status
+    };
+    assert_eq!(status("OPTIONS"), 200);
+    for method in ["PROPFIND", "GET", "LOCK", "PROPPATCH", "DELETE"] {
+        assert_eq!(status(method), 400, "{method}");
+    }
+}
+
+#[test]
+fn an_empty_chunked_body_is_none() {
+    let gateway = Gateway::start(&[]);
+    let status = |path: &str, chunks: &str| {
+        let mut client = gateway.connect();
+        let head = format!(
+            "MKCOL {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
+        );
+        client.send(head.as_bytes()).unwrap();
+        client.reply(false).unwrap().status
+    };
+    assert_eq!(status("/a", "0\r\n\r\n"), 201);
+    assert_eq!(status("/b", "1\r\nx\r\n0\r\n\r\n"), 415);
+}
+
+#[test]
+fn what_is_stored_is_asked_for_again_and_acts_for_nobody() {
+    let gateway = Gateway::start(&[]);
+    for (name, sandbox) in [
+        ("/f.html", "sandbox"),
+        ("/f.svg", "sandbox"),
+        ("/f.txt", ""),
+    ] {
+        gateway.put(name, b"<script>alert(1)</script>");
+        for _ in 0..4 {
+            let reply = gateway.get(name);
+            assert_eq!(reply.header("cache-control"), "no-cache", "{name}");
+            assert_eq!(reply.header("content-security-policy"), sandbox, "{name}");
+        }
+    }
+}
+
+#[test]
 fn the_admin_listener_answers() {
     let gateway = Gateway::start(&[]);
     for path in ["health", "ready", "metrics", "status", "locks"] {

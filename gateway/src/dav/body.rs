@@ -94,6 +94,14 @@ impl Incoming {
         !self.done && self.announced != Some(0)
     }
 
+    /// Whether it has any. Of an announced body nothing is read; one without an announced length may turn out to be empty.
+    pub async fn has_bytes(&mut self) -> Result<bool, Refusal> {
+        if self.announced.is_some() || self.expects_continue {
+            return Ok(self.may_have_bytes());
+        }
+        Ok(self.next().await?.is_some())
+    }
+
     /// The next bytes, `None` at the end. A body that ends before its announced length is an error.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         while !self.done {

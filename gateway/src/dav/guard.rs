@@ -106,7 +106,7 @@ pub fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
 }
 
 /// A time as an HTTP date can say it.
-pub fn whole_seconds(t: SystemTime) -> SystemTime {
+fn whole_seconds(t: SystemTime) -> SystemTime {
     t.duration_since(UNIX_EPOCH).map_or(UNIX_EPOCH, |d| {
         UNIX_EPOCH + Duration::from_secs(d.as_secs())
     })

@@ -122,7 +122,7 @@ impl Call<'_> {
     }
 
     pub(super) async fn unlock(&self, body: &mut Incoming) -> Reply {
-        self.no_body(body)?;
+        self.no_body(body).await?;
         let token = self
             .header("lock-token")
             .ok_or_else(|| Refusal::bad_request("Lock-Token is missing"))?;

@@ -1,5 +1,14 @@
 //! Content types by file name extension.
 
+/// Whether a browser that shows content of this type runs scripts in it.
+pub fn may_have_scripts(content_type: &str) -> bool {
+    content_type.starts_with("text/html")
+        || matches!(
+            content_type,
+            "application/xhtml+xml" | "application/xml" | "image/svg+xml"
+        )
+}
+
 /// The type of a resource by its name; unknown is `application/octet-stream`.
 pub fn of(name: &str) -> &'static str {
     let ext = name

@@ -264,7 +264,11 @@ impl Dav {
             .user
             .as_ref()
             .map_or_else(ResourcePath::root, |u| u.root.clone());
-        let target = uri::target(parts.uri.path(), &root);
+        let target = match parts.uri.path() {
+            // The server as a whole, which has only options (RFC 9112 section 3.2.4).
+            "*" if parts.method == Method::OPTIONS => uri::target("/", &root),
+            path => uri::target(path, &root),
+        };
         let path_id = match &target {
             Ok(t) => self.recorder.path_id(&t.path.to_string()),
             Err(_) => 0,
@@ -579,8 +583,8 @@ impl Call<'_> {
     }
 
     /// Refuses a body where none is understood.
-    fn no_body(&self, body: &Incoming) -> Result<(), Refusal> {
-        if body.may_have_bytes() {
+    async fn no_body(&self, body: &mut Incoming) -> Result<(), Refusal> {
+        if body.has_bytes().await? {
             return Err(Refusal::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "a body is not understood here",

@@ -47,7 +47,7 @@ impl Call<'_> {
             if self.dav.volume.stat(path).await.is_ok() {
                 return Err(exists());
             }
-            self.no_body(body)?;
+            self.no_body(body).await?;
         }
         let target = path.clone();
         let rule = move |g: &guard::Guard, meta: Option<&_>| {

@@ -70,16 +70,9 @@ pub fn target(raw: &str, root: &ResourcePath) -> Result<Target, UriError> {
     } else {
         root.to_string()
     };
-    if raw == "*" {
-        return Ok(Target {
-            path: root.clone(),
-            slash: true,
-        });
-    }
     if !raw.starts_with('/') {
         return Err(PathError::NotAbsolute.into());
     }
-    let raw = raw.split('#').next().unwrap_or(raw);
     for segment in raw.split('/').filter(|s| !s.is_empty()) {
         if segment
             .split('%')
@@ -146,9 +139,10 @@ pub struct Ours<'a> {
 impl<'a> Ours<'a> {
     /// Of a request.
     pub fn of(uri: &'a Uri, headers: &'a HeaderMap, public: &'a [Uri]) -> Ours<'a> {
-        let host = headers.get(HOST).and_then(|v| v.to_str().ok());
+        // A target in absolute form overrides `Host` (RFC 9112 section 3.2.2).
+        let host = || headers.get(HOST).and_then(|v| v.to_str().ok());
         Ours {
-            authority: host.or_else(|| uri.authority().map(|a| a.as_str())),
+            authority: uri.authority().map(|a| a.as_str()).or_else(host),
             public,
         }
     }
@@ -219,6 +213,12 @@ pub fn destination(
         .ok_or_else(|| Refusal::bad_request("Destination is missing"))?;
     let value = std::str::from_utf8(value.as_bytes())
         .map_err(|_| Refusal::bad_request("Destination is not UTF-8"))?;
+    // Not cut off: what is left names another resource, which would be replaced.
+    if value.contains(['#', '?']) {
+        return Err(Refusal::bad_request(
+            "Destination has a query or a fragment; in a name these are %3F and %23",
+        ));
+    }
     let raw = ours.path(value.trim()).ok_or_else(|| {
         let absolute = value.contains("://");
         let status = if absolute {
@@ -252,7 +252,6 @@ mod tests {
             ("/%C3%BC%20%23%3F%25", "/ü #?%"),
             ("/a%01b", "/a\u{1}b"),
             (long.as_str(), long.as_str()),
-            ("*", "/"),
         ] {
             assert_eq!(target(raw, &root).unwrap().path.to_string(), want, "{raw}");
         }

@@ -512,6 +512,7 @@ fn framing(bytes: &[u8]) -> Framing<'_> {
     let mut body = None;
     let mut authorization = None;
     let mut plain = true;
+    let mut hosts = 0;
     let mut depth = None;
     let mut range = None;
     let mut of_propfind = false;
@@ -542,9 +543,11 @@ fn framing(bytes: &[u8]) -> Framing<'_> {
         } else if is("content-type") {
             of_propfind = true;
         } else {
+            hosts += usize::from(is("host"));
             plain &= MEANINGLESS.iter().any(|known| is(known));
         }
     }
+    plain &= hosts == 1;
     if method == "CONNECT" {
         return Framing::Opaque;
     }

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -384,6 +384,13 @@ impl Front {
             return Err(refusal(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "the request's headers are too long",
+            ));
+        }
+        let hosts = request.headers().get_all(header::HOST).iter().count();
+        if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+            return Err(refusal(
+                StatusCode::BAD_REQUEST,
+                "a request has one Host field",
             ));
         }
         if request.method() == Method::CONNECT {

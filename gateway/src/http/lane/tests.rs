@@ -139,7 +139,7 @@ async fn a_client_whose_answer_takes_its_time_is_not_idle() {
         ("/ql-slow", "quick /ql-slow"),
         ("/q", "quick /q"),
     ] {
-        let asked = format!("GET {path} HTTP/1.1\r\n\r\n");
+        let asked = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
         theirs.write_all(asked.as_bytes()).await.unwrap();
         assert_eq!(reply(&mut theirs, false).await, said);
     }
@@ -154,11 +154,11 @@ async fn a_stop_waits_for_an_answer_to_come_whatever_was_asked_before() {
         let limit = Duration::from_secs(3600);
         let server = tokio::spawn(serve_until(ours, Answers, limit, stopped));
         if let Some(path) = before {
-            let asked = format!("GET {path} HTTP/1.1\r\n\r\n");
+            let asked = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
             theirs.write_all(asked.as_bytes()).await.unwrap();
             reply(&mut theirs, false).await;
         }
-        let asked = b"GET /ql-slow HTTP/1.1\r\n\r\n";
+        let asked = b"GET /ql-slow HTTP/1.1\r\nHost: x\r\n\r\n";
         theirs.write_all(asked).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
         stop.send(true).unwrap();
@@ -173,7 +173,11 @@ async fn a_stop_waits_for_an_answer_to_come_whatever_was_asked_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_without_anything_to_say_ends_at_once_with_a_stop() {
-    for asked in ["", "GET /h HTTP/1.1\r\n\r\n", "GET /q HTTP/1.1\r\n\r\n"] {
+    for asked in [
+        "",
+        "GET /h HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /q HTTP/1.1\r\nHost: x\r\n\r\n",
+    ] {
         let (ours, mut theirs) = tokio::io::duplex(512);
         let (stop, stopped) = watch::channel(false);
         let limit = Duration::from_secs(3600);
@@ -191,7 +195,7 @@ async fn an_answer_that_nobody_waits_for_any_more_is_given_up() {
     let (ours, mut theirs) = tokio::io::duplex(512);
     let server = tokio::spawn(serve(ours));
     theirs
-        .write_all(b"GET /ql-slow HTTP/1.1\r\n\r\nGET /q")
+        .write_all(b"GET /ql-slow HTTP/1.1\r\nHost: x\r\n\r\nGET /q")
         .await
         .unwrap();
     let second = Duration::from_secs(1);
@@ -213,7 +217,7 @@ enum Message {
 impl Message {
     fn bytes(&self, n: usize) -> Vec<u8> {
         let body = |len| {
-            b"GET /q-in-body HTTP/1.1\r\n\r\n"
+            b"GET /q-in-body HTTP/1.1\r\nHost: x\r\n\r\n"
                 .iter()
                 .copied()
                 .cycle()
@@ -226,8 +230,9 @@ impl Message {
                 format!("{method} /q{later}{n} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
             }
             Message::Find(len) => {
-                let head =
-                    format!("PROPFIND /q{n} HTTP/1.1\r\nDepth: 0\r\nContent-Length: {len}\r\n\r\n");
+                let head = format!(
+                    "PROPFIND /q{n} HTTP/1.1\r\nHost: x\r\nDepth: 0\r\nContent-Length: {len}\r\n\r\n"
+                );
                 head.into_bytes()
                     .into_iter()
                     .chain(vec![b'p'; *len])
@@ -385,7 +390,7 @@ fn a_stop_does_not_cut_an_answer_off() {
         run(async move {
             let (mut client, server) = tokio::io::duplex(16);
             let mut lane = Lane::new(server, Answers, Activity::new(), 8192);
-            let asked = format!("GET {path} HTTP/1.1");
+            let asked = format!("GET {path} HTTP/1.1\r\nHost: x");
             let read = tokio::spawn(async move {
                 client.write_all(asked.as_bytes()).await.unwrap();
                 client.write_all(b"\r\n\r\n").await.unwrap();
@@ -517,7 +522,7 @@ fn only_a_propfind_of_depth_0_with_all_of_a_short_body_is_asked() {
     ] {
         assert_eq!(asked(find(other, 0)), None, "{other}");
     }
-    let get = "GET /a HTTP/1.1\r\nDepth: 0\r\n\r\n".to_owned();
+    let get = "GET /a HTTP/1.1\r\nHost: x\r\nDepth: 0\r\n\r\n".to_owned();
     assert!(matches!(
         framing(get.as_bytes()),
         Framing::Message { ask: None, .. }
