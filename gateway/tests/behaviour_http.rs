@@ -104,6 +104,41 @@ fn a_destination_with_a_fragment_or_a_query_replaces_nothing() {
     assert_eq!(gateway.get("/keep%231%3F.txt").body, b"x");
 }
 
+/// Whoever replaces a file by a MOVE, if it is still what it was, replaces no newer one.
+#[test]
+fn counting_together_by_conditional_moves_loses_no_count() {
+    const CLIENTS: usize = 4;
+    const EACH: usize = 50;
+    let gateway = Gateway::start(&["--http-threads", "2"]);
+    gateway.put("/count", b"0");
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let gateway = &gateway;
+            scope.spawn(move || {
+                let mut connection = gateway.connect();
+                let next = format!("/next-{client}");
+                let mut counted = 0;
+                while counted < EACH {
+                    let now = connection.request("GET", "/count", &[], b"").unwrap();
+                    let more = now.text().parse::<usize>().unwrap() + 1;
+                    let put = connection.request("PUT", &next, &[], more.to_string().as_bytes());
+                    assert!([201, 204].contains(&put.unwrap().status));
+                    let unchanged = format!("</count> ([{}])", now.header("etag"));
+                    let headers = [("Destination", "/count"), ("If", unchanged.as_str())];
+                    let moved = connection.request("MOVE", &next, &headers, b"").unwrap();
+                    match moved.status {
+                        204 => counted += 1,
+                        412 => {}
+                        other => panic!("{other}: {}", moved.text()),
+                    }
+                }
+            });
+        }
+    });
+    let total = (CLIENTS * EACH).to_string();
+    assert_eq!(gateway.get("/count").text(), total);
+}
+
 #[test]
 fn host_is_there_once_and_gives_way_to_an_absolute_target() {
     let gateway = Gateway::start(&[]);

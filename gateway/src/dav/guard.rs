@@ -205,6 +205,23 @@ impl Guard {
 
     /// Evaluates everything but locks against the target's current state.
     pub fn conditions(&self, meta: Option<&Meta>) -> Result<(), Refusal> {
+        self.conditions_beside(meta, None)
+    }
+
+    /// Whether there is anything that [`Guard::conditions`] looks at.
+    pub fn has_conditions(&self) -> bool {
+        self.if_header.is_some()
+            || self.if_match.is_some()
+            || self.if_none_match.is_some()
+            || self.if_unmodified_since.is_some()
+    }
+
+    /// [`Guard::conditions`], where another resource that `If` may name, by its key, has this entity tag now.
+    pub fn conditions_beside(
+        &self,
+        meta: Option<&Meta>,
+        other: Option<(&str, Option<&str>)>,
+    ) -> Result<(), Refusal> {
         let etag = meta.map(|m| &*m.etag);
         let now = now();
         let if_match = self.if_match.as_ref().map(|tags| tags.strong(etag));
@@ -219,7 +236,8 @@ impl Guard {
             }
         });
         if let Some(header) = &self.if_header {
-            let verdict = header.evaluate(|resource, test| self.answer(resource, test, etag, now));
+            let verdict =
+                header.evaluate(|resource, test| self.answer((resource, test), etag, other, now));
             let proven = if_match == Some(true) || if_none_match == Some(true);
             let forgiven = verdict == Verdict::OnlyStale && self.intent == Intent::Upload && proven;
             if verdict != Verdict::Holds && !forgiven {
@@ -257,9 +275,9 @@ impl Guard {
 
     fn answer(
         &self,
-        resource: Option<&str>,
-        test: &Test,
+        (resource, test): (Option<&str>, &Test),
         own_etag: Option<&str>,
+        other: Option<(&str, Option<&str>)>,
         now: u64,
     ) -> Answer {
         let (key, etag) = match resource {
@@ -268,7 +286,10 @@ impl Guard {
                 Some(t) if t.key.as_deref() == Some(&self.own) => {
                     (Some(self.own.as_str()), own_etag)
                 }
-                Some(t) => (t.key.as_deref(), t.etag.as_deref()),
+                Some(t) => match other.filter(|(key, _)| t.key.as_deref() == Some(*key)) {
+                    Some((key, etag)) => (Some(key), etag),
+                    None => (t.key.as_deref(), t.etag.as_deref()),
+                },
                 None => (None, None),
             },
         };

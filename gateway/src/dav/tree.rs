@@ -152,7 +152,18 @@ impl Call<'_> {
         let (from_key, to_key) = (guard::key(from), guard::key(&to.path));
         let (source_path, target_path) = (from.clone(), to.path.clone());
         let (from_locked, to_locked) = (from_key.clone(), to_key.clone());
+        let (volume, first_seen) = (Arc::clone(&self.dav.volume), source.clone());
         let rule = move |g: &guard::Guard, replaced: Option<&crate::volume::Meta>| {
+            if g.has_conditions() {
+                // Of a copy that version was asked for; what is moved is what is there now, and nothing else can change it.
+                let now = moving.then(|| volume.look(&source_path));
+                let source = match &now {
+                    Some(now) => now.as_ref(),
+                    None => Some(&first_seen),
+                };
+                let there = replaced.map(|meta| &*meta.etag);
+                g.conditions_beside(source, Some((&to_locked, there)))?;
+            }
             if moving {
                 g.open(&from_locked, true)?;
                 g.open_parent(&source_path)?;

@@ -181,6 +181,11 @@ impl Volume {
         visit(&self.inner, move || Ok(inner.found(&path)?.meta)).await
     }
 
+    /// [`Volume::stat`] for a [`Check`], which runs where it may wait; `None` also where it cannot be told.
+    pub fn look(&self, path: &ResourcePath) -> Option<Meta> {
+        self.inner.found(path).ok().map(|found| found.meta)
+    }
+
     /// The resources in a collection, by name. Names that are not UTF-8 are left out and counted.
     pub async fn list(&self, path: &ResourcePath) -> Result<Vec<(String, Meta)>, VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
