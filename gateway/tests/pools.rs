@@ -374,20 +374,41 @@ fn killed_osds_and_monitor_cost_no_acknowledged_byte_and_service_resumes() {
     assert_eq!(lost.count(), 0, "{code:?} {report}");
 }
 
-#[test]
-fn a_gateway_that_the_cluster_shut_out_comes_back_by_itself() {
-    let p = Pools::start(&["--ceph-op-timeout", "5s"]);
-    assert_eq!(p.gateway.put("/f", b"before").status, 201);
+/// Lets the cluster refuse the gateway that has the lock.
+fn shut_out(p: &Pools) {
     let lock = p.rados(
         "tierdav-data",
         &["lock", "info", "tierdav.owner", "owner", "--format", "json"],
     );
     let lock: serde_json::Value = serde_json::from_str(&lock).expect("lock info");
-    let address = lock["lockers"][0]["addr"]
-        .as_str()
-        .expect("address")
-        .to_owned();
-    ceph_ok(&["ceph", "osd", "blocklist", "add", &address]);
+    let address = lock["lockers"][0]["addr"].as_str().expect("address");
+    ceph_ok(&["ceph", "osd", "blocklist", "add", address]);
+}
+
+#[test]
+fn a_gateway_that_had_a_successor_meanwhile_ends_and_does_not_serve_what_it_knew() {
+    let mut p = Pools::start(&["--ceph-op-timeout", "5s"]);
+    assert_eq!(p.gateway.put("/f", b"before").status, 201);
+    // What a successor leaves behind.
+    let taken = ["setxattr", "tierdav.owner", "tierdav.taken", "another"];
+    p.rados("tierdav-data", &taken);
+    shut_out(&p);
+    assert_eq!(p.gateway.wait(), Some(1));
+    let log = p.gateway.log();
+    assert!(log.contains("another gateway had the pools' lock"), "{log}");
+    p.gateway.restart();
+    assert_eq!(p.gateway.get("/f").body, b"before");
+    shut_out(&p);
+    eventually("it connects anew", || {
+        p.gateway.put("/f", b"after").status == 204
+    });
+}
+
+#[test]
+fn a_gateway_that_the_cluster_shut_out_comes_back_by_itself() {
+    let p = Pools::start(&["--ceph-op-timeout", "5s"]);
+    assert_eq!(p.gateway.put("/f", b"before").status, 201);
+    shut_out(&p);
     eventually("it is refused", || {
         p.gateway.put("/f", b"during").status == 503
     });

@@ -5,7 +5,8 @@
 //! need not wait, as the lock's owner must be dead. Anywhere else the root may be a clone of one that is served, and only a
 //! lock that nobody renews proves it. Who ends a dead owner's lock, or waits for its end, shuts that one out of the
 //! cluster (blocklist), so that none of its operations can arrive later. An owner that loses the lock, or is shut out,
-//! refuses all operations from then on, connects anew and goes on when it has the lock again.
+//! refuses all operations from then on, connects anew and goes on when it has the lock again; unless another gateway had it
+//! meanwhile, as the owner's object tells: then what is known here of the pools is of before, and the process ends.
 
 use std::io;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use super::{INFO, Live, OWNER, RadosPools, explain};
 use crate::objects::pools::{AttachError, Claim};
 
 const LOCK: &std::ffi::CStr = c"owner";
+/// The cookie of who took the lock last: an attribute of [`OWNER`].
+const TAKEN: &std::ffi::CStr = c"tierdav.taken";
 /// How long a lock lives without being renewed.
 const LEASE: Duration = Duration::from_secs(30);
 /// How often it is renewed.
@@ -55,7 +58,9 @@ impl Owner {
         // Said at once rather than when the lock is free. Who binds a namespace that nobody has must hold the lock.
         lock.is_bound()?;
         lock.take()?;
-        lock.bind().inspect_err(|_| lock.give_back())?;
+        lock.bind()
+            .and_then(|()| lock.note_taken())
+            .inspect_err(|_| lock.give_back())?;
         lock.pools.set_fenced(false);
         let (stop, stopped) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -117,6 +122,26 @@ impl Lock {
         wait(written.0)
             .map(|_| ())
             .map_err(|e| self.failed("cannot be written", &e))
+    }
+
+    /// Lets a former owner that comes back know that it had a successor.
+    fn note_taken(&self) -> Result<(), AttachError> {
+        let (live, cookie) = (self.pools.live.load(), self.cookie.as_bytes());
+        let written = live
+            .data
+            .write(OWNER, Vec::new(), (TAKEN, cookie), None, None);
+        wait(written.0)
+            .map(|_| ())
+            .map_err(|e| self.failed("cannot be written", &e))
+    }
+
+    /// Whether nobody else has taken the lock since this gateway did.
+    fn was_last(&self, live: &Live) -> io::Result<bool> {
+        match wait(live.data.read(OWNER, 0, 0, TAKEN)) {
+            Ok(reply) => Ok(reply.attr() == self.cookie.as_bytes()),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     fn give_back(&self) {
@@ -264,6 +289,15 @@ impl Lock {
                 }
                 _ => return Err(e),
             }
+        }
+        if !self.was_last(&live)? {
+            let _ = live.data.unlock(OWNER, LOCK, &self.cookie);
+            tracing::error!(
+                pools = self.pools.name(),
+                "another gateway had the pools' lock meanwhile: what is known here of the pools may be wrong; ending, to be started anew"
+            );
+            // Nothing is under way that could still be acknowledged: all is refused since the lock was lost.
+            std::process::exit(1);
         }
         self.pools.live.store(Arc::new(live));
         Ok(())

@@ -100,6 +100,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     if let Some(dir) = &options.log_dir {
         let found = log::recover(dir)
             .map_err(|e| fail(format!("intent log {}: cannot be read: {e}", dir.display())))?;
+        found.tell_gaps(&applied);
         replay::run(
             &tree,
             &options.cache,

@@ -73,6 +73,15 @@ pub struct Recovered {
     /// All whole records in order.
     pub records: Vec<(u64, Record)>,
     segments: Vec<PathBuf>,
+    gaps: Vec<Gap>,
+}
+
+/// Records that should be in a segment, as the next one begins after them.
+#[derive(Debug, PartialEq, Eq)]
+struct Gap {
+    segment: PathBuf,
+    from: u64,
+    to: u64,
 }
 
 /// Reads every segment below `dir`.
@@ -93,17 +102,53 @@ pub fn recover(dir: &Path) -> io::Result<Recovered> {
     // Names are zero-padded hexadecimal first numbers: the order of names is the order of records.
     segments.sort();
     let mut records: Vec<(u64, Record)> = Vec::new();
+    let mut gaps = Vec::new();
+    let mut before: Option<(&PathBuf, u64)> = None;
     for path in &segments {
+        let first = number_of(path);
+        if let (Some((segment, from)), Some(to)) = (before, first)
+            && from < to
+        {
+            let segment = segment.clone();
+            gaps.push(Gap { segment, from, to });
+        }
+        before = first.map(|first| (path, first));
         for (number, record) in parse_segment(Bytes::from(std::fs::read(path)?)) {
             if records.last().is_none_or(|(last, _)| number > *last) {
+                before = Some((path, number + 1));
                 records.push((number, record));
             }
         }
     }
-    Ok(Recovered { records, segments })
+    Ok(Recovered {
+        records,
+        segments,
+        gaps,
+    })
+}
+
+/// The number of its first record, by its name.
+fn number_of(segment: &Path) -> Option<u64> {
+    u64::from_str_radix(segment.file_stem()?.to_str()?, 16).ok()
 }
 
 impl Recovered {
+    /// Tells of records that are gone and that the tree, which shows what is `applied`, does not show. A damaged segment's file is
+    /// kept beside the log.
+    pub fn tell_gaps(&self, applied: &Applied) {
+        for Gap { segment, from, to } in &self.gaps {
+            let missing = (*from..*to).filter(|n| !applied.contains(*n)).count();
+            if missing > 0 {
+                let kept = segment.with_extension("damaged");
+                let copied = std::fs::copy(segment, &kept);
+                tracing::error!(
+                    segment = %segment.display(), from, to, missing, kept = copied.is_ok(),
+                    "intent log: records are missing at the end of a segment that is not the last: it was damaged, or could not be written;                      acknowledged changes may be lost (docs/runbook.md)"
+                );
+            }
+        }
+    }
+
     /// Removes the segments, after everything they hold is applied and synced.
     pub fn remove(self) -> io::Result<()> {
         self.segments.iter().try_for_each(std::fs::remove_file)

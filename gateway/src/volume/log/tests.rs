@@ -200,3 +200,44 @@ fn a_lost_log_directory_is_an_error_for_those_who_wait_not_a_hang() {
     std::fs::create_dir(dir.path().join("log")).unwrap();
     assert!(log.append(&delete(2)).1.is_ok());
 }
+
+#[test]
+fn records_that_a_damaged_segment_lacks_are_told_and_the_later_segments_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), Applied::default()).unwrap();
+    let mut applied = Applied::default();
+    for n in 1..=9 {
+        log.append(&put(n, 100)).1.unwrap();
+        log.applied(n, |_| Ok(())).unwrap();
+        if n % 3 == 0 {
+            log.checkpoint(|| Err(io::Error::other("kept")))
+                .unwrap_err();
+        }
+    }
+    drop(log);
+    assert_eq!(recover(dir.path()).unwrap().gaps, []);
+    let mut segments = files(dir.path(), "log");
+    segments.sort();
+    let (second, _) = segments[1].clone();
+    let mut bytes = std::fs::read(&second).unwrap();
+    let frame = record::FRAME_BYTES + payload_len(&put(4, 100));
+    bytes[HEADER_BYTES + frame + 40] ^= 1;
+    std::fs::write(&second, bytes).unwrap();
+    let found = recover(dir.path()).unwrap();
+    assert_eq!(numbers(dir.path()), [1, 2, 3, 4, 7, 8, 9]);
+    let gap = Gap {
+        segment: second.clone(),
+        from: 5,
+        to: 7,
+    };
+    assert_eq!(found.gaps, [gap]);
+    let kept = second.with_extension("damaged");
+    // The tree may have come further than what is missing.
+    (1..7).for_each(|n| applied.insert(n));
+    found.tell_gaps(&applied);
+    assert!(!kept.exists());
+    found.tell_gaps(&Applied::default());
+    assert!(kept.exists());
+    found.remove().unwrap();
+    assert!(files(dir.path(), "log").is_empty() && kept.exists());
+}
