@@ -50,6 +50,8 @@ pub struct CsvReader<R> {
     rows: csv::Reader<Bounded<R>>,
     given: Rc<Cell<u64>>,
     row: csv::ByteRecord,
+    /// Lines that the parser is behind when a row begins: it takes `\r` for the end, and `\n` with the row after.
+    behind: u64,
     columns: Columns,
     level: Level,
     file: PathBuf,
@@ -93,6 +95,7 @@ impl<R: Read> CsvReader<R> {
                 given: Rc::clone(&given),
             });
         let header = rows.byte_headers().map_err(|e| csv_error(file, e))?.clone();
+        let behind = u64::from(rows.position().line() == 1);
         let find = |name: &str| header.iter().position(|h| h == name.as_bytes());
         let need = |name: &str| {
             find(name).ok_or_else(|| ReadError::Format {
@@ -126,6 +129,7 @@ impl<R: Read> CsvReader<R> {
             rows,
             given,
             row: csv::ByteRecord::new(),
+            behind,
             columns,
             level,
             file: file.to_path_buf(),
@@ -228,7 +232,7 @@ impl<R: Read> Reader for CsvReader<R> {
         while !self.failed {
             let mut row = std::mem::take(&mut self.row);
             self.given.set(0);
-            let begins = self.rows.position().line();
+            let line = self.rows.position().line() + self.behind;
             let more = self.rows.read_byte_record(&mut row);
             self.row = row;
             match more {
@@ -236,13 +240,12 @@ impl<R: Read> Reader for CsvReader<R> {
                 Ok(false) => return None,
                 Err(e) => {
                     self.failed = true;
-                    return Some(Err(row_error(&self.file, begins, &e)));
+                    return Some(Err(row_error(&self.file, line, &e)));
                 }
             }
             match self.parse() {
                 Ok(entry) => return Some(Ok(entry)),
                 Err(bad) => {
-                    let line = self.row.position().map_or(0, csv::Position::line);
                     let name = self
                         .rows
                         .byte_headers()
@@ -378,6 +381,19 @@ mod tests {
             "t.csv:3: column 1 (ts_us): `x` is not a number that fits"
         );
         assert!(unusable.examples[1].starts_with("t.csv:4: column 2 (op): unknown operation"));
+    }
+
+    #[test]
+    fn a_row_has_the_same_line_whatever_ends_lines() {
+        let text = "ts_us,op,path\n1,read,a\nx,read,a\n\"4\n\",read,a\n5,read,a\ny,read,a\n";
+        let (_, unix, _) = read(text.as_bytes());
+        let (_, dos, _) = read(text.replace('\n', "\r\n").as_bytes());
+        let places = |unusable: &Unusable| -> Vec<String> {
+            let place = |example: &String| example.chars().take(8).collect();
+            unusable.examples.iter().map(place).collect()
+        };
+        assert_eq!(places(&unix), ["t.csv:3:", "t.csv:4:", "t.csv:7:"]);
+        assert_eq!(places(&dos), places(&unix));
     }
 
     #[test]
