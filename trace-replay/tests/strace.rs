@@ -317,6 +317,22 @@ fn copies_inside_the_kernel_are_a_read_and_a_write() {
 
 /// The suite installs strace; where it is missing or may not trace, the test says so.
 #[test]
+fn a_log_without_times_is_told_to_lack_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    for line in [
+        "26825 08:54:59.547101 brk(NULL)         = 0x5625de3c8000\n",
+        "execve(\"/usr/bin/cat\", [\"cat\", \"big\"], 0x7ffde95417f8 /* 40 vars */) = 0\n",
+    ] {
+        std::fs::write(&log, line).unwrap();
+        let mut reader = open(&log).unwrap();
+        assert!(reader.next_entry().is_none());
+        let text = reader.unusable().text();
+        assert!(text.contains("no time (strace -ttt)"), "{text}");
+    }
+}
+
+#[test]
 fn a_program_that_runs_under_strace_is_understood() {
     let dir = tempfile::tempdir().unwrap();
     let work = dir.path().canonicalize().unwrap().join("work");

@@ -120,12 +120,22 @@ impl LineFormat for Strace {
     }
 }
 
-/// Whether this looks like a line of such a log: a process, a time in microseconds, and a call.
+/// Whether this looks like a line of such a log: a process, a time in microseconds, and a call. So does one without that
+/// time, of whose lines it is said then that they lack it.
 pub fn is_strace(line: &str) -> bool {
     let (_, rest) = pid(line);
-    rest.split_once(' ').is_some_and(|(time, rest)| {
-        let call = rest.contains('(') || rest.starts_with(['-', '+', '<']);
-        time.len() > 15 && micros(time).is_some() && call
+    rest.split_once(' ').is_some_and(|(time, after)| {
+        let call = after.contains('(') || after.starts_with(['-', '+', '<']);
+        let timed = time.len() > 15 && micros(time).is_some() && call;
+        timed || is_call(rest) || is_call(after)
+    })
+}
+
+/// `brk(NULL) = 0x5625de3c8000`.
+fn is_call(text: &str) -> bool {
+    text.split_once('(').is_some_and(|(name, rest)| {
+        let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        !name.is_empty() && name.chars().all(letter) && rest.contains(" = ")
     })
 }
 
