@@ -399,10 +399,13 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         },
     };
     let plan = plan::plan_with(&mut *reader, &settings)?;
-    if plan.requests.is_empty() && plan.entries > 0 {
+    if plan.requests.is_empty() && (plan.entries > 0 || plan.unusable.lines > 0) {
         let mut why: Vec<_> = plan.not_sent.iter().collect();
         why.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        let why: Vec<_> = why.iter().map(|(why, n)| format!("{n} {why}")).collect();
+        let mut why: Vec<_> = why.iter().map(|(why, n)| format!("{n} {why}")).collect();
+        if plan.unusable.lines > 0 {
+            why.push(plan.unusable.text().trim_end().into());
+        }
         anyhow::bail!(
             "{}: nothing of it is replayed: {}",
             args.trace.display(),

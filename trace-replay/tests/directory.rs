@@ -171,6 +171,21 @@ fn a_filter_that_leaves_nothing_is_an_error() {
 }
 
 #[test]
+fn a_trace_of_which_no_line_can_be_used_is_no_clean_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("t.csv");
+    std::fs::write(&trace, "ts_us,op,path\n0,delete,a\n").unwrap();
+    let done = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .args(["replay", "--target", "model:hdd"])
+        .arg(&trace)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("t.csv:2: column 2 (op)"), "{said}");
+}
+
+#[test]
 fn ctrl_c_and_sigterm_end_the_run_with_a_report_where_it_was_to_go() {
     for signal in ["-INT", "-TERM"] {
         let dir = tempfile::tempdir().unwrap();
