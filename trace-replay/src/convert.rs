@@ -148,6 +148,20 @@ impl Output {
         })
     }
 
+    /// Whether a load of `level` can be written at all: asked before a load is made or recorded that would be lost.
+    ///
+    /// # Errors
+    /// When the format holds nothing of that level.
+    pub fn expect(&self, level: Level) -> anyhow::Result<()> {
+        if self.format == write::Format::Parquet && level == Level::FileOperations {
+            bail!(
+                "{}: segments hold WebDAV requests only, and these are file operations; name a .csv",
+                self.path.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Writes all that `reader` has.
     ///
     /// # Errors

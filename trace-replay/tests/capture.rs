@@ -198,6 +198,8 @@ fn what_cannot_be_captured_is_named_and_leaves_no_file() {
     assert!(run(&["-o", "t.csv", "--pid", "999999999"]).contains("--pid"));
     assert!(run(&["-o", "t", "--", "true"]).contains("--to"));
     assert!(run(&["-o", "no/t.csv", "--", "true"]).contains("no/t.csv"));
+    let said = run(&["-o", "t.parquet", "--", "touch", "ran"]);
+    assert!(said.contains("WebDAV requests only"), "{said}");
     if strace_works() {
         assert!(run(&["-o", "t.csv", "--", "/no/such/command"]).contains("recorded nothing"));
     }

@@ -268,6 +268,7 @@ fn wrong_arguments_say_what_is_wrong() {
     for (args, says) in [
         (&["zipf"][..], "-o FILE"),
         (&["zipf", "-o", "/nowhere/x.csv"], "/nowhere"),
+        (&["zipf", "-o", "x.parquet"], "WebDAV requests only"),
         (&["zipf", "--skew=-1", "-o", "x.csv"], "skew"),
         (&["zipf", "--writes", "1.5", "-o", "x.csv"], "from 0 to 1"),
         (

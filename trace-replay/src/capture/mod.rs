@@ -86,6 +86,7 @@ pub fn capture(args: &Args) -> anyhow::Result<Captured> {
         output.commit()?;
         return Ok(Captured { summary, status });
     }
+    output.expect(Level::FileOperations)?;
     let (summary, status) = strace::watch(args, &within, |reader| {
         let mut within = Within {
             reader,

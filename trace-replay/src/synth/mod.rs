@@ -9,6 +9,7 @@ mod simple;
 pub(crate) use random::Random;
 
 use crate::convert::{Output, Summary};
+use crate::trace::Level;
 use crate::write;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -125,6 +126,7 @@ pub fn synth(args: &Args) -> anyhow::Result<Summary> {
         anyhow::bail!("where to? Name the trace with -o FILE");
     };
     let output = Output::create(output, args.to)?;
+    output.expect(Level::FileOperations)?;
     let seed = args.seed;
     let steps = match args.kind {
         Kind::ElasticsearchLoad { bytes, rate } => elasticsearch::make(elasticsearch::Load {
