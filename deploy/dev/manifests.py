@@ -209,6 +209,10 @@ def traps(builds):
     check("the key opens the two pools that exist and are configured", [] if allowed == pools == named else [f"{allowed} {pools} {named}"])
     classes = {o["metadata"]["name"]: o["spec"]["deviceClass"] for o in builds["overlay rook-pools"] if o["kind"] == "CephBlockPool"}
     check("the pools differ by device class", [] if classes == {"tierdav-cache": "ssd", "tierdav-data": "hdd"} else [str(classes)])
+    [root] = [o["spec"] for o in builds["overlay rook-pools"] if o["kind"] == "PersistentVolumeClaim"]
+    # CephFS counts placeholders in full, and takes a restored one for a file of zeros.
+    good = root["accessModes"] == ["ReadWriteOncePod"] and "cephfs" not in root["storageClassName"]
+    check("placeholders are on a block volume", [] if good else [str(root)])
     [job] = [o for o in builds["app-pod davfs2"] if o["kind"] == "Job"]
     spec = job["spec"]["template"]["spec"]
     [sidecar] = spec["initContainers"]
