@@ -90,7 +90,7 @@ TIERS = [
      "Per second. What is gone before it was flushed never goes to the backing tier."),
     ("Object I/O for clients", "Bps",
      [("sum by (op, tier) (rate(tierdav_object_bytes_total{$i}[$__rate_interval]))", "{{op}} {{tier}}")],
-     "Writes to the backing tier mean that the cache had no room."),
+     "Writes to the backing tier: the cache had no room, or policy or write_policy send them there."),
     ("Object operations for clients", "ops",
      [("sum by (op, tier) (rate(tierdav_object_operations_total{$i}[$__rate_interval]))", "{{op}} {{tier}}")],
      "Per second."),
