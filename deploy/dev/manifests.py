@@ -74,6 +74,13 @@ def build_all():
             text = yaml.dump(kind | {"namespace": "tierdav", "resources": [base], "components": wanted})
             (place / "kustomization.yaml").write_text(text)
             places[f"embedded with every component and {name}"] = place
+        # docs/deploy.md: Rook's own objects are applied apart.
+        place = pathlib.Path(scratch) / "pools"
+        place.mkdir()
+        base = os.path.relpath(KUBERNETES / "overlays/rook-pools/gateway", place.resolve())
+        wanted = [os.path.relpath(c, place.resolve()) for c in (MONITORING, KUBERNETES / "components/ingress")]
+        (place / "kustomization.yaml").write_text(yaml.dump(kind | {"namespace": "tierdav", "resources": [base], "components": wanted}))
+        places["rook-pools' gateway with ingress and monitoring"] = place
         for name, place in places.items():
             try:
                 output = run("kubectl", "kustomize", place)
@@ -82,6 +89,10 @@ def build_all():
                 continue
             builds[name] = [o for o in yaml.safe_load_all(output) if o]
             check(f"{name} builds ({len(builds[name])} objects)", [])
+    for name in [n for n in builds if n.startswith("overlay")]:
+        [gateway_set] = [o for o in builds[name] if o["kind"] == "StatefulSet"]
+        job = run(KUBERNETES / "offline.py", "tierdav scrub", input=json.dumps(gateway_set))
+        builds[f"offline job of {name}"] = [json.loads(job)]
     alone = KUBERNETES / "components/ingress/k3s-traefik.yaml"
     builds[alone.name] = [o for o in yaml.safe_load_all(alone.read_text()) if o]
     return builds
@@ -209,6 +220,10 @@ def traps(builds):
     check("the key opens the two pools that exist and are configured", [] if allowed == pools == named else [f"{allowed} {pools} {named}"])
     classes = {o["metadata"]["name"]: o["spec"]["deviceClass"] for o in builds["overlay rook-pools"] if o["kind"] == "CephBlockPool"}
     check("the pools differ by device class", [] if classes == {"tierdav-cache": "ssd", "tierdav-data": "hdd"} else [str(classes)])
+    cluster_wide = ("Namespace", "ClusterRole", "ClusterRoleBinding")
+    lost = [f"{name}: {o['kind']}/{o['metadata']['name']}" for name, objects in builds.items() for o in objects
+            if "namespace" not in o["metadata"] and o["kind"] not in cluster_wide]
+    check("nothing lands in the namespace default", lost)
     [root] = [o["spec"] for o in builds["overlay rook-pools"] if o["kind"] == "PersistentVolumeClaim"]
     # CephFS counts placeholders in full, and takes a restored one for a file of zeros.
     good = root["accessModes"] == ["ReadWriteOncePod"] and "cephfs" not in root["storageClassName"]
