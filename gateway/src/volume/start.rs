@@ -219,7 +219,8 @@ impl Markers {
             (None, _, _) => Ok(()),
             (Some(want), Some((_, id)), _) if id == want => Ok(()),
             (Some(want), _, Some(dir)) => Err(fail(format!(
-                "root {root} has data in cache {want}, which {} is not: is the cache's volume mounted?",
+                "root {root} has data in cache {want}, which {} is not: is the cache's volume mounted? If it is \
+                 lost, so is that data; without the file {root}/.tierdav/cache the rest is served",
                 dir.display()
             ))),
             (Some(want), _, None) => Err(fail(format!(

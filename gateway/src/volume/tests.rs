@@ -697,6 +697,11 @@ async fn a_second_instance_and_a_wrong_pair_are_refused_by_name() {
     std::fs::rename(f.dir.path().join("cache"), &away).unwrap();
     let text = f.try_open().await.err().unwrap().to_string();
     assert!(text.contains("is the cache's volume mounted"), "{text}");
+    let way_out = f.root().join(".tierdav/cache");
+    assert!(
+        text.contains(&format!("without the file {} the rest", way_out.display())),
+        "{text}"
+    );
     std::fs::remove_dir_all(f.dir.path().join("cache")).unwrap();
     std::fs::rename(&away, f.dir.path().join("cache")).unwrap();
     std::fs::rename(f.root(), &away).unwrap();
