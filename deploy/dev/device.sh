@@ -71,10 +71,11 @@ umount "$SHARE"; rmdir "$SHARE"
 
 # The app pod's sidecar, as process 1 would run it.
 mkdir "$WORK/login" && printf pi > "$WORK/login/user" && printf secret > "$WORK/login/password"
-URL="$URL" DIR="$SHARE" LOGIN="$WORK/login" CONF="$WORK/sidecar.conf" \
+URL="$URL" DIR="$SHARE" LOGIN="$WORK/login" CONF="$WORK/sidecar.conf" TEMPLATE="$REPO/deploy/device/davfs2.conf" \
     sh "$REPO/deploy/kubernetes/app-pod/davfs2/mount.sh" > "$WORK/said" 2>&1 &
 sidecar=$!
 check "the sidecar is there" within_a_minute mountpoint -q "$SHARE"
+check "with the devices' settings" grep -q '^max_upload_attempts ' "$WORK/sidecar.conf"
 check "the sidecar mounts the share" cmp "$WORK/photo" "$SHARE/dir/photo 1.jpg"
 echo written > "$SHARE/by-the-pod"
 kill -TERM $sidecar

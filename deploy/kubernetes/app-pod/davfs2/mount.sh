@@ -8,17 +8,16 @@ set -eu
 LOGIN=${LOGIN:-/etc/tierdav-login}
 CONF=${CONF:-/tmp/davfs2.conf}
 CACHE=${CACHE:-/var/cache/davfs2}
+TEMPLATE=${TEMPLATE:-/usr/local/share/davfs2.conf}
 
 mkdir -p "$DIR"
 {
-    printf 'use_locks 1\nbuf_size 256\ndelay_upload 0\ndir_refresh 15\ntable_size 8192\nlock_owner %s\n' "$(hostname)-$$"
-    printf 'cache_dir %s\ncache_size %s\n' "$CACHE" "${CACHE_MIB:-2048}"
+    # The devices' settings, explained there.
+    sed -e "s|@LOCK_OWNER@|$(hostname)-$$|" -e "s|@CACHE_MIB@|${CACHE_MIB:-2048}|" -e "s|^cache_dir .*|cache_dir $CACHE|" "$TEMPLATE"
     if [ -r "$LOGIN/user" ]; then
         umask 077
         printf '"%s" "%s" "%s"\n' "$DIR" "$(cat "$LOGIN/user")" "$(cat "$LOGIN/password")" > "$CONF.secrets"
         printf 'secrets %s\n' "$CONF.secrets"
-    else
-        printf 'ask_auth 0\n'
     fi
 } > "$CONF"
 chmod 600 "$CONF"
