@@ -31,6 +31,13 @@ fn ask(gateway: &Gateway, method: &str, path: &str, who: (&str, &str)) -> Reply 
 }
 
 #[test]
+fn a_file_without_users_is_told_and_lets_nobody_in() {
+    let (_file, gateway) = serve("# nobody yet\n");
+    assert_eq!(ask(&gateway, "GET", "/", ("a", "a")).status, 401);
+    assert!(gateway.log().contains("has no users"), "{}", gateway.log());
+}
+
+#[test]
 fn each_user_has_its_password_rights_and_root() {
     let (a, b, c) = (hash("a"), hash("b"), hash("c"));
     let (_file, gateway) = serve(&format!("all:{a}\nreader:{b}:ro\nbox:{c}:root=/box\n"));

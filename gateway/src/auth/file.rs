@@ -90,7 +90,11 @@ pub fn load(path: &Path) -> Result<Vec<Entry>, UsersError> {
         path: name.clone(),
         source,
     })?;
-    parse(name, &text)
+    let entries = parse(name, &text)?;
+    if entries.is_empty() {
+        tracing::warn!(users_file = %path.display(), "has no users: no password is let in");
+    }
+    Ok(entries)
 }
 
 /// Reads the lines; `name` is the file's, for messages.

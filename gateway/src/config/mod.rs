@@ -346,12 +346,32 @@ impl Checker<'_> {
         parsed
     }
 
+    /// Refuses paths that end otherwise than they are read: `/srv ` and `/srv` are two directories. A line's end is nobody's name.
+    fn look_for_spaces(&mut self) {
+        for key in PATHS {
+            let lines = self.raw.value(key).0.trim_matches(['\n', '\r']);
+            if lines != lines.trim() {
+                self.fault(key, "begins or ends with white space");
+            }
+        }
+    }
+
     fn fault(&mut self, key: &'static str, why: &str) {
         let (value, source) = self.raw.value(key);
         self.faults
             .push(format!("  {key} = \"{value}\" ({source}): {why}"));
     }
 }
+
+const PATHS: [&str; 7] = [
+    "root",
+    "cache_dir",
+    "ceph_conf",
+    "users_file",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
+];
 
 fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
@@ -407,6 +427,7 @@ impl Config {
             raw,
             faults: raw.faults.clone(),
         };
+        c.look_for_spaces();
         let config = Config::gather(&mut c);
         match config {
             Some(config) if c.faults.is_empty() => Ok(config),
@@ -679,6 +700,19 @@ mod tests {
         again.file(Path::new("x.toml"), &raw.render());
         let (a, b) = (Config::check(&raw).unwrap(), Config::check(&again).unwrap());
         assert_eq!(format!("{a:?}"), format!("{b:?}"));
+    }
+
+    #[test]
+    fn a_path_with_a_space_at_its_end_is_refused_rather_than_another_one_served() {
+        let told = faults(&[("root", "/srv "), ("users_file", "\t/users")]);
+        assert_eq!(
+            told.matches("begins or ends with white space").count(),
+            2,
+            "{told}"
+        );
+        let mut raw = Raw::default();
+        raw.set("root", "/srv/a b\n".into(), Source::Flag("--root".into()));
+        assert_eq!(Config::check(&raw).unwrap().root, Path::new("/srv/a b"));
     }
 
     #[test]
