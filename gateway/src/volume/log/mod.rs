@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use rustix::rand::GetRandomFlags;
+
 use applied::{Applied, WINDOW};
 use record::{Record, frame, parse_segment};
 use segment::{Closed, Segment, Spare};
@@ -57,6 +59,7 @@ struct Tail {
 pub struct Log {
     dir: PathBuf,
     dir_file: File,
+    salt: u64,
     tail: Mutex<Tail>,
     /// Where those of every other batch wait for its end, or for their turn to sync: who waits for one batch is not woken by another.
     batches: [Condvar; 2],
@@ -76,7 +79,7 @@ pub struct Recovered {
     gaps: Vec<Gap>,
 }
 
-/// Records that should be in a segment, as the next one begins after them.
+/// Records that should be in a segment, as others come after them.
 #[derive(Debug, PartialEq, Eq)]
 struct Gap {
     segment: PathBuf,
@@ -113,8 +116,13 @@ pub fn recover(dir: &Path) -> io::Result<Recovered> {
             gaps.push(Gap { segment, from, to });
         }
         before = first.map(|first| (path, first));
-        for (number, record) in parse_segment(Bytes::from(std::fs::read(path)?)) {
+        let closed = Some(path) != segments.last();
+        for (number, record) in parse_segment(Bytes::from(std::fs::read(path)?), closed) {
             if records.last().is_none_or(|(last, _)| number > *last) {
+                if let Some((segment, from)) = before.filter(|(_, from)| *from < number) {
+                    let (segment, to) = (segment.clone(), number);
+                    gaps.push(Gap { segment, from, to });
+                }
                 before = Some((path, number + 1));
                 records.push((number, record));
             }
@@ -166,9 +174,12 @@ impl Log {
             }
         }
         let next = applied.next;
+        let mut salt = [0; 8];
+        rustix::rand::getrandom(&mut salt, GetRandomFlags::empty())?;
         Ok(Log {
             dir: dir.to_owned(),
             dir_file: File::open(dir)?,
+            salt: u64::from_le_bytes(salt),
             tail: Mutex::new(Tail {
                 pending: Vec::new(),
                 next,
@@ -203,7 +214,7 @@ impl Log {
         }
         let number = tail.next;
         tail.next += 1;
-        frame(number, record, &mut tail.pending);
+        frame(number, record, self.salt, &mut tail.pending);
         let batch = tail.batch;
         while tail.unsynced <= number {
             if tail.syncing {
@@ -275,7 +286,7 @@ impl Log {
             Some(s) => s,
             None => {
                 let place = (self.dir.as_path(), &self.dir_file);
-                let begun = Segment::begin(place, first, spare, SEGMENT_BYTES)?;
+                let begun = Segment::begin(place, first, self.salt, spare, SEGMENT_BYTES)?;
                 self.bytes.fetch_add(begun.end, Relaxed);
                 current.insert(begun)
             }

@@ -1,10 +1,10 @@
 //! Records of the intent log and their framing: pure functions over bytes.
 //!
-//! A segment is a header of 16 bytes, `TDAVLOG1` and the first record's number (`u64`), then
-//! frames: `u32` payload length, `u32` CRC-32C of number and payload, `u64` number, payload.
-//! All little endian. Numbers are consecutive, so that a frame left over from an older use of the
-//! blocks is never taken for a new one. Reading stops at the first frame that is short, does not
-//! match its checksum or is out of sequence: the torn tail of the last write.
+//! A segment is a header, `TDAVLOG2`, the first record's number (`u64`) and a salt (`u64`), then frames: `u32` payload length,
+//! `u32` CRC-32C of salt, number and payload, `u64` number, payload. All little endian. Numbers are consecutive, so that a frame
+//! left over from an older use of the blocks is never taken for a new one; and nobody knows the salt, so that what a client uploaded,
+//! which was in these blocks, is never taken for a frame. Reading stops at the first frame that is short, does not match its checksum
+//! or is out of sequence: the torn tail of the last write. Earlier versions wrote `TDAVLOG1`, without a salt.
 
 use bytes::Bytes;
 use tiering::FileId;
@@ -13,9 +13,11 @@ use crate::volume::identity::{ENCODED_BYTES, Identity};
 use crate::volume::path::ResourcePath;
 
 /// First bytes of every segment.
-pub const MAGIC: &[u8; 8] = b"TDAVLOG1";
+const MAGIC: &[u8; 8] = b"TDAVLOG2";
+/// Those of segments without a salt.
+const MAGIC_UNSALTED: &[u8; 8] = b"TDAVLOG1";
 /// Bytes of a segment's header.
-pub const HEADER_BYTES: usize = 16;
+pub const HEADER_BYTES: usize = 24;
 /// Bytes of a frame before its payload.
 pub const FRAME_BYTES: usize = 16;
 
@@ -323,61 +325,80 @@ impl Record {
 }
 
 /// The header of a segment whose first record is `first`.
-pub fn segment_header(first: u64) -> [u8; HEADER_BYTES] {
+pub fn segment_header(first: u64, salt: u64) -> [u8; HEADER_BYTES] {
     let mut out = [0; HEADER_BYTES];
     out[..8].copy_from_slice(MAGIC);
-    out[8..].copy_from_slice(&first.to_le_bytes());
+    out[8..16].copy_from_slice(&first.to_le_bytes());
+    out[16..].copy_from_slice(&salt.to_le_bytes());
     out
 }
 
 /// Appends the frame of `record` to `out`.
-pub fn frame(number: u64, record: &Record, out: &mut Vec<u8>) {
+pub fn frame(number: u64, record: &Record, salt: u64, out: &mut Vec<u8>) {
     let payload = record.encode();
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    out.extend_from_slice(&checksum(number, &payload).to_le_bytes());
+    out.extend_from_slice(&checksum(Some(salt), number, &payload).to_le_bytes());
     out.extend_from_slice(&number.to_le_bytes());
     out.extend_from_slice(&payload);
 }
 
-fn checksum(number: u64, payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), payload)
+fn checksum(salt: Option<u64>, number: u64, payload: &[u8]) -> u32 {
+    let salt = salt.map_or(0, |salt| crc32c::crc32c(&salt.to_le_bytes()));
+    crc32c::crc32c_append(crc32c::crc32c_append(salt, &number.to_le_bytes()), payload)
 }
 
-/// All whole records of a segment, in order, with their numbers. Whatever follows is ignored.
-pub fn parse_segment(mut bytes: Bytes) -> Vec<(u64, Record)> {
+/// All whole records of a segment, in order, with their numbers. Whatever follows is ignored; in a segment that is `closed`, so that
+/// all of it was on stable storage once, a damaged record is passed over by its length.
+pub fn parse_segment(bytes: Bytes, closed: bool) -> Vec<(u64, Record)> {
     let mut out = Vec::new();
-    if bytes.len() < HEADER_BYTES {
-        return out;
-    }
-    let header = bytes.split_to(HEADER_BYTES);
-    let Some(mut next) = header
-        .strip_prefix(MAGIC)
-        .and_then(|b| b.try_into().ok())
-        .map(u64::from_le_bytes)
-    else {
+    let mut r = Reader(bytes);
+    let Some((mut next, salt)) = parse_header(&mut r) else {
         return out;
     };
-    let mut r = Reader(bytes);
-    while let Some((number, record)) = parse_frame(&mut r) {
-        if number != next {
-            break;
+    while let Some(frame) = take_frame(&mut r) {
+        // No record has nothing to say: these are the zeros that records come over.
+        let blank = frame.payload.is_empty();
+        match frame.record(salt, next) {
+            Some(record) => out.push((next, record)),
+            None if closed && !blank => {}
+            None => break,
         }
-        out.push((number, record));
         let Some(n) = next.checked_add(1) else { break };
         next = n;
     }
     out
 }
 
-fn parse_frame(r: &mut Reader) -> Option<(u64, Record)> {
-    let len = r.u32()?;
-    let crc = r.u32()?;
-    let number = r.u64()?;
-    let payload = r.take(len as usize)?;
-    if crc != checksum(number, &payload) {
-        return None;
+/// Number of the first record, and the salt.
+fn parse_header(r: &mut Reader) -> Option<(u64, Option<u64>)> {
+    match &r.take(MAGIC.len())?[..] {
+        magic if magic == MAGIC => Some((r.u64()?, Some(r.u64()?))),
+        magic if magic == MAGIC_UNSALTED => Some((r.u64()?, None)),
+        _ => None,
     }
-    Some((number, Record::decode(payload)?))
+}
+
+struct Frame {
+    crc: u32,
+    number: u64,
+    payload: Bytes,
+}
+
+fn take_frame(r: &mut Reader) -> Option<Frame> {
+    let len = r.u32()?;
+    Some(Frame {
+        crc: r.u32()?,
+        number: r.u64()?,
+        payload: r.take(len as usize)?,
+    })
+}
+
+impl Frame {
+    /// `None` if it is damaged, or not the one of `number`.
+    fn record(self, salt: Option<u64>, number: u64) -> Option<Record> {
+        let whole = self.number == number && self.crc == checksum(salt, number, &self.payload);
+        whole.then(|| Record::decode(self.payload)).flatten()
+    }
 }
 
 /// For [`crate::fuzzing`]: a payload behind a checksum that is right.
@@ -408,9 +429,9 @@ pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
             ids: vec![FileId(7), FileId(8)],
         },
     ];
-    let mut segment = segment_header(1).to_vec();
+    let mut segment = segment_header(1, 7).to_vec();
     for (record, number) in records.iter().zip(1..) {
-        frame(number, record, &mut segment);
+        frame(number, record, 7, &mut segment);
     }
     let payloads = records.iter().map(Record::encode);
     std::iter::once(segment).chain(payloads).collect()
@@ -422,6 +443,8 @@ mod tests {
     use super::*;
     use crate::volume::identity::State;
     use proptest::prelude::*;
+
+    const SALT: u64 = 0x1234_5678_9abc_def0;
 
     fn path() -> impl Strategy<Value = ResourcePath> {
         "(/[a-cé ]{1,4}){1,3}".prop_map(|s| ResourcePath::parse(&s).unwrap())
@@ -504,23 +527,44 @@ mod tests {
     }
 
     fn segment(first: u64, records: &[Record]) -> (Vec<u8>, Vec<usize>) {
-        let mut out = segment_header(first).to_vec();
+        let mut out = segment_header(first, SALT).to_vec();
         let mut ends = Vec::new();
         for (i, r) in records.iter().enumerate() {
-            frame(first + i as u64, r, &mut out);
+            frame(first + i as u64, r, SALT, &mut out);
             ends.push(out.len());
         }
         (out, ends)
     }
 
+    #[test]
+    fn segments_of_earlier_versions_are_read() {
+        let path = ResourcePath::parse("/a").unwrap();
+        let record = Record::Delete {
+            path,
+            id: FileId(7),
+        };
+        let mut segment = b"TDAVLOG1".to_vec();
+        segment.extend(5u64.to_le_bytes());
+        for number in 5u64..7 {
+            let payload = record.encode();
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), &payload);
+            segment.extend((payload.len() as u32).to_le_bytes());
+            segment.extend(crc.to_le_bytes());
+            segment.extend(number.to_le_bytes());
+            segment.extend(payload);
+        }
+        let both = [(5, record.clone()), (6, record)];
+        assert_eq!(parse_segment(Bytes::from(segment), false), both);
+    }
+
     proptest! {
         #[test]
         fn every_cut_keeps_exactly_the_whole_records(
-            records in proptest::collection::vec(record(), 0..5), first in 1u64..1000, cut: prop::sample::Index
+            records in proptest::collection::vec(record(), 0..5), first in 1u64..1000, cut: prop::sample::Index, closed: bool
         ) {
             let (all, ends) = segment(first, &records);
             let at = cut.index(all.len() + 1);
-            let got = parse_segment(Bytes::copy_from_slice(&all[..at]));
+            let got = parse_segment(Bytes::copy_from_slice(&all[..at]), closed);
             let whole = ends.iter().filter(|e| **e <= at).count();
             prop_assert_eq!(got.len(), whole);
             for (i, (n, r)) in got.iter().enumerate() {
@@ -536,21 +580,41 @@ mod tests {
             let (mut all, _) = segment(1, &records);
             let at = at.index(all.len());
             all[at] ^= with;
-            let got = parse_segment(Bytes::from(all));
+            let all = Bytes::from(all);
+            let got = parse_segment(all.clone(), false);
             prop_assert!(got.len() < records.len());
             for (got, want) in got.iter().zip(&records) {
                 prop_assert_eq!(&got.1, want);
             }
+            let more = parse_segment(all, true);
+            prop_assert!((got.len()..records.len()).contains(&more.len()));
+            for (number, got) in &more {
+                prop_assert_eq!(got, &records[*number as usize - 1]);
+            }
+        }
+
+        /// What stands behind the records may be a client's choice, down to the number that comes next.
+        #[test]
+        fn frames_with_another_salt_are_never_taken(
+            records in proptest::collection::vec(record(), 1..4), others in proptest::collection::vec(record(), 1..4),
+            salt: u64, closed: bool
+        ) {
+            prop_assume!(salt != SALT);
+            let (mut all, _) = segment(1, &records);
+            for (number, other) in (records.len() as u64 + 1..).zip(&others) {
+                frame(number, other, salt, &mut all);
+            }
+            prop_assert_eq!(parse_segment(Bytes::from(all), closed).len(), records.len());
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(mut tail in proptest::collection::vec(any::<u8>(), 0..200), header: bool) {
             if header {
-                let mut all = segment_header(1).to_vec();
+                let mut all = segment_header(1, SALT).to_vec();
                 all.append(&mut tail);
                 tail = all;
             }
-            let _ = parse_segment(Bytes::from(tail.clone()));
+            let _ = parse_segment(Bytes::from(tail.clone()), header);
             let _ = Record::decode(Bytes::from(tail));
         }
     }

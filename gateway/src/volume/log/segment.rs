@@ -3,7 +3,7 @@
 //! fdatasync(2) of a file that grew waits for the file system's journal, and with it for whatever else was changed meanwhile: on
 //! ext4 that took 2.7 times as long as the sync of a write over blocks that the file had. So a segment has zeros before it has
 //! records, and one that is no longer needed is written over as the next one. That records of before stand behind the new
-//! ones does no harm: numbers are consecutive, see `record`.
+//! ones does no harm: numbers are consecutive, and each run has a salt, see `record`.
 
 use std::fs::File;
 use std::io;
@@ -54,11 +54,12 @@ impl Segment {
     pub fn begin(
         (dir, dir_file): (&Path, &File),
         first: u64,
+        salt: u64,
         spare: Option<Spare>,
         fill_to: u64,
     ) -> io::Result<Segment> {
         let path = dir.join(format!("{first:016x}.log"));
-        let header = segment_header(first);
+        let header = segment_header(first, salt);
         let mut page = [0; PAGE_BYTES as usize];
         page[..header.len()].copy_from_slice(&header);
         // The name last: a segment is read at a start, and then its header is that of its name.
