@@ -102,6 +102,43 @@ async fn prior_knowledge(address: SocketAddr) -> (u16, http::Version, bytes::Byt
 }
 
 #[test]
+fn an_http2_stream_whose_peer_opens_no_window_is_reset_and_the_others_go_on() {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let gateway = Gateway::start(&["--body-idle-timeout", "1s"]);
+    assert_eq!(
+        gateway.put("/big", &common::content(1, 4 << 20)).status,
+        201
+    );
+    assert_eq!(gateway.put("/small", b"f").status, 201);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let tcp = tokio::net::TcpStream::connect(gateway.address)
+            .await
+            .unwrap();
+        // The window is opened again as bytes are read here: none are.
+        let http = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(1)
+            .handshake(TokioIo::new(tcp));
+        let (mut sender, connection) = http.await.unwrap();
+        tokio::spawn(connection);
+        let mut get = |path: &str| {
+            let request = http::Request::get(format!("http://{}{path}", gateway.address));
+            sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap())
+        };
+        let stalled = get("/big").await.unwrap().into_body();
+        tokio::task::block_in_place(|| {
+            eventually("the stream is reset", || {
+                gateway.log().contains("complete=false")
+            });
+        });
+        assert!(stalled.collect().await.is_err());
+        let other = get("/small").await.unwrap().into_body();
+        assert_eq!(&other.collect().await.unwrap().to_bytes()[..], b"f");
+    });
+}
+
+#[test]
 fn more_connections_than_allowed_wait_for_a_slot() {
     let gateway = Gateway::start(&["--max-connections", "2"]);
     let mut first = gateway.connect();

@@ -7,6 +7,7 @@ mod direct;
 mod lane;
 pub mod loops;
 mod stall;
+mod streams;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, TcpStream};
@@ -36,6 +37,7 @@ use direct::Direct;
 use lane::{Answer, Ask, Lane, Quick, Wish};
 use loops::Loops;
 use stall::Stalling;
+use streams::{Paced, Streams};
 
 /// Longest request path, bytes; longer is 414.
 const PATH_MAX: usize = 16 << 10;
@@ -227,7 +229,9 @@ impl Front {
     ) where
         S: AsyncRead + Direct + Unpin + Send + 'static,
     {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = auto::Builder::new(Streams {
+            limit: self.limits.stall_timeout,
+        });
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -267,7 +271,10 @@ impl Front {
             async move {
                 let response = front.answer(request, peer, user, io_client, busy).await;
                 drop(company);
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(match shares {
+                    true => response.map(Paced::wrap),
+                    false => response,
+                })
             }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
