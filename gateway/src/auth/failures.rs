@@ -5,6 +5,7 @@
 //! - Up to [`FREE`] failures: nothing.
 //! - Above that in sum, the address's attempts are verified one at a time, in one queue with those of all other such
 //!   addresses. Guessing therefore never takes the hashers from addresses that do not guess.
+//! - What is asked at once is not counted yet when it begins: an attempt's pace is looked at again when its queue is over.
 //! - Above that with one name, attempts with this name take turns, one per [`TURN`]. Who would wait longer than
 //!   [`WAIT_MAX`] in either queue is refused (503 with Retry-After).
 //!
@@ -34,8 +35,10 @@ const NAMES_MAX: usize = 64;
 pub enum Pace {
     /// At once.
     Free,
+    /// One at a time.
+    Queued,
     /// One at a time, not before this.
-    Slow(Instant),
+    Turn(Instant),
     /// Not verified.
     Refused,
 }
@@ -81,9 +84,9 @@ impl Failures {
                     return Pace::Refused;
                 }
                 guessed.turn = turn + TURN;
-                Pace::Slow(turn)
+                Pace::Turn(turn)
             }
-            _ => Pace::Slow(now),
+            _ => Pace::Queued,
         }
     }
 
@@ -140,10 +143,10 @@ mod tests {
         let turns = WAIT_MAX.as_millis() / TURN.as_millis() + 1;
         for n in 0..turns {
             let turn = now + TURN * n as u32;
-            assert_eq!(failures.pace(FROM, "pi", now), Pace::Slow(turn));
+            assert_eq!(failures.pace(FROM, "pi", now), Pace::Turn(turn));
         }
         assert_eq!(failures.pace(FROM, "pi", now), Pace::Refused);
-        assert_eq!(failures.pace(FROM, "mo", now), Pace::Slow(now));
+        assert_eq!(failures.pace(FROM, "mo", now), Pace::Queued);
         let elsewhere = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         assert_eq!(failures.pace(elsewhere, "pi", now), Pace::Free);
         assert_eq!(failures.pace(FROM, "pi", now + WINDOW), Pace::Free);

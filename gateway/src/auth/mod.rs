@@ -21,7 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::dav::User;
 use failures::{Failures, Pace};
@@ -178,30 +178,45 @@ impl Users {
         };
         let sent = (name, password);
         let key = self.key(&sent);
-        let pace = {
-            let mut state = self.state.lock();
+        {
+            let state = self.state.lock();
             if state.checked.elapsed() < Duration::from_secs(1)
                 && let Some(verdict) = state.remembers(key)
             {
                 return verdict;
             }
-            state.failures.pace(from, &sent.0, Instant::now())
-        };
-        let permit = match pace {
-            Pace::Free => self.hashing.acquire().await.ok(),
-            Pace::Slow(turn) => {
-                tokio::time::sleep_until(turn.into()).await;
-                let queue = tokio::time::timeout(failures::WAIT_MAX, self.slow.acquire());
-                queue.await.ok().and_then(Result::ok)
-            }
-            Pace::Refused => None,
-        };
-        let Some(_permit) = permit else {
+        }
+        let Some(_permit) = self.permit(from, &sent.0).await else {
             return self.known_already(key);
         };
         let this = Arc::clone(self);
         let verified = tokio::task::spawn_blocking(move || this.verify(&sent, key, from)).await;
         verified.unwrap_or(Verdict::Wait)
+    }
+
+    /// Waits for what an attempt with this name has to wait for; `None` is an attempt that is not worth a hash.
+    async fn permit(&self, from: IpAddr, name: &str) -> Option<SemaphorePermit<'_>> {
+        let pace = || self.state.lock().failures.pace(from, name, Instant::now());
+        let queued = || async {
+            let permit = tokio::time::timeout(failures::WAIT_MAX, self.slow.acquire());
+            permit.await.ok()?.ok()
+        };
+        let mut now = pace();
+        loop {
+            let permit = match now {
+                Pace::Free => self.hashing.acquire().await.ok()?,
+                Pace::Queued => queued().await?,
+                Pace::Turn(turn) => {
+                    tokio::time::sleep_until(turn.into()).await;
+                    return queued().await;
+                }
+                Pace::Refused => return None,
+            };
+            let then = std::mem::replace(&mut now, pace());
+            if then == now {
+                return Some(permit);
+            }
+        }
     }
 
     /// The user of an `Authorization` field that was found right a short while ago; `None` means that [`Users::judge`] must be
@@ -384,6 +399,26 @@ mod tests {
         // Remembered ones pass all the same.
         let right = users.judge(&headers("pi", "right"), HOME).await;
         assert!(matches!(right, Verdict::Known(_)), "{right:?}");
+    }
+
+    #[tokio::test]
+    async fn guesses_sent_at_once_are_paced_as_those_sent_one_by_one() {
+        let (_file, users) = users(&format!("pi:{}\n", bcrypt::hash("right", 4).unwrap()));
+        let guess = async |i| {
+            users
+                .judge(&headers("pi", &format!("guess {i}")), HOME)
+                .await
+        };
+        let judged = futures_util::future::join_all((0..300).map(guess)).await;
+        let verified = judged.iter().filter(|v| matches!(v, Verdict::Denied));
+        // Those that cost nothing, what the hashers had begun, and the turns within the longest wait, which itself takes time.
+        let turns = (failures::WAIT_MAX.as_millis() / failures::TURN.as_millis()) as usize;
+        let most = failures::FREE as usize + HASHERS + 3 * turns;
+        let verified = verified.count();
+        assert!(
+            verified >= failures::FREE as usize && verified <= most,
+            "{verified}"
+        );
     }
 
     #[tokio::test]
