@@ -1,6 +1,7 @@
 //! What failed logins cost the address they come from.
 //!
-//! Failures are counted per address and, within it, per user name; they are forgotten a minute after the last one.
+//! Failures are counted per address and, within it, per user name; they are forgotten a minute after the last one. All of an
+//! IPv6 /64 is one address: whoever has one of it has all.
 //!
 //! - Up to [`FREE`] failures: nothing.
 //! - Above that in sum, the address's attempts are verified one at a time, in one queue with those of all other such
@@ -17,7 +18,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// Failures that cost nothing.
@@ -67,6 +68,7 @@ impl Failures {
     /// What an attempt with this name from this address has to wait for. A turn that is given out is taken.
     pub fn pace(&mut self, from: IpAddr, name: &str, now: Instant) -> Pace {
         let key = self.hasher.hash_one(name);
+        let from = counted(from);
         let Some(address) = self.addresses.get_mut(&from) else {
             return Pace::Free;
         };
@@ -92,6 +94,7 @@ impl Failures {
 
     /// Counts one failure.
     pub fn count(&mut self, from: IpAddr, name: &str, now: Instant) {
+        let from = counted(from);
         if !self.addresses.contains_key(&from) && self.addresses.len() >= ADDRESSES_MAX {
             self.make_room(now);
         }
@@ -126,8 +129,17 @@ impl Failures {
     }
 }
 
+/// What stands for all addresses that whoever has this one is likely to have.
+fn counted(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use std::net::Ipv4Addr;
 
@@ -150,6 +162,25 @@ mod tests {
         let elsewhere = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         assert_eq!(failures.pace(elsewhere, "pi", now), Pace::Free);
         assert_eq!(failures.pace(FROM, "pi", now + WINDOW), Pace::Free);
+    }
+
+    #[test]
+    fn all_addresses_of_an_ipv6_network_are_one_and_ipv4_addresses_stay_apart() {
+        let (mut failures, now) = (Failures::default(), Instant::now());
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for n in 0..FREE {
+            let from = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 7, 0, 0, 0, n as u16));
+            failures.count(from, "pi", now);
+            failures.count(ip("::ffff:10.0.0.1"), "pi", now);
+        }
+        for (from, pace) in [
+            ("2001:db8:0:7:ffff:ffff:ffff:ffff", Pace::Turn(now)),
+            ("2001:db8:0:8::", Pace::Free),
+            ("10.0.0.1", Pace::Turn(now)),
+            ("::ffff:10.0.0.2", Pace::Free),
+        ] {
+            assert_eq!(failures.pace(ip(from), "pi", now), pace, "{from}");
+        }
     }
 
     #[test]
