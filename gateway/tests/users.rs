@@ -108,6 +108,16 @@ fn guessing_is_slowed_down_counted_and_logged_but_locks_nobody_out() {
 }
 
 #[test]
+fn an_upload_without_a_password_gets_its_reply() {
+    let (_file, gateway) = serve(&format!("pi:{}\n", hash("right")));
+    // More than sockets hold: closed under its sender, the connection would be reset, and the reply lost.
+    let reply = gateway
+        .connect()
+        .request("PUT", "/f", &[], &vec![7; 32 << 20]);
+    assert_eq!(reply.unwrap().status, 401);
+}
+
+#[test]
 fn check_config_names_files_that_cannot_be_used() {
     let gateway = Gateway::start(&[]);
     let bad = tempfile::NamedTempFile::new().unwrap();

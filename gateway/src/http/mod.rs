@@ -356,19 +356,23 @@ impl Front {
     ) -> Response<Body> {
         let entry = access::Entry::new(&request, peer);
         let _in_flight = self.metrics.request_started();
-        let (user, response) = match self.admit(&request, peer, by_certificate).await {
-            Err(refused) => (None, refused),
-            Ok(user) => {
+        let (user, dav) = match self.admit(&request, peer, by_certificate).await {
+            Ok(user) => (user, self.dav.get().ok_or_else(starting)),
+            Err(refused) => (None, Err(refused)),
+        };
+        let response = match dav {
+            Ok(dav) => {
                 let ctx = RequestContext {
                     client: peer,
                     user: user.clone(),
                     io_client,
                 };
-                let response = match self.dav.get() {
-                    Some(dav) => dav.handle(ctx, request).await,
-                    None => unavailable("starting: the storage does not answer yet"),
-                };
-                (user, response)
+                dav.handle(ctx, request).await
+            }
+            Err(refused) => {
+                let (head, body) = request.into_parts();
+                dav::body::Incoming::new(body, &head.headers, self.limits.stall_timeout).discard();
+                refused
             }
         };
         entry.finish(user.as_deref(), busy, response)
@@ -435,6 +439,10 @@ impl Front {
             }
         }
     }
+}
+
+fn starting() -> Response<Body> {
+    unavailable("starting: the storage does not answer yet")
 }
 
 /// Who is at the other end of a connection.
