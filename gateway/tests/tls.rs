@@ -219,6 +219,55 @@ fn a_certificate_names_a_user_with_its_rights_and_others_need_passwords() {
     }
 }
 
+/// The status of one request on a connection that goes on.
+fn status(stream: &mut Stream, request: &str) -> u16 {
+    let text = format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1);
+    let length = length.and_then(|l| l.split_once("\r\n")?.0.parse().ok());
+    stream
+        .read_exact(&mut vec![0; length.unwrap_or(0)])
+        .unwrap();
+    head[9..12].parse().unwrap()
+}
+
+#[test]
+fn what_the_users_file_says_of_a_certificate_counts_on_connections_that_are_open() {
+    let ca = authority("devices CA");
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    let line = format!("pi-7:{}", bcrypt::hash("secret", 4).unwrap());
+    let path = users.display().to_string();
+    std::fs::write(&users, format!("{line}\n")).unwrap();
+    let flags = ["--tls-client-ca", "{}/ca.pem", "--users-file", &path];
+    let (_dir, gateway) = serve(&ca, &flags);
+    let config = client(&ca, &[], Some(&issue(&ca, "pi-7")));
+    let mut stream = connect(gateway.address, &config);
+    for (path, expected) in [("/f", 201), ("/f", 204)] {
+        assert_eq!(status(&mut stream, &format!("PUT {path}")), expected);
+    }
+    // Answered from memory, before hyper, from the second on.
+    for _ in 0..3 {
+        assert_eq!(status(&mut stream, "GET /f"), 200);
+    }
+    let cases = [
+        (format!("{line}:ro\n"), "PUT /f", 403),
+        ("# nobody\n".to_owned(), "GET /f", 401),
+        (format!("{line}\n"), "PUT /f", 204),
+    ];
+    for (text, request, expected) in cases {
+        std::fs::write(&users, text).unwrap();
+        eventually(request, || status(&mut stream, request) == expected);
+    }
+}
+
 #[test]
 fn sighup_reads_the_certificate_again_and_a_broken_one_changes_nothing() {
     let ca = authority("test CA");

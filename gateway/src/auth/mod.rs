@@ -28,6 +28,8 @@ use failures::{Failures, Pace};
 use file::{Entry, Stamp};
 pub use file::{UsersError, line};
 
+/// How often the file of users is looked at, at most.
+const LOOK: Duration = Duration::from_secs(1);
 const REMEMBER: Duration = Duration::from_secs(60);
 const REMEMBERED_MAX: usize = 4096;
 /// Hashes computed at once for addresses without many failures.
@@ -63,6 +65,24 @@ impl State {
         let (at, user) = self.remembered.get(&key)?;
         let verdict = || user.clone().map_or(Verdict::Denied, Verdict::Known);
         (at.elapsed() < REMEMBER).then(verdict)
+    }
+}
+
+/// What a client certificate names. With a file of users: the user on that line, with its root and rights, and nobody without a
+/// line. Without a file, every name is a user with all rights.
+pub struct Certificate {
+    plain: Arc<User>,
+    /// In which generation of the users, and who.
+    found: Mutex<Option<(u64, Option<Arc<User>>)>>,
+}
+
+impl Certificate {
+    /// With this name in it.
+    pub fn new(name: &str) -> Certificate {
+        Certificate {
+            plain: Arc::new(file::plain_user(name)),
+            found: Mutex::new(None),
+        }
     }
 }
 
@@ -108,21 +128,54 @@ impl Users {
         self.file.is_some()
     }
 
-    /// The user that a client certificate names. With a file of users: the one on that line, with its root and
-    /// rights, and nobody without a line. Without a file, every name is a user with all rights.
-    pub fn by_certificate(&self, name: &str) -> Option<Arc<User>> {
-        if self.file.is_none() {
-            return Some(Arc::new(file::plain_user(name)));
+    /// The user that a client certificate names, if the file of users was looked at a moment ago; `None` means that
+    /// [`Users::judge_certificate`] must be asked.
+    pub fn recall_certificate(&self, certificate: &Certificate) -> Option<Arc<User>> {
+        match self.look_is_due() {
+            true => None,
+            false => self.named(certificate),
         }
-        let entries = Arc::clone(&self.state.lock().entries);
-        let entry = entries.iter().find(|e| e.user.name == name);
+    }
+
+    /// The same after a look at the file.
+    pub async fn judge_certificate(
+        self: &Arc<Self>,
+        certificate: &Certificate,
+    ) -> Option<Arc<User>> {
+        if self.look_is_due() {
+            let this = Arc::clone(self);
+            // Whether it ends or not: the users stay as they were, then.
+            let _ = tokio::task::spawn_blocking(move || this.reload_if_changed()).await;
+        }
+        self.named(certificate)
+    }
+
+    fn look_is_due(&self) -> bool {
+        self.required() && self.state.lock().checked.elapsed() >= LOOK
+    }
+
+    fn named(&self, certificate: &Certificate) -> Option<Arc<User>> {
+        if self.file.is_none() {
+            return Some(Arc::clone(&certificate.plain));
+        }
+        let name = &certificate.plain.name;
+        let state = self.state.lock();
+        let mut found = certificate.found.lock();
+        if let Some((generation, user)) = &*found
+            && *generation == state.generation
+        {
+            return user.clone();
+        }
+        let entry = state.entries.iter().find(|e| e.user.name == *name);
         if entry.is_none() {
             tracing::warn!(
                 name,
                 "a client certificate names nobody in users_file: a password is asked for"
             );
         }
-        entry.map(|e| Arc::clone(&e.user))
+        let user = entry.map(|e| Arc::clone(&e.user));
+        *found = Some((state.generation, user.clone()));
+        user
     }
 
     /// Reads the file again; `false`: there is none.
@@ -153,7 +206,7 @@ impl Users {
         let Some(path) = &self.file else { return };
         {
             let mut state = self.state.lock();
-            if state.checked.elapsed() < Duration::from_secs(1) {
+            if state.checked.elapsed() < LOOK {
                 return;
             }
             state.checked = Instant::now();
@@ -180,7 +233,7 @@ impl Users {
         let key = self.key(&sent);
         {
             let state = self.state.lock();
-            if state.checked.elapsed() < Duration::from_secs(1)
+            if state.checked.elapsed() < LOOK
                 && let Some(verdict) = state.remembers(key)
             {
                 return verdict;
@@ -224,7 +277,7 @@ impl Users {
     pub fn recall(&self, authorization: &[u8]) -> Option<Arc<User>> {
         let key = self.key(&basic(authorization)?);
         let state = self.state.lock();
-        if state.checked.elapsed() >= Duration::from_secs(1) {
+        if state.checked.elapsed() >= LOOK {
             return None;
         }
         match state.remembers(key)? {

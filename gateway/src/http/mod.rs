@@ -27,7 +27,7 @@ use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::auth::{Users, Verdict};
+use crate::auth::{Certificate, Users, Verdict};
 use crate::dav::{self, Body, Dav, RequestContext, User, Wanted};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
@@ -209,8 +209,9 @@ impl Front {
             Some(tls) => {
                 match tokio::time::timeout(self.limits.header_timeout, tls.accept(stream)).await {
                     Ok(Ok((stream, name))) => {
-                        let user = name.and_then(|n| self.users.by_certificate(&n));
-                        self.requests(stream, peer, user, activity, closing).await;
+                        let certificate = name.map(|n| Arc::new(Certificate::new(&n)));
+                        self.requests(stream, peer, certificate, activity, closing)
+                            .await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
@@ -223,7 +224,7 @@ impl Front {
         self: Arc<Self>,
         stream: S,
         peer: SocketAddr,
-        by_certificate: Option<Arc<User>>,
+        certificate: Option<Arc<Certificate>>,
         activity: Activity,
         closing: watch::Receiver<bool>,
     ) where
@@ -255,13 +256,13 @@ impl Front {
         let visitor = Visitor {
             front: Arc::clone(&self),
             peer,
-            by_certificate: by_certificate.clone(),
+            certificate: certificate.clone(),
             io_client,
         };
         let stream = Lane::new(stream, visitor, activity.clone(), self.limits.head_max());
         let seen = activity.clone();
         let service = service_fn(move |request| {
-            let (front, user) = (Arc::clone(&front), by_certificate.clone());
+            let (front, certificate) = (Arc::clone(&front), certificate.clone());
             let busy = seen.begin();
             let shares = request.version() == http::Version::HTTP_2;
             if shares {
@@ -269,7 +270,9 @@ impl Front {
             }
             let company = shares.then(Company::join);
             async move {
-                let response = front.answer(request, peer, user, io_client, busy).await;
+                let response = front
+                    .answer(request, peer, certificate, io_client, busy)
+                    .await;
                 drop(company);
                 Ok::<_, Infallible>(match shares {
                     true => response.map(Paced::wrap),
@@ -307,8 +310,9 @@ impl Front {
             return None;
         }
         let dav = self.dav.get()?;
-        let user = match &visitor.by_certificate {
-            Some(user) => Some(Arc::clone(user)),
+        let certified = visitor.certificate.as_ref();
+        let user = match certified.and_then(|c| self.users.recall_certificate(c)) {
+            Some(user) => Some(user),
             None if !self.users.required() => None,
             None => Some(self.users.recall(ask.authorization?)?),
         };
@@ -350,13 +354,13 @@ impl Front {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
-        by_certificate: Option<Arc<User>>,
+        certificate: Option<Arc<Certificate>>,
         io_client: u32,
         busy: Busy,
     ) -> Response<Body> {
         let entry = access::Entry::new(&request, peer);
         let _in_flight = self.metrics.request_started();
-        let (user, dav) = match self.admit(&request, peer, by_certificate).await {
+        let (user, dav) = match self.admit(&request, peer, certificate).await {
             Ok(user) => (user, self.dav.get().ok_or_else(starting)),
             Err(refused) => (None, Err(refused)),
         };
@@ -383,7 +387,7 @@ impl Front {
         &self,
         request: &Request<Incoming>,
         peer: SocketAddr,
-        by_certificate: Option<Arc<User>>,
+        certificate: Option<Arc<Certificate>>,
     ) -> Result<Option<Arc<User>>, Response<Body>> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(unavailable("the server is stopping"));
@@ -410,8 +414,10 @@ impl Front {
                 "CONNECT is not served",
             ));
         }
-        if by_certificate.is_some() {
-            return Ok(by_certificate);
+        if let Some(certificate) = certificate
+            && let Some(user) = self.users.judge_certificate(&certificate).await
+        {
+            return Ok(Some(user));
         }
         match self.users.judge(request.headers(), peer.ip()).await {
             Verdict::Anonymous => Ok(None),
@@ -449,7 +455,7 @@ fn starting() -> Response<Body> {
 struct Visitor {
     front: Arc<Front>,
     peer: SocketAddr,
-    by_certificate: Option<Arc<User>>,
+    certificate: Option<Arc<Certificate>>,
     io_client: u32,
 }
 
