@@ -9,6 +9,7 @@ pub mod dav;
 pub mod fuzzing;
 mod html;
 pub mod http;
+pub mod log;
 pub mod metrics;
 pub mod objects;
 mod parts;

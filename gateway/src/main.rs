@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use gateway::cli::{self, Request};
 use gateway::config::{Config, Raw};
+use gateway::log::Lines;
 use gateway::{admin, auth, scrub, serve, tiers, top, transfer};
 use http::Method;
 use tokio::signal::unix::{SignalKind, signal};
@@ -189,10 +190,15 @@ fn checked(raw: &Raw) -> anyhow::Result<Config> {
     let config = valid(raw)?;
     let filter: tracing_subscriber::filter::Targets =
         config.log_level.parse().context("log_level")?;
+    // A log file or journal is no terminal.
+    let ansi = std::io::stderr().is_terminal();
+    let lines = move || Lines {
+        to: std::io::stderr(),
+        ansi,
+    };
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        // A log file or journal is no terminal.
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(lines)
+        .with_ansi(ansi);
     let registry = tracing_subscriber::registry();
     if config.log_json {
         registry.with(layer.json().with_filter(filter)).init();

@@ -118,6 +118,17 @@ fn an_upload_without_a_password_gets_its_reply() {
 }
 
 #[test]
+fn a_user_name_cannot_write_lines_of_the_log() {
+    let (_file, gateway) = serve(&format!("pi:{}\n", hash("right")));
+    let name = "pi\nforged \u{1b}[31mand so on";
+    assert_eq!(ask(&gateway, "GET", "/", (name, "x")).status, 401);
+    let log = gateway.log();
+    let line = log.lines().find(|l| l.contains("login failed")).unwrap();
+    assert!(line.contains(r"pi\nforged "), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log}");
+}
+
+#[test]
 fn check_config_names_files_that_cannot_be_used() {
     let gateway = Gateway::start(&[]);
     let bad = tempfile::NamedTempFile::new().unwrap();
