@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Gateway, content};
+use common::{Client, Gateway, content, eventually};
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -54,6 +54,26 @@ fn a_slow_upload_is_not_taken_for_silence() {
     client.send(b"cd").unwrap();
     assert_eq!(client.reply(false).unwrap().status, 201);
     assert_eq!(gateway.get("/f").body, b"abcd");
+}
+
+#[test]
+fn stalled_admin_requests_give_their_slots_back() {
+    let gateway = Gateway::start(&[]);
+    // As many as there are slots, of a body that never comes.
+    let request = b"POST /.tierdav/policy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
+    let stalled: Vec<TcpStream> = (0..64)
+        .map(|_| {
+            let mut stream = TcpStream::connect(gateway.admin).unwrap();
+            stream.write_all(request).unwrap();
+            stream
+        })
+        .collect();
+    eventually("health is answered", || {
+        let reply = Client::connect(gateway.admin)
+            .and_then(|mut c| c.request("GET", "/.tierdav/health", &[], b""));
+        reply.is_ok_and(|r| r.status == 200)
+    });
+    drop(stalled);
 }
 
 #[test]

@@ -14,10 +14,15 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::{Admin, Reply, guard, later, metrics_page, text};
+use crate::http::stall::Stalling;
 use crate::metrics::Metrics;
 
 /// Admin connections at once.
 const CONNECTIONS_MAX: usize = 64;
+
+/// Longest wait for a request's head, for its whole body, and for a peer to take what was written: who stalls must not keep a slot
+/// from who asks for health. What is asked for may take longer.
+pub(super) const PEER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Answers for the server while there is no [`Admin`] yet.
 pub struct Door {
@@ -71,7 +76,8 @@ impl Door {
                 });
                 let mut http = hyper::server::conn::http1::Builder::new();
                 http.timer(TokioTimer::new())
-                    .header_read_timeout(Duration::from_secs(10));
+                    .header_read_timeout(PEER_TIME_MAX);
+                let stream = Stalling::new(stream, PEER_TIME_MAX);
                 if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
                     tracing::debug!(%error, "admin connection ended");
                 }

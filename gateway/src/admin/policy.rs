@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
+use super::door::PEER_TIME_MAX;
 use super::{Admin, Reply, json, text};
 use crate::config::{Change, Config, InForce, Live};
 use crate::objects::{Memory, ObjectCache};
@@ -66,9 +67,10 @@ impl Admin {
         let mut changes = Vec::new();
         if request.method() == Method::POST {
             let body = Limited::new(request.into_body(), BODY_BYTES_MAX);
-            let pairs = match body.collect().await {
-                Ok(body) => pairs(&body.to_bytes()),
-                Err(error) => Err(error.to_string()),
+            let pairs = match tokio::time::timeout(PEER_TIME_MAX, body.collect()).await {
+                Ok(Ok(body)) => pairs(&body.to_bytes()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body does not come\n"),
             };
             let hint = "send {\"cost_benefit_theta\": 2} or lines of TOML";
             let pairs = match pairs {

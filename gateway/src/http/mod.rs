@@ -6,7 +6,7 @@ mod closing;
 mod direct;
 mod lane;
 pub mod loops;
-mod stall;
+pub(crate) mod stall;
 mod streams;
 pub mod tls;
 
