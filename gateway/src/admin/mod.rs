@@ -108,20 +108,11 @@ fn see_other(location: &'static str) -> Reply {
     response
 }
 
-/// Refuses what a browser sends for another site. `local`: we listen on loopback, where a name that leads here is a trick
-/// (DNS rebinding) unless it is loopback's own.
+/// Refuses what a browser sends for another site. A name that leads here is a trick (DNS rebinding) unless it is loopback's own: on
+/// loopback (`local`) always, elsewhere where a browser would change something. To what asks without one, any name is right.
 fn guard<B>(request: &Request<B>, local: bool) -> Result<(), &'static str> {
     let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
     let host = header("host").unwrap_or_default();
-    if !matches!(request.method(), &Method::GET | &Method::HEAD) {
-        let foreign = |origin: &str| origin.split_once("://").is_none_or(|(_, at)| at != host);
-        let site = header("sec-fetch-site");
-        if header("origin").is_some_and(foreign)
-            || site.is_some_and(|s| s != "same-origin" && s != "none")
-        {
-            return Err("another web site asks for this: refused\n");
-        }
-    }
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
@@ -132,6 +123,21 @@ fn guard<B>(request: &Request<B>, local: bool) -> Result<(), &'static str> {
         || literal.parse::<std::net::IpAddr>().is_ok();
     if local && !own {
         return Err("this listener is on loopback: ask for it as localhost or by its address\n");
+    }
+    if matches!(request.method(), &Method::GET | &Method::HEAD) {
+        return Ok(());
+    }
+    let foreign = |origin: &str| origin.split_once("://").is_none_or(|(_, at)| at != host);
+    let (origin, site) = (request.headers().get("origin"), header("sec-fetch-site"));
+    if origin.is_some_and(|o| o.to_str().map_or(true, foreign))
+        || site.is_some_and(|s| s != "same-origin" && s != "none")
+    {
+        return Err("another web site asks for this: refused\n");
+    }
+    if (origin.is_some() || site.is_some()) && !own {
+        return Err(
+            "a browser may change something under an IP address or localhost only: ask for it there (kubectl port-forward), or with curl\n",
+        );
     }
     Ok(())
 }
@@ -273,6 +279,20 @@ mod tests {
         ));
         assert!(!asked("GET", &[("host", "rebound.example:4919")], true));
         assert!(asked("GET", &[("host", "tierdav.tierdav.svc:4919")], false));
+        assert!(asked(
+            "POST",
+            &[("host", "tierdav.tierdav.svc:4919")],
+            false
+        ));
+        // A name that its owner has just led here is the same site to a browser.
+        let (rebound, address) = ("rebound.example:4919", "10.0.0.7:4919");
+        for (host, own) in [(rebound, false), (address, true), ("localhost", true)] {
+            let origin = format!("http://{host}");
+            let headers = [("host", host), ("origin", &origin)];
+            assert_eq!(asked("POST", &headers, false), own, "{host}");
+            let headers = [("host", host), ("sec-fetch-site", "same-origin")];
+            assert_eq!(asked("DELETE", &headers, false), own, "{host}");
+        }
         for own in ["localhost", "LOCALHOST:4919", "[::1]:4919", "127.0.0.1"] {
             assert!(asked("GET", &[("host", own)], true), "{own}");
         }
