@@ -401,10 +401,10 @@ impl Dav {
 
     async fn expire_at(&self, now: u64) {
         self.unborn.lock().extend(self.locks.expire(now));
-        // Each stays in the set until it is dealt with: whoever asks may go away meanwhile.
         loop {
-            let next = self.unborn.lock().first().cloned();
+            let next = self.unborn.lock().pop_first();
             let Some(key) = next else { return };
+            let mut unfinished = Unfinished(&self.unborn, Some(key.clone()));
             let path = guard::path_of(&key);
             let (locks, at) = (Arc::clone(&self.locks), key.clone());
             let unlocked = move || locks.has_nothing(&at);
@@ -414,7 +414,7 @@ impl Dav {
                     tracing::warn!(%path, error = &error as &dyn std::error::Error, "lock-null resource stays")
                 }
             }
-            self.unborn.lock().remove(&key);
+            unfinished.1 = None;
         }
     }
 
@@ -425,6 +425,18 @@ impl Dav {
             && let Err(error) = self.volume.clear_lock_null(path).await
         {
             tracing::warn!(%path, error = &error as &dyn std::error::Error, "lock-null mark stays");
+        }
+    }
+}
+
+/// A key that goes back into the set if whoever asks goes away before it is dealt with. Not there meanwhile: what is put into it in
+/// that time is to be dealt with anew.
+struct Unfinished<'a>(&'a Mutex<BTreeSet<String>>, Option<String>);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.1.take() {
+            self.0.lock().insert(key);
         }
     }
 }
