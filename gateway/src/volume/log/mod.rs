@@ -46,6 +46,8 @@ struct Tail {
     syncing: bool,
     /// Number of the batch that is pending; the one being synced is the one before.
     batch: usize,
+    /// A checkpoint waits for the segment that is being written to be closed.
+    close: bool,
     /// Records below this were in a batch that failed (and at or above the failure's first).
     failures: Vec<(u64, u64)>,
     current: Option<Segment>,
@@ -53,6 +55,16 @@ struct Tail {
     closed: VecDeque<Closed>,
     spares: Vec<Spare>,
     applied: Applied,
+}
+
+impl Tail {
+    /// Closes the segment that is written, unless nothing is in it.
+    fn close_current(&mut self) {
+        let unsynced = self.unsynced;
+        if let Some(s) = self.current.take_if(|s| unsynced > s.first) {
+            self.closed.push_back(s.close(unsynced));
+        }
+    }
 }
 
 /// An open log.
@@ -186,6 +198,7 @@ impl Log {
                 unsynced: next,
                 syncing: false,
                 batch: 0,
+                close: false,
                 failures: Vec::new(),
                 current: None,
                 closed: VecDeque::new(),
@@ -269,6 +282,10 @@ impl Log {
         }
         tail.unsynced = to;
         tail.syncing = false;
+        // Now: before the checkpoint were awake, the next batch might be under way, again and again.
+        if std::mem::take(&mut tail.close) {
+            tail.close_current();
+        }
         self.batches[ended % 2].notify_all();
         // One of the next batch syncs it.
         self.batches[(ended + 1) % 2].notify_one();
@@ -338,17 +355,11 @@ impl Log {
     pub fn checkpoint(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let upto = {
             let mut tail = self.tail.lock();
-            while tail.syncing {
+            tail.close = tail.syncing;
+            while tail.close {
                 self.moved.wait(&mut tail);
             }
-            if let Some(s) = tail.current.take() {
-                if tail.unsynced > s.first {
-                    let end = tail.unsynced;
-                    tail.closed.push_back(s.close(end));
-                } else {
-                    tail.current = Some(s);
-                }
-            }
+            tail.close_current();
             let Some(upto) = tail.closed.back().map(|closed| closed.until) else {
                 return Ok(());
             };

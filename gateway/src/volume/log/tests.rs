@@ -246,3 +246,26 @@ fn records_that_a_damaged_segment_lacks_are_told_and_the_later_segments_are_read
     found.remove().unwrap();
     assert!(files(dir.path(), "log").is_empty() && kept.exists());
 }
+
+/// Others begin the next batch before the last one's end is noticed, again and again.
+#[test]
+fn a_checkpoint_comes_to_its_end_beside_changes_without_a_pause() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), Applied::default()).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    let (n, r) = log.append(&delete(1));
+                    r.unwrap();
+                    log.applied(n, |_| Ok(())).unwrap();
+                }
+            });
+        }
+        for _ in 0..20 {
+            log.checkpoint(|| Ok(())).unwrap();
+        }
+        over.store(true, Relaxed);
+    });
+}
