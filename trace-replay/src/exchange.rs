@@ -6,6 +6,7 @@ use crate::plan::{Expect, Kind, Plan, Request};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How much of what is read is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -36,6 +37,8 @@ pub struct Shared {
     pub seed: u64,
     /// What to compare.
     pub verify: Verify,
+    /// Nothing is tried again once this is true.
+    pub interrupt: Option<watch::Receiver<bool>>,
     learned: Mutex<Learned>,
 }
 
@@ -102,8 +105,19 @@ impl Shared {
             target,
             seed,
             verify,
+            interrupt: None,
             learned: Mutex::default(),
         }
+    }
+
+    /// Ends once the run is interrupted; never when nobody can.
+    async fn interrupted(&self) {
+        if let Some(mut interrupt) = self.interrupt.clone()
+            && interrupt.wait_for(|is| *is).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {
@@ -172,9 +186,20 @@ impl Shared {
                     let wait = answer.retry_after().and_then(|v| v.parse().ok());
                     // A connection that breaks here is opened anew.
                     let _ = connection.skip_body().await;
-                    done.retried += 1;
                     let wait = Duration::from_secs(wait.unwrap_or(1));
-                    tokio::time::sleep(wait.min(RETRY_AFTER_MAX)).await;
+                    tokio::select! {
+                        biased;
+                        // Who ends the run does not wait for minutes of a busy server.
+                        () = self.interrupted() => {
+                            done.status = 503;
+                            done.failure = Some(Failure::Status(format!(
+                                "{}: status 503, and the interrupted run does not try again",
+                                self.describe(request)
+                            )));
+                            return done;
+                        }
+                        () = tokio::time::sleep(wait.min(RETRY_AFTER_MAX)) => done.retried += 1,
+                    }
                 }
                 Ok(answer) => {
                     done.status = answer.status;

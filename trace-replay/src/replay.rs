@@ -124,7 +124,11 @@ pub async fn run(plan: Plan, on: impl Into<On>, options: Options) -> Report {
     let plan = Arc::new(plan);
     let (seed, verify) = (options.seed, options.verify);
     let engine = match on {
-        On::Http(target) => Engine::Http(Arc::new(Shared::new(plan, target, seed, verify))),
+        On::Http(target) => {
+            let mut shared = Shared::new(plan, target, seed, verify);
+            shared.interrupt.clone_from(&options.interrupt);
+            Engine::Http(Arc::new(shared))
+        }
         On::Dir(root) => Engine::Calls(Arc::new(Calls::new(plan, &root, seed, verify))),
         On::Model(device) => {
             let done = model::calculate(&requests, &waits, device, &options);

@@ -269,6 +269,44 @@ async fn a_busy_server_is_asked_again_and_that_is_counted() {
 }
 
 #[tokio::test]
+async fn an_interrupted_run_asks_a_busy_server_no_more() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (interrupt, interrupted) = tokio::sync::watch::channel(false);
+    let server = std::thread::spawn(move || {
+        use std::io::{BufRead, Write};
+        let (stream, _) = listener.accept().unwrap();
+        let lines = std::io::BufReader::new(stream.try_clone().unwrap()).lines();
+        let mut asked = 0;
+        for line in lines {
+            // Whoever has heard enough closes the connection.
+            let Ok(line) = line else { break };
+            if line.is_empty() {
+                asked += 1;
+                interrupt.send_replace(true);
+                let answer = "HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n";
+                (&stream).write_all(answer.as_bytes()).unwrap();
+            }
+        }
+        asked
+    });
+    let text = "ts_us,client,op,path\n1,c,mkdir,d\n2,c,mkdir,d/e\n";
+    let mut reader = CsvReader::new(text.as_bytes(), Path::new("t")).unwrap();
+    let plan = plan(&mut reader, Writes::Partial).unwrap();
+    let options = Options {
+        interrupt: Some(interrupted),
+        ..options(Speed::Max)
+    };
+    let report = run(plan, Target::parse(&url, "").unwrap(), options).await;
+    assert_eq!(server.join().unwrap(), 1);
+    assert_eq!(report.partial.as_ref().unwrap().not_started, 1);
+    assert_eq!(
+        report.replay.examples(),
+        ["MKCOL /d: status 503, and the interrupted run does not try again"]
+    );
+}
+
+#[tokio::test]
 async fn timed_mode_keeps_the_recorded_distances() {
     let text = "ts_us,client,op,path,result\n0,c,mkdir,a,ok\n100000,c,mkdir,b,ok\n";
     let plan = plan(
