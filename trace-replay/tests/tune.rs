@@ -170,6 +170,13 @@ fn a_wrong_argument_says_what_is_right() {
 }
 
 #[test]
+fn a_policy_without_parameters_is_told_as_that() {
+    let out = tune(&["fixtures/es/smoke.csv.xz", "--policy", "lru"]);
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(said.contains("no parameters to search"), "{said}");
+}
+
+#[test]
 fn the_example_of_the_help_runs() {
     let dir = tempfile::tempdir().unwrap();
     let line = trace_replay::tune::EXAMPLES.lines().nth(1).unwrap();

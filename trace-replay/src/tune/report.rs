@@ -222,7 +222,9 @@ impl Report {
     /// Whether it helps, and where.
     pub(super) fn verdict(&self) -> &'static str {
         let (seen, held_out) = self.worst();
-        if seen >= 1.0 {
+        if self.config.parameters().all(|p| p.tune.is_none()) {
+            "This policy has no parameters to search: there is nothing to tune."
+        } else if seen >= 1.0 {
             "Nothing better was found."
         } else if held_out >= 1.0 {
             "Over-fitted: on what the search had not seen it is no better. Keep what you have, or record for longer."
