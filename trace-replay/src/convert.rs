@@ -93,6 +93,12 @@ pub(crate) fn describe(entry: &Entry) -> String {
 /// Converts, and says what came of it. On failure nothing is left under the output's name; it is one when there are entries
 /// or lines, and none of them is used.
 pub fn convert(args: &Args) -> anyhow::Result<Summary> {
+    if replaces(&args.output, &args.input) {
+        bail!(
+            "{}: is what is read, and would be replaced without the lines that cannot be used; name another file",
+            args.output.display()
+        );
+    }
     let output = Output::create(&args.output, args.to)?;
     let mut reader = read::open_as(&args.input, args.from)?;
     let summary = output.fill(&mut *reader)?;
@@ -106,6 +112,15 @@ pub fn convert(args: &Args) -> anyhow::Result<Summary> {
     }
     output.commit()?;
     Ok(summary)
+}
+
+/// Whether `output` is there, and is `input` or one of the segments in it.
+fn replaces(output: &Path, input: &Path) -> bool {
+    let (Ok(output), Ok(input)) = (output.canonicalize(), input.canonicalize()) else {
+        // One of them is not there; opening the input says so if it is that one.
+        return false;
+    };
+    output == input || (output.parent() == Some(&input) && read::is_segment(&output))
 }
 
 /// A trace that is being written, and appears under its name when it is complete. Dropped before, it leaves nothing.

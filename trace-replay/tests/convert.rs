@@ -362,6 +362,23 @@ fn failures_leave_nothing_under_the_name_and_say_what_to_do() {
 }
 
 #[test]
+fn a_trace_is_not_replaced_by_what_is_made_of_it() {
+    let text = b"ts_us,op,path\n1,read,a\nx,read,b\n";
+    let (dir, path) = sample("t.csv", text);
+    let link = dir.path().join("link.csv");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for (input, output) in [(&path, &path), (&link, &path), (&path, &link)] {
+        let error = convert(&Args::new(input, output)).unwrap_err().to_string();
+        assert!(error.contains("is what is read"), "{error}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), text);
+    // What is there and something else is replaced, as ever.
+    let other = dir.path().join("other.csv");
+    std::fs::write(&other, "old").unwrap();
+    assert_eq!(convert(&Args::new(&path, &other)).unwrap().written, 1);
+}
+
+#[test]
 fn the_examples_of_the_help_run() {
     let dir = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

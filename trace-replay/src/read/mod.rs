@@ -16,7 +16,7 @@ pub use self::csv::CsvReader;
 use self::lines::LineReader;
 use self::oracle::OracleReader;
 pub use self::oracle::RECORD_BYTES as ORACLE_RECORD_BYTES;
-pub use self::segments::SegmentReader;
+pub use self::segments::{SegmentReader, is_segment};
 
 use crate::trace::{Entry, Level, Op};
 use std::collections::BTreeMap;
