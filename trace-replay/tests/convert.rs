@@ -379,6 +379,23 @@ fn a_trace_is_not_replaced_by_what_is_made_of_it() {
 }
 
 #[test]
+fn a_name_with_a_space_in_a_log_of_fio_is_told_as_that() {
+    let log = b"fio version 3 iolog\n1 /tmp/my file add\n2 /tmp/my file open\n3 /tmp/my file read 0 4096\n4 /tmp/f trim 0 4096\n";
+    let (_dir, path) = sample("t.log", log);
+    let (_, entries, unusable) = read(&path);
+    assert!(entries.is_empty());
+    let counts: Vec<u64> = unusable.reasons.values().copied().collect();
+    assert_eq!((unusable.lines, &counts[..]), (4, &[3, 1][..]));
+    let why = &unusable.examples[0];
+    assert!(
+        why.ends_with(
+            ":2: column 3: a space in the file's name, where it ends for fio, too: `/tmp/my`"
+        ),
+        "{why}"
+    );
+}
+
+#[test]
 fn the_examples_of_the_help_run() {
     let dir = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

@@ -7,6 +7,11 @@ use super::lines::{Bad, LineFormat, field, number};
 use crate::trace::{Entry, Level, Op, normal_path};
 use std::sync::Arc;
 
+/// Words that stand behind the file's name; behind that field, they tell that it was not the whole name.
+const ACTIONS: &[&str] = &[
+    "add", "open", "close", "read", "write", "sync", "datasync", "trim", "wait",
+];
+
 /// Reads what `fio --write_iolog` wrote.
 #[derive(Default)]
 pub struct Fio {
@@ -47,6 +52,13 @@ impl LineFormat for Fio {
             "read" => Op::FileRead,
             "write" => Op::FileWrite,
             "sync" | "datasync" => Op::FileSync,
+            _ if fields.iter().skip(first + 2).any(|f| ACTIONS.contains(f)) => {
+                return Err(Bad::at(
+                    line,
+                    name,
+                    "a space in the file's name, where it ends for fio, too",
+                ));
+            }
             other => return Err(Bad::at(line, other, "an action without counterpart")),
         };
         let (mut offset, mut length) = (0, 0);
