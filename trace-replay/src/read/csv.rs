@@ -29,6 +29,14 @@ struct Bounded<R> {
     input: R,
     /// Bytes given since the last row ended.
     given: Rc<Cell<u64>>,
+    end: Rc<Cell<End>>,
+}
+
+/// What the parser has been given, in all.
+#[derive(Clone, Copy, Default)]
+struct End {
+    bytes: u64,
+    last: u8,
 }
 
 impl<R: Read> Read for Bounded<R> {
@@ -41,6 +49,10 @@ impl<R: Read> Read for Bounded<R> {
         }
         let read = self.input.read(buffer)?;
         self.given.set(given + read as u64);
+        if let Some(&last) = buffer[..read].last() {
+            let bytes = self.end.get().bytes + read as u64;
+            self.end.set(End { bytes, last });
+        }
         Ok(read)
     }
 }
@@ -49,6 +61,7 @@ impl<R: Read> Read for Bounded<R> {
 pub struct CsvReader<R> {
     rows: csv::Reader<Bounded<R>>,
     given: Rc<Cell<u64>>,
+    end: Rc<Cell<End>>,
     row: csv::ByteRecord,
     /// Lines that the parser is behind when a row begins: it takes `\r` for the end, and `\n` with the row after.
     behind: u64,
@@ -87,12 +100,14 @@ impl<R: Read> CsvReader<R> {
     /// Reads the header line.
     pub fn new(input: R, file: &Path) -> Result<CsvReader<R>, ReadError> {
         let given = Rc::new(Cell::new(0));
+        let end = Rc::<Cell<End>>::default();
         let mut rows = csv::ReaderBuilder::new()
             .flexible(true)
             .buffer_capacity(BUFFER_BYTES)
             .from_reader(Bounded {
                 input,
                 given: Rc::clone(&given),
+                end: Rc::clone(&end),
             });
         let header = rows.byte_headers().map_err(|e| csv_error(file, e))?.clone();
         let behind = u64::from(rows.position().line() == 1);
@@ -128,6 +143,7 @@ impl<R: Read> CsvReader<R> {
         Ok(CsvReader {
             rows,
             given,
+            end,
             row: csv::ByteRecord::new(),
             behind,
             columns,
@@ -138,6 +154,15 @@ impl<R: Read> CsvReader<R> {
             paths: HashMap::new(),
             failed: false,
         })
+    }
+
+    /// The line on which the row begins that was just read. Counted back from its end, as the parser passes blank lines before it.
+    fn line(&self) -> u64 {
+        let (at, end) = (self.rows.position(), self.end.get());
+        let within = self.row.as_slice().iter().filter(|b| **b == b'\n').count() as u64;
+        let is_cut = at.byte() == end.bytes && end.last != b'\n';
+        let ended = u64::from(self.behind == 0 && !is_cut);
+        at.line().saturating_sub(within + ended)
     }
 
     fn parse(&mut self) -> Result<Entry, Bad> {
@@ -246,6 +271,7 @@ impl<R: Read> Reader for CsvReader<R> {
             match self.parse() {
                 Ok(entry) => return Some(Ok(entry)),
                 Err(bad) => {
+                    let line = self.line();
                     let name = self
                         .rows
                         .byte_headers()
@@ -394,6 +420,23 @@ mod tests {
         };
         assert_eq!(places(&unix), ["t.csv:3:", "t.csv:4:", "t.csv:7:"]);
         assert_eq!(places(&dos), places(&unix));
+    }
+
+    #[test]
+    fn blank_lines_between_rows_are_lines() {
+        let text =
+            "ts_us,op,path\n\n1,read,a\n\n\nx,read,a\n\n\"4\n\",read,a\n5,read,a\n\ny,read,a";
+        for end in ["", "\n", "\n\n"] {
+            let text = format!("{text}{end}");
+            for text in [text.replace('\n', "\r\n"), text] {
+                let (entries, unusable, _) = read(text.as_bytes());
+                assert_eq!((entries.len(), unusable.lines), (2, 3));
+                for (example, line) in unusable.examples.iter().zip([6, 8, 12]) {
+                    let want = format!("t.csv:{line}: ");
+                    assert!(example.starts_with(&want), "{want} {example} {text:?}");
+                }
+            }
+        }
     }
 
     #[test]
