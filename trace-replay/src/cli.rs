@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::client::Target;
 use crate::exchange::Verify;
+use crate::read::Unusable;
 
 /// A number of seconds, with or without a fraction.
 ///
@@ -64,6 +65,16 @@ pub fn make_way(file: &Path) -> anyhow::Result<()> {
 pub fn tell(text: std::fmt::Arguments<'_>) {
     let mut err = std::io::stderr().lock();
     let _ = err.write_fmt(text).and_then(|()| err.flush());
+}
+
+/// Names the columns of a trace that are not used: one that is misspelled would go unnoticed, and all it holds be 0.
+pub fn tell_columns(trace: &Path, unusable: &Unusable) {
+    if !unusable.columns.is_empty() {
+        let (name, columns) = (trace.display(), unusable.columns.join("`, `"));
+        tell(format_args!(
+            "trace-replay: {name}: columns not used: `{columns}`\n"
+        ));
+    }
 }
 
 /// Who asks: the same for every command that talks to a server.

@@ -1,5 +1,6 @@
 //! `trace-replay convert`: from one trace format to another, entry by entry.
 
+use crate::cli;
 use crate::read::{self, ReadError, Reader, Unusable};
 use crate::trace::{Entry, Level};
 use crate::write::{self, CsvWriter, FioWriter, Kept, OracleWriter, Writer};
@@ -101,6 +102,7 @@ pub fn convert(args: &Args) -> anyhow::Result<Summary> {
     }
     let output = Output::create(&args.output, args.to)?;
     let mut reader = read::open_as(&args.input, args.from)?;
+    cli::tell_columns(&args.input, reader.unusable());
     let summary = output.fill(&mut *reader)?;
     if summary.written == 0 && (!summary.left_out.is_empty() || summary.unusable.lines > 0) {
         bail!(

@@ -235,6 +235,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 cli::make_way(file)?;
             }
             let mut reader = read::open(&args.trace)?;
+            cli::tell_columns(&args.trace, reader.unusable());
             let info = info::collect(&mut *reader)?;
             if let Some(file) = &args.html {
                 let name = args.trace.file_name().unwrap_or_default();
@@ -376,6 +377,7 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         "filter": args.filter.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     let mut reader = read::open(&args.trace)?;
+    cli::tell_columns(&args.trace, reader.unusable());
     let dav = reader.level() == Level::WebdavRequests;
     let calls = match on {
         On::Http(_) => false,

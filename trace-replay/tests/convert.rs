@@ -379,6 +379,25 @@ fn a_trace_is_not_replaced_by_what_is_made_of_it() {
 }
 
 #[test]
+fn a_column_that_means_nothing_is_named_once() {
+    let text = b"ts_us,op,path,bytes,\x1b[31m,n\n1,read,a,9,,\n2,read,b,9,,\n";
+    let (dir, path) = sample("t.csv", text);
+    let out = dir.path().join("out.csv");
+    let convert = format!("convert {} -o {}", path.display(), out.display());
+    let others = ["info", "simulate --cache-size 1MiB"];
+    let others = others.map(|command| format!("{command} {}", path.display()));
+    for command in others.into_iter().chain([convert]) {
+        let out = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+            .args(command.split(' '))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        let want = "t.csv: columns not used: `bytes`, `\\u{1b}[31m`\n";
+        assert_eq!(said.matches(want).count(), 1, "{command}: {said}");
+    }
+}
+
+#[test]
 fn a_name_with_a_space_in_a_log_of_fio_is_told_as_that() {
     let log = b"fio version 3 iolog\n1 /tmp/my file add\n2 /tmp/my file open\n3 /tmp/my file read 0 4096\n4 /tmp/f trim 0 4096\n";
     let (_dir, path) = sample("t.log", log);

@@ -21,6 +21,24 @@ use std::sync::Arc;
 /// that follows.
 const MAX_ROW_BYTES: u64 = 1 << 20;
 
+/// The columns that are used. `n` is how many operations strace had counted in recordings of old.
+const COLUMNS: &[&str] = &[
+    "ts_us",
+    "op",
+    "path",
+    "client",
+    "offset",
+    "length",
+    "latency_us",
+    "result",
+    "thread",
+    "path2",
+    "method",
+    "status",
+    "range",
+    "n",
+];
+
 /// What is read at once.
 const BUFFER_BYTES: usize = 1 << 16;
 
@@ -140,6 +158,15 @@ impl<R: Read> CsvReader<R> {
         } else {
             Level::FileOperations
         };
+        let unknown = header.iter().map(String::from_utf8_lossy);
+        let unknown = unknown.filter(|name| !name.is_empty() && !COLUMNS.contains(&&**name));
+        let unusable = Unusable {
+            columns: unknown
+                .take(Unusable::EXAMPLES)
+                .map(|name| super::lines::short(&name.escape_debug().to_string()))
+                .collect(),
+            ..Unusable::default()
+        };
         Ok(CsvReader {
             rows,
             given,
@@ -149,7 +176,7 @@ impl<R: Read> CsvReader<R> {
             columns,
             level,
             file: file.to_path_buf(),
-            unusable: Unusable::default(),
+            unusable,
             names: HashMap::new(),
             paths: HashMap::new(),
             failed: false,

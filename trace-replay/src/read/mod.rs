@@ -56,6 +56,9 @@ pub struct Unusable {
     pub reasons: BTreeMap<&'static str, u64>,
     /// Examples, each with file, line and column: at most [`Unusable::EXAMPLES`] of a kind.
     pub examples: Vec<String>,
+    /// Columns that mean nothing here, as in the header: at most [`Unusable::EXAMPLES`] of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
 }
 
 impl Unusable {

@@ -223,8 +223,9 @@ pub fn simulate(args: &Args) -> anyhow::Result<String> {
     results(&rows, args, tiered::text, html::tiered)
 }
 
-/// Says on standard error which lines of a trace are not in the numbers.
+/// Says on standard error which lines and columns of a trace are not in the numbers.
 fn tell_unusable(path: &Path, unusable: &Unusable) {
+    cli::tell_columns(path, unusable);
     if unusable.lines > 0 {
         let (name, text) = (path.display(), unusable.text());
         cli::tell(format_args!("trace-replay: {name}:\n{text}"));

@@ -84,6 +84,7 @@ pub fn split(args: &Args) -> anyhow::Result<Results> {
     let root = cli::directory("--device", root, &args.prefix)?;
     let target = args.login.target("--pod", &args.pod, &args.prefix)?;
     let mut reader = read::open(&args.trace)?;
+    cli::tell_columns(&args.trace, reader.unusable());
     if reader.level() == Level::WebdavRequests {
         bail!(
             "{}: holds WebDAV requests, and a device takes file operations only",
