@@ -49,6 +49,7 @@ impl Builder {
             }
             Op::FileWrite if ok => self.write_call(entry),
             Op::FileRead if ok => self.read_call(entry),
+            Op::FileTruncate if ok && self.makes_hole(entry) => self.skip(super::files::HOLE),
             Op::FileTruncate if ok => {
                 let Some(file) = self.tree.file(path) else {
                     return self.skip("truncation of something that is no file by the trace");

@@ -25,6 +25,12 @@ use std::sync::Arc;
 pub(super) const EARLY: &str =
     "mkdir: exists from the start, for something in it whose making is not in the trace";
 
+/// Why a recorded truncation is not repeated.
+pub(super) const HOLE: &str = "truncate: would make a hole of more than 1 TiB";
+
+/// An upload sends holes as bytes, and reading back reads them: a file that is mostly hole would fill the disk, or take days.
+const HOLE_BYTES_MAX: u64 = 1 << 40;
+
 /// Follows renames and copies back: under which name something was first known.
 #[derive(Default)]
 struct Names {
@@ -150,6 +156,12 @@ impl Builder {
         matches!(self.tree.get(path), Some(Node::Dir))
     }
 
+    /// Whether a truncation enlarges its file by more than is sensible.
+    pub(super) fn makes_hole(&mut self, entry: &Entry) -> bool {
+        let len = self.tree.file(&entry.path).map(|f| f.content.len());
+        len.is_some_and(|len| entry.length.saturating_sub(len) > HOLE_BYTES_MAX)
+    }
+
     pub(super) fn file_operation(&mut self, entry: &Entry) {
         let path = &entry.path;
         let ok = entry.outcome.is_ok();
@@ -167,6 +179,7 @@ impl Builder {
                 self.skip("create: goes up with its first close, fsync or rename");
             }
             Op::FileWrite if ok => self.write(entry),
+            Op::FileTruncate if ok && self.makes_hole(entry) => self.skip(HOLE),
             Op::FileTruncate if ok => {
                 if let Some(file) = self.tree.file(path) {
                     file.content.truncate(entry.length);

@@ -80,6 +80,36 @@ fn what_is_used_before_it_is_made_existed() {
 }
 
 #[test]
+fn a_truncation_that_makes_a_hole_of_more_than_a_tebibyte_is_counted_and_not_made() {
+    let rows = |len: u64| {
+        format!(
+            "1,c,a,create,f,,,,ok\n2,c,a,write,f,,0,9,ok\n3,c,a,truncate,f,,,{len},ok\n4,c,a,close,f,,,,ok\n"
+        )
+    };
+    for (len, skipped) in [(9 + (1 << 40), 0), (10 + (1 << 40), 1), (1 << 50, 1)] {
+        for shape in [Shape::Requests, Shape::Calls] {
+            let text = format!(
+                "ts_us,client,thread,op,path,path2,offset,length,result\n{}",
+                rows(len)
+            );
+            let mut reader = CsvReader::new(text.as_bytes(), Path::new("t")).unwrap();
+            let settings = Settings {
+                shape,
+                ..Settings::default()
+            };
+            let plan = plan_with(&mut reader, &settings).unwrap();
+            let longest = plan.contents.iter().map(Content::len).max();
+            assert_eq!(longest, Some(if skipped == 1 { 9 } else { len }));
+            let of_holes = |(why, n): (&&str, &u64)| why.contains("hole").then_some(*n);
+            assert_eq!(
+                plan.not_sent.iter().filter_map(of_holes).sum::<u64>(),
+                skipped
+            );
+        }
+    }
+}
+
+#[test]
 fn a_file_that_dies_before_its_close_is_never_sent() {
     let plan = files(
         "1,c,a,create,f,,,,ok\n2,c,a,write,f,,0,9,ok\n3,c,a,unlink,f,,,,ok\n",
