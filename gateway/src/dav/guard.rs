@@ -15,7 +15,7 @@ use super::ifheader::{Answer, IfHeader, Test, Verdict};
 use super::locks::{Blocked, Claim, LockTable};
 use super::status::Refusal;
 use super::uri;
-use crate::volume::{Check, Meta, ResourcePath, VolumeError};
+use crate::volume::{Check, Kind, Meta, ResourcePath, VolumeError};
 
 /// What kind of request the conditions belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -389,6 +389,10 @@ fn not_modified(meta: Option<&Meta>) -> Refusal {
         }
         if let Ok(date) = HeaderValue::from_str(&super::dates::http_date(meta.modified)) {
             refusal = refusal.with_header(header::LAST_MODIFIED, date);
+        }
+        if meta.kind == Kind::File {
+            let no_cache = HeaderValue::from_static("no-cache");
+            refusal = refusal.with_header(header::CACHE_CONTROL, no_cache);
         }
     }
     refusal

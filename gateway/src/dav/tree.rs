@@ -152,10 +152,12 @@ impl Call<'_> {
         let (from_key, to_key) = (guard::key(from), guard::key(&to.path));
         let (source_path, target_path) = (from.clone(), to.path.clone());
         let (from_locked, to_locked) = (from_key.clone(), to_key.clone());
+        // With conditions only this version is copied.
+        let version = (guard.has_conditions() && !collection).then_some(source.file_id);
         let (volume, first_seen) = (Arc::clone(&self.dav.volume), source.clone());
         let rule = move |g: &guard::Guard, replaced: Option<&crate::volume::Meta>| {
             if g.has_conditions() {
-                // Of a copy that version was asked for; what is moved is what is there now, and nothing else can change it.
+                // What is moved is what is there now, and nothing else can change it.
                 let now = moving.then(|| volume.look(&source_path));
                 let source = match &now {
                     Some(now) => now.as_ref(),
@@ -199,7 +201,9 @@ impl Call<'_> {
             };
             self.to_its_end(rename).await
         } else {
-            let copied = volume.copy(from, &to.path, overwrite, deep, check).await;
+            let copied = volume
+                .copy(from, version, &to.path, overwrite, deep, check)
+                .await;
             if let Ok(Replaced(true)) = copied {
                 locks.replaced(&to_key);
             }

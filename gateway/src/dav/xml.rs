@@ -21,6 +21,8 @@ const XML_NS: &str = "http://www.w3.org/XML/1998/namespace";
 const DEPTH_MAX: usize = 64;
 /// Most attributes of one element.
 const ATTRIBUTES_MAX: usize = 256;
+/// Longest value of one, or namespace, bytes: each attribute has a copy of its namespace.
+const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of all names and namespaces of a document, each counted for every element that is in its scope: that much is copied,
 /// while the document itself names a namespace once.
 const NAMES_BYTES_MAX: usize = 16 << 20;
@@ -112,7 +114,8 @@ impl Element {
             .ignore_comments(true)
             .coalesce_characters(true)
             .allow_multiple_root_elements(false)
-            .max_attributes(ATTRIBUTES_MAX);
+            .max_attributes(ATTRIBUTES_MAX)
+            .max_attribute_length(ATTRIBUTE_BYTES_MAX);
         let mut left = NAMES_BYTES_MAX;
         let mut open: Vec<Element> = Vec::new();
         let mut root = None;
@@ -376,6 +379,8 @@ mod tests {
         for bomb in [used, unused, attributes] {
             assert_eq!(Element::parse(bomb.as_bytes()), Err(XmlError::TooManyNames));
         }
+        let too_long = format!("<a xmlns:x=\"{}\"/>", "n".repeat(100_000));
+        assert!(Element::parse(too_long.as_bytes()).is_err());
         let attributes = |n| -> String { (0..n).map(|i| format!(" n{i}=\"\"")).collect() };
         assert!(Element::parse(format!("<a{}/>", attributes(200)).as_bytes()).is_ok());
         assert!(Element::parse(format!("<a{}/>", attributes(300)).as_bytes()).is_err());

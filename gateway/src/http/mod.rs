@@ -374,8 +374,12 @@ impl Front {
                 dav.handle(ctx, request).await
             }
             Err(refused) => {
-                let (head, body) = request.into_parts();
-                dav::body::Incoming::new(body, &head.headers, self.limits.stall_timeout).discard();
+                // A stop waits for nobody's upload.
+                if !self.stopping.load(Ordering::Relaxed) {
+                    let (head, body) = request.into_parts();
+                    dav::body::Incoming::new(body, &head.headers, self.limits.stall_timeout)
+                        .discard();
+                }
                 refused
             }
         };

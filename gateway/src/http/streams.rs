@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::dav::Body;
 
 /// Most of a body that a stream gets at a time: whoever takes this much within the limit is slow, not stalled.
-const PIECE_BYTES_MAX: usize = 64 << 10;
+const PIECE_BYTES_MAX: usize = 16 << 10;
 /// Most that may wait in h2 when the stream's task has ended, where no limit reaches it.
 const LAST_BYTES_MAX: usize = 16 << 10;
 
@@ -41,7 +41,7 @@ fn waits_for(wait: Wait) {
     let _ = WAIT.try_with(|w| w.set(wait));
 }
 
-/// Runs the streams of HTTP/2 connections. One is reset when its peer has taken nothing for `limit`, at the latest after twice
+/// Runs the streams of HTTP/2 connections. One is reset when its peer has not taken a piece for `limit`, at the latest after twice
 /// that.
 #[derive(Debug, Clone)]
 pub struct Streams {
@@ -168,7 +168,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_a_stream_whose_peer_takes_nothing_is_ended() {
-        let reply = || crate::dav::body::full(vec![7; 2 * PIECE_BYTES_MAX]);
+        let reply = || crate::dav::body::full(vec![7; 3 * PIECE_BYTES_MAX]);
         // Its handler is at work, or its next bytes are being read.
         let mut at_work = run(pending());
         let mut reading = run(async {

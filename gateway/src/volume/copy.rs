@@ -31,6 +31,7 @@ impl Volume {
     pub async fn copy(
         &self,
         from: &ResourcePath,
+        version: Option<FileId>,
         to: &ResourcePath,
         overwrite: bool,
         recursive: bool,
@@ -55,7 +56,7 @@ impl Volume {
         })
         .await?;
         match kind {
-            Kind::File => self.copy_file(from, to, overwrite, check).await,
+            Kind::File => self.copy_file(from, version, to, overwrite, check).await,
             Kind::Collection => self.copy_tree(from, to, overwrite, recursive, check).await,
         }
     }
@@ -63,6 +64,7 @@ impl Volume {
     async fn copy_file(
         &self,
         from: &ResourcePath,
+        version: Option<FileId>,
         to: &ResourcePath,
         overwrite: bool,
         check: Check,
@@ -72,6 +74,9 @@ impl Volume {
         let io = IoContext::default();
         let (reader, prepared, origin, reserved) = hop(move || {
             let (found, reader) = inner.open_read(&source, io)?;
+            if version.is_some_and(|version| found.meta.file_id != version) {
+                return Err(VolumeError::PreconditionFailed { path: source });
+            }
             let props = inner.props_of(&reader, &source)?;
             let mut reserved = inner.usage.reservation(0);
             inner.check_room(&target, found.meta.len, &mut reserved)?;

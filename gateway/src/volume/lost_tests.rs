@@ -64,7 +64,9 @@ async fn a_vanished_dirty_object_is_refused_and_its_file_is_never_settled() {
         assert_eq!(get(&v, "/whole").await.unwrap(), data);
         assert!(read(&v, "/a", OBJECT as u64, 10).await.is_err());
         assert_eq!(read(&v, "/a", 0, 10).await.unwrap(), data[..10]);
-        let copied = v.copy(&p("/a"), &p("/b"), false, false, unchecked()).await;
+        let copied = v
+            .copy(&p("/a"), None, &p("/b"), false, false, unchecked())
+            .await;
         assert!(copied.is_err());
         assert!(v.patch(&p("/a"), IoContext::default()).await.is_err());
         let cache = v.inner.cache.clone();

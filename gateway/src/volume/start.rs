@@ -98,7 +98,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     }
     let mut applied = load_applied(&tree).map_err(recovery)?;
     if let Some(dir) = &options.log_dir {
-        let found = log::recover(dir)
+        let mut found = log::recover(dir)
             .map_err(|e| fail(format!("intent log {}: cannot be read: {e}", dir.display())))?;
         found.tell_gaps(&applied);
         replay::run(

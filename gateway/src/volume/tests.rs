@@ -196,7 +196,7 @@ async fn a_resource_lives_from_put_to_delete_in_every_mode() {
         );
         assert_eq!(v.stat(&p("/d/b")).await.unwrap().etag, two.etag);
         assert_eq!(
-            v.copy(&p("/d"), &p("/e"), false, true, unchecked())
+            v.copy(&p("/d"), None, &p("/e"), false, true, unchecked())
                 .await
                 .unwrap(),
             Replaced(false)
@@ -444,7 +444,7 @@ async fn dead_properties_survive_put_move_copy_and_reopen_and_507_when_too_large
     v.rename(&p("/a"), &p("/b"), true, unchecked())
         .await
         .unwrap();
-    v.copy(&p("/b"), &p("/c"), true, true, unchecked())
+    v.copy(&p("/b"), None, &p("/c"), true, true, unchecked())
         .await
         .unwrap();
     crash(v).await;
@@ -1119,7 +1119,10 @@ async fn perform(f: &Fixture, v: &mut Arc<Volume>, op: &Op) -> bool {
         Op::Mkcol(path) => v.mkcol(&p(path), unchecked()).await.is_ok(),
         Op::Remove(path) => v.remove(&p(path), unchecked()).await.is_ok(),
         Op::Rename(a, b, o) => v.rename(&p(a), &p(b), *o, unchecked()).await.is_ok(),
-        Op::Copy(a, b, o) => v.copy(&p(a), &p(b), *o, true, unchecked()).await.is_ok(),
+        Op::Copy(a, b, o) => v
+            .copy(&p(a), None, &p(b), *o, true, unchecked())
+            .await
+            .is_ok(),
         Op::Reopen(clean) => {
             if *clean {
                 v.shutdown().await.unwrap();

@@ -2,7 +2,7 @@
 //!
 //! A change is appended, then synced together with all others that wait at that moment (the first
 //! waiter writes and syncs for everyone), then applied to the tree. `checkpoint` syncs the tree
-//! and the cache and drops the segments that are no longer needed.
+//! and the cache and lets the segments that are no longer needed be written over.
 //!
 //! Written ahead, so that a change whose record is lost has not touched the tree: the old content
 //! stays whole. See `applied` for why replay is exact, `record` for the format.
@@ -14,6 +14,7 @@ mod segment;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -23,7 +24,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::rand::GetRandomFlags;
 
 use applied::{Applied, WINDOW};
-use record::{Record, frame, parse_segment};
+use record::{Record, Unusable, frame, parse_segment};
 use segment::{Closed, Segment, Spare};
 
 /// A segment is closed when it has grown to this.
@@ -88,25 +89,31 @@ pub struct Recovered {
     /// All whole records in order.
     pub records: Vec<(u64, Record)>,
     segments: Vec<PathBuf>,
+    spares: Vec<PathBuf>,
     gaps: Vec<Gap>,
 }
 
-/// Records that should be in a segment, as others come after them.
+/// What a segment lacks.
 #[derive(Debug, PartialEq, Eq)]
 struct Gap {
     segment: PathBuf,
-    from: u64,
-    to: u64,
+    /// Numbers of records, as others come after them; `None`: all that it had, its header being damaged.
+    numbers: Option<Range<u64>>,
 }
 
 /// Reads every segment below `dir`.
+///
+/// # Errors
+/// Also of a segment of another version: what it holds, only that one can apply.
 pub fn recover(dir: &Path) -> io::Result<Recovered> {
-    let mut segments = Vec::new();
+    let (mut segments, mut spares) = (Vec::new(), Vec::new());
     match std::fs::read_dir(dir) {
         Ok(entries) => {
             for e in entries {
                 let path = e?.path();
-                if path.extension().is_some_and(|x| x == "log") {
+                if Spare::is_name(&path) {
+                    spares.push(path);
+                } else if path.extension().is_some_and(|x| x == "log") {
                     segments.push(path);
                 }
             }
@@ -118,31 +125,51 @@ pub fn recover(dir: &Path) -> io::Result<Recovered> {
     segments.sort();
     let mut records: Vec<(u64, Record)> = Vec::new();
     let mut gaps = Vec::new();
-    let mut before: Option<(&PathBuf, u64)> = None;
-    for path in &segments {
-        let first = number_of(path);
-        if let (Some((segment, from)), Some(to)) = (before, first)
-            && from < to
-        {
-            let segment = segment.clone();
-            gaps.push(Gap { segment, from, to });
+    // The number that comes next, and the segment that should have it.
+    let mut expected: Option<(u64, &PathBuf)> = None;
+    let mut lacks = |expected: Option<(u64, &PathBuf)>, found: u64| {
+        if let Some((next, segment)) = expected.filter(|(next, _)| *next < found) {
+            gaps.push(Gap {
+                segment: segment.clone(),
+                numbers: Some(next..found),
+            });
         }
-        before = first.map(|first| (path, first));
-        let closed = Some(path) != segments.last();
-        for (number, record) in parse_segment(Bytes::from(std::fs::read(path)?), closed) {
+    };
+    let mut headless = Vec::new();
+    for path in &segments {
+        if let Some(first) = number_of(path) {
+            lacks(expected, first);
+            expected = Some((expected.map_or(first, |(next, _)| next.max(first)), path));
+        }
+        let found = match parse_segment(Bytes::from(std::fs::read(path)?)) {
+            Ok(found) => found,
+            Err(Unusable::Damaged) => {
+                headless.push(Gap {
+                    segment: path.clone(),
+                    numbers: None,
+                });
+                continue;
+            }
+            Err(Unusable::Foreign) => {
+                return Err(io::Error::other(format!(
+                    "{} was written by another version: start that one, and end it cleanly",
+                    path.display()
+                )));
+            }
+        };
+        for (number, record) in found {
             if records.last().is_none_or(|(last, _)| number > *last) {
-                if let Some((segment, from)) = before.filter(|(_, from)| *from < number) {
-                    let (segment, to) = (segment.clone(), number);
-                    gaps.push(Gap { segment, from, to });
-                }
-                before = Some((path, number + 1));
+                lacks(expected, number);
+                expected = Some((number.saturating_add(1), path));
                 records.push((number, record));
             }
         }
     }
+    gaps.append(&mut headless);
     Ok(Recovered {
         records,
         segments,
+        spares,
         gaps,
     })
 }
@@ -153,25 +180,34 @@ fn number_of(segment: &Path) -> Option<u64> {
 }
 
 impl Recovered {
-    /// Tells of records that are gone and that the tree, which shows what is `applied`, does not show. A damaged segment's file is
-    /// kept beside the log.
-    pub fn tell_gaps(&self, applied: &Applied) {
-        for Gap { segment, from, to } in &self.gaps {
-            let missing = (*from..*to).filter(|n| !applied.contains(*n)).count();
-            if missing > 0 {
-                let kept = segment.with_extension("damaged");
-                let copied = std::fs::copy(segment, &kept);
+    /// Tells of records that are gone and that the tree, which shows what is `applied`, does not show.
+    pub fn tell_gaps(&mut self, applied: &Applied) {
+        self.gaps.retain(|Gap { segment, numbers }| {
+            let lost = numbers.as_ref().is_none_or(|numbers| {
+                // What is below is applied, and nothing far above is: this looks at few.
+                (numbers.start.max(applied.next)..numbers.end).any(|n| !applied.contains(n))
+            });
+            if lost {
                 tracing::error!(
-                    segment = %segment.display(), from, to, missing, kept = copied.is_ok(),
-                    "intent log: records are missing at the end of a segment that is not the last: it was damaged, or could not be written;                      acknowledged changes may be lost (docs/runbook.md)"
+                    segment = %segment.display(), ?numbers,
+                    "intent log: changes are missing from a damaged segment, which is kept as .damaged. Those that were \
+                     acknowledged are lost; all others are applied"
                 );
             }
-        }
+            lost
+        });
     }
 
-    /// Removes the segments, after everything they hold is applied and synced.
+    /// Removes the segments, after everything they hold is applied and synced; what lacks something gets another name.
     pub fn remove(self) -> io::Result<()> {
-        self.segments.iter().try_for_each(std::fs::remove_file)
+        let damaged = |path: &PathBuf| self.gaps.iter().any(|gap| gap.segment == *path);
+        self.segments
+            .iter()
+            .try_for_each(|path| match damaged(path) {
+                true => std::fs::rename(path, path.with_extension("damaged")),
+                false => std::fs::remove_file(path),
+            })?;
+        self.spares.iter().try_for_each(std::fs::remove_file)
     }
 }
 
@@ -179,12 +215,6 @@ impl Log {
     /// Opens a log that continues after `applied` and must hold no segments.
     pub fn open(dir: &Path, applied: Applied) -> io::Result<Log> {
         std::fs::create_dir_all(dir)?;
-        for entry in std::fs::read_dir(dir)? {
-            let path = entry?.path();
-            if Spare::is_name(&path) {
-                std::fs::remove_file(path)?;
-            }
-        }
         let next = applied.next;
         let mut salt = [0; 8];
         rustix::rand::getrandom(&mut salt, GetRandomFlags::empty())?;

@@ -1,10 +1,10 @@
 //! Records of the intent log and their framing: pure functions over bytes.
 //!
-//! A segment is a header, `TDAVLOG2`, the first record's number (`u64`) and a salt (`u64`), then frames: `u32` payload length,
-//! `u32` CRC-32C of salt, number and payload, `u64` number, payload. All little endian. Numbers are consecutive, so that a frame
-//! left over from an older use of the blocks is never taken for a new one; and nobody knows the salt, so that what a client uploaded,
-//! which was in these blocks, is never taken for a frame. Reading stops at the first frame that is short, does not match its checksum
-//! or is out of sequence: the torn tail of the last write. Earlier versions wrote `TDAVLOG1`, without a salt.
+//! A segment is a header, `TDAVLOG2`, the first record's number (`u64`), a salt (`u64`), the CRC-32C of all that (`u32`) and four
+//! zeros, then frames: `u32` payload length, `u32` CRC-32C of salt, number and payload, `u64` number, payload. All little endian.
+//! Numbers are consecutive, so that a frame left over from an older use of the blocks is never taken for a new one; and nobody knows
+//! the salt, so that what a client uploaded, which was in these blocks, is never taken for a frame. A frame that is damaged is passed
+//! over by its length; reading stops at one that is blank or too long. Earlier versions wrote `TDAVLOG1`, without salt and checksum.
 
 use bytes::Bytes;
 use tiering::FileId;
@@ -14,10 +14,8 @@ use crate::volume::path::ResourcePath;
 
 /// First bytes of every segment.
 const MAGIC: &[u8; 8] = b"TDAVLOG2";
-/// Those of segments without a salt.
-const MAGIC_UNSALTED: &[u8; 8] = b"TDAVLOG1";
 /// Bytes of a segment's header.
-pub const HEADER_BYTES: usize = 24;
+pub const HEADER_BYTES: usize = 32;
 /// Bytes of a frame before its payload.
 pub const FRAME_BYTES: usize = 16;
 
@@ -329,7 +327,9 @@ pub fn segment_header(first: u64, salt: u64) -> [u8; HEADER_BYTES] {
     let mut out = [0; HEADER_BYTES];
     out[..8].copy_from_slice(MAGIC);
     out[8..16].copy_from_slice(&first.to_le_bytes());
-    out[16..].copy_from_slice(&salt.to_le_bytes());
+    out[16..24].copy_from_slice(&salt.to_le_bytes());
+    let sum = crc32c::crc32c(&out[..24]);
+    out[24..28].copy_from_slice(&sum.to_le_bytes());
     out
 }
 
@@ -347,35 +347,58 @@ fn checksum(salt: Option<u64>, number: u64, payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(salt, &number.to_le_bytes()), payload)
 }
 
-/// All whole records of a segment, in order, with their numbers. Whatever follows is ignored; in a segment that is `closed`, so that
-/// all of it was on stable storage once, a damaged record is passed over by its length.
-pub fn parse_segment(bytes: Bytes, closed: bool) -> Vec<(u64, Record)> {
+/// Why a segment cannot be read at all.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Its header is damaged.
+    Damaged,
+    /// It is of a version of this program that is not known here.
+    Foreign,
+}
+
+/// All whole records of a segment, in order, with their numbers. Whatever else there is is left out.
+///
+/// # Errors
+/// The header. A segment that was only begun, and so has none, has no records.
+pub fn parse_segment(bytes: Bytes) -> Result<Vec<(u64, Record)>, Unusable> {
     let mut out = Vec::new();
     let mut r = Reader(bytes);
-    let Some((mut next, salt)) = parse_header(&mut r) else {
-        return out;
+    let Some((mut next, salt)) = parse_header(&mut r)? else {
+        return Ok(out);
     };
     while let Some(frame) = take_frame(&mut r) {
         // No record has nothing to say: these are the zeros that records come over.
-        let blank = frame.payload.is_empty();
-        match frame.record(salt, next) {
-            Some(record) => out.push((next, record)),
-            None if closed && !blank => {}
-            None => break,
+        if frame.payload.is_empty() {
+            break;
+        }
+        if let Some(record) = frame.record(salt, next) {
+            out.push((next, record));
         }
         let Some(n) = next.checked_add(1) else { break };
         next = n;
     }
-    out
+    Ok(out)
 }
 
-/// Number of the first record, and the salt.
-fn parse_header(r: &mut Reader) -> Option<(u64, Option<u64>)> {
-    match &r.take(MAGIC.len())?[..] {
-        magic if magic == MAGIC => Some((r.u64()?, Some(r.u64()?))),
-        magic if magic == MAGIC_UNSALTED => Some((r.u64()?, None)),
-        _ => None,
+/// Number of the first record, and the salt; `None` if nothing was written yet.
+fn parse_header(r: &mut Reader) -> Result<Option<(u64, Option<u64>)>, Unusable> {
+    let start = &r.0[..r.0.len().min(HEADER_BYTES)];
+    if start.iter().all(|b| *b == 0) {
+        return Ok(None);
     }
+    let header = match start.strip_prefix(&MAGIC[..7]) {
+        Some([b'2', ..]) => r.take(HEADER_BYTES).filter(|h| {
+            let sum = crc32c::crc32c(&h[..24]);
+            h[24..28] == sum.to_le_bytes()
+        }),
+        Some([b'1', ..]) => r.take(16),
+        Some([_, ..]) => return Err(Unusable::Foreign),
+        Some([]) | None => None,
+    };
+    let mut fields = Reader(header.ok_or(Unusable::Damaged)?);
+    let salted = fields.take(8).is_some_and(|magic| magic == MAGIC[..]);
+    let first = fields.u64().ok_or(Unusable::Damaged)?;
+    Ok(Some((first, fields.u64().filter(|_| salted))))
 }
 
 struct Frame {
@@ -554,17 +577,28 @@ mod tests {
             segment.extend(payload);
         }
         let both = [(5, record.clone()), (6, record)];
-        assert_eq!(parse_segment(Bytes::from(segment), false), both);
+        assert_eq!(parse_segment(Bytes::from(segment)).unwrap(), both);
+        let later = Bytes::from_static(b"TDAVLOG3 and so on");
+        assert_eq!(parse_segment(later), Err(Unusable::Foreign));
+        for begun in [&b""[..], &[0; 4096]] {
+            assert_eq!(parse_segment(Bytes::from_static(begun)), Ok(Vec::new()));
+        }
     }
 
     proptest! {
         #[test]
         fn every_cut_keeps_exactly_the_whole_records(
-            records in proptest::collection::vec(record(), 0..5), first in 1u64..1000, cut: prop::sample::Index, closed: bool
+            records in proptest::collection::vec(record(), 0..5), first in 1u64..1000, cut: prop::sample::Index
         ) {
             let (all, ends) = segment(first, &records);
             let at = cut.index(all.len() + 1);
-            let got = parse_segment(Bytes::copy_from_slice(&all[..at]), closed);
+            let got = match parse_segment(Bytes::copy_from_slice(&all[..at])) {
+                Ok(got) => got,
+                Err(unusable) => {
+                    prop_assert!(unusable == Unusable::Damaged && (1..HEADER_BYTES).contains(&at));
+                    Vec::new()
+                }
+            };
             let whole = ends.iter().filter(|e| **e <= at).count();
             prop_assert_eq!(got.len(), whole);
             for (i, (n, r)) in got.iter().enumerate() {
@@ -580,15 +614,11 @@ mod tests {
             let (mut all, _) = segment(1, &records);
             let at = at.index(all.len());
             all[at] ^= with;
-            let all = Bytes::from(all);
-            let got = parse_segment(all.clone(), false);
-            prop_assert!(got.len() < records.len());
-            for (got, want) in got.iter().zip(&records) {
-                prop_assert_eq!(&got.1, want);
-            }
-            let more = parse_segment(all, true);
-            prop_assert!((got.len()..records.len()).contains(&more.len()));
-            for (number, got) in &more {
+            let got = parse_segment(Bytes::from(all));
+            prop_assert_eq!(got.is_err(), at < 28);
+            let got = got.unwrap_or_default();
+            prop_assert!(got.len() < records.len() || (28..HEADER_BYTES).contains(&at));
+            for (number, got) in &got {
                 prop_assert_eq!(got, &records[*number as usize - 1]);
             }
         }
@@ -597,14 +627,14 @@ mod tests {
         #[test]
         fn frames_with_another_salt_are_never_taken(
             records in proptest::collection::vec(record(), 1..4), others in proptest::collection::vec(record(), 1..4),
-            salt: u64, closed: bool
+            salt: u64
         ) {
             prop_assume!(salt != SALT);
             let (mut all, _) = segment(1, &records);
             for (number, other) in (records.len() as u64 + 1..).zip(&others) {
                 frame(number, other, salt, &mut all);
             }
-            prop_assert_eq!(parse_segment(Bytes::from(all), closed).len(), records.len());
+            prop_assert_eq!(parse_segment(Bytes::from(all)).unwrap().len(), records.len());
         }
 
         #[test]
@@ -614,7 +644,7 @@ mod tests {
                 all.append(&mut tail);
                 tail = all;
             }
-            let _ = parse_segment(Bytes::from(tail.clone()), header);
+            let _ = parse_segment(Bytes::from(tail.clone()));
             let _ = Record::decode(Bytes::from(tail));
         }
     }

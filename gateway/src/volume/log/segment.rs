@@ -65,17 +65,9 @@ impl Segment {
         // The name last: a segment is read at a start, and then its header is that of its name.
         let file = match spare.map(|spare| spare.take_over(&page, &path)) {
             Some(Ok(file)) => file,
-            _ => {
-                let mut options = File::options();
-                let file = options
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .open(&path)?;
-                file.write_all_at(&page, 0)?;
-                file.sync_all()?;
-                file
-            }
+            Some(Err(_)) | None => Segment::create(&path, &page).inspect_err(|_| {
+                let _ = std::fs::remove_file(&path);
+            })?,
         };
         dir_file.sync_all()?;
         Ok(Segment {
@@ -87,6 +79,14 @@ impl Segment {
             fill_to,
             sound: true,
         })
+    }
+
+    fn create(path: &Path, page: &[u8]) -> io::Result<File> {
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(true).open(path)?;
+        file.write_all_at(page, 0)?;
+        file.sync_all()?;
+        Ok(file)
     }
 
     /// Appends whole frames and waits until they are on stable storage.
@@ -156,16 +156,50 @@ impl Spare {
     }
 
     fn take_over(self, page: &[u8], path: &Path) -> io::Result<File> {
-        let file = File::options().write(true).open(&self.0)?;
-        file.write_all_at(page, 0)?;
-        rustix::fs::fdatasync(&file)?;
-        std::fs::rename(&self.0, path)?;
-        Ok(file)
+        let over = || {
+            let file = File::options().write(true).open(&self.0)?;
+            file.write_all_at(page, 0)?;
+            rustix::fs::fdatasync(&file)?;
+            std::fs::rename(&self.0, path)?;
+            Ok(file)
+        };
+        over().inspect_err(|_| {
+            let _ = std::fs::remove_file(&self.0);
+        })
     }
 
     pub fn remove(self) {
         if let Err(error) = std::fs::remove_file(&self.0) {
             tracing::debug!(%error, path = %self.0.display(), "a spare segment of the intent log stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn what_a_failed_write_left_behind_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir_file = File::open(dir.path()).unwrap();
+        let begin = |first, spare| {
+            Segment::begin((dir.path(), &dir_file), first, 7, spare, 1 << 20).unwrap()
+        };
+        let mut segment = begin(1, None);
+        segment.append(vec![1; 10]).unwrap();
+        let kept = segment.close(2).retire(true).unwrap();
+        assert!(kept.is_some());
+        let mut segment = begin(2, kept);
+        segment.append(vec![2; 10]).unwrap();
+        let end = segment.end;
+        segment.file = File::open(&segment.path).unwrap();
+        segment.append(vec![3; 10]).unwrap_err();
+        assert_eq!(segment.end, end);
+        let closed = segment.close(3);
+        assert_eq!(closed.bytes, end);
+        assert!(closed.retire(true).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -183,6 +183,7 @@ fn of_a_write_that_was_torn_the_whole_records_before_the_tear_are_told() {
 fn what_an_earlier_run_kept_to_write_over_is_gone_after_a_start() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("0000000000000001.spare"), b"old").unwrap();
+    recover(dir.path()).unwrap().remove().unwrap();
     let log = Log::open(dir.path(), Applied::default()).unwrap();
     log.append(&delete(1)).1.unwrap();
     assert!(files(dir.path(), "spare").is_empty());
@@ -227,8 +228,7 @@ fn records_that_a_damaged_segment_lacks_are_told_and_the_later_segments_are_read
     assert_eq!(numbers(dir.path()), [1, 2, 3, 4, 6, 7, 8, 9]);
     let gap = |from, to| Gap {
         segment: second.clone(),
-        from,
-        to,
+        numbers: Some(from..to),
     };
     assert_eq!(found.gaps, [gap(5, 6)]);
     let mut cut = std::fs::read(&second).unwrap();
@@ -236,15 +236,49 @@ fn records_that_a_damaged_segment_lacks_are_told_and_the_later_segments_are_read
     std::fs::write(&second, cut).unwrap();
     let found = recover(dir.path()).unwrap();
     assert_eq!(found.gaps, [gap(5, 7)]);
-    let kept = second.with_extension("damaged");
     // The tree may have come further than what is missing.
+    let mut found = found;
     (1..7).for_each(|n| applied.insert(n));
     found.tell_gaps(&applied);
-    assert!(!kept.exists());
+    assert_eq!(found.gaps, []);
+    let mut found = recover(dir.path()).unwrap();
     found.tell_gaps(&Applied::default());
-    assert!(kept.exists());
     found.remove().unwrap();
-    assert!(files(dir.path(), "log").is_empty() && kept.exists());
+    assert!(files(dir.path(), "log").is_empty());
+    let kept = files(dir.path(), "damaged");
+    assert_eq!(kept[0].0, second.with_extension("damaged"));
+    assert_eq!(kept.len(), 1);
+}
+
+#[test]
+fn the_only_segment_is_not_thrown_away_for_a_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), Applied::default()).unwrap();
+    (1..=3).for_each(|n| log.append(&put(n, 100)).1.unwrap());
+    drop(log);
+    let (path, _) = files(dir.path(), "log").remove(0);
+    let whole = std::fs::read(&path).unwrap();
+    let with = |at: usize, byte: u8| {
+        let mut bytes = whole.clone();
+        bytes[at] = byte;
+        std::fs::write(&path, bytes).unwrap();
+    };
+    // A record in the middle.
+    let frame = record::FRAME_BYTES + payload_len(&put(1, 100));
+    with(HEADER_BYTES + frame + 40, 99);
+    let found = recover(dir.path()).unwrap();
+    assert_eq!(numbers(dir.path()), [1, 3]);
+    assert_eq!(found.gaps[0].numbers, Some(2..3));
+    // The header, and one of a later version.
+    with(17, !whole[17]);
+    let mut found = recover(dir.path()).unwrap();
+    found.tell_gaps(&Applied::default());
+    assert_eq!(found.gaps[0].numbers, None);
+    with(7, b'3');
+    assert!(recover(dir.path()).is_err());
+    found.remove().unwrap();
+    assert!(files(dir.path(), "log").is_empty());
+    assert_eq!(files(dir.path(), "damaged").len(), 1);
 }
 
 /// Others begin the next batch before the last one's end is noticed, again and again.
