@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::storm::{MOVING, end, gather};
-use common::{Gateway, Mount, Random, eventually};
+use common::{Gateway, LOCK, Mount, Random, eventually};
 
 /// What fails, and how. `pwrite64` and the like are of files only: the sockets and the runtime use other calls.
 const FAULTS: [(&str, &str); 16] = [
@@ -297,6 +297,48 @@ fn flushes_that_fail_are_counted_and_named_in_the_log_with_their_cause() {
     eventually("all are flushed", || {
         ["1", "2", "3"].into_iter().all(flushed)
     });
+}
+
+/// davfs2 gives an upload up for all of them; its user is told what there is too little of.
+#[test]
+fn a_quota_of_the_file_system_and_too_large_a_file_are_not_told_as_a_full_disk() {
+    let gateway = Gateway::start(&["--cache-dir", "none"]);
+    let body = common::content(1, 3_000_000);
+    let writes = "pwrite64,pwritev,pwritev2,fallocate";
+    for (error, status, told) in [
+        ("ENOSPC", 507, "sufficient-disk-space"),
+        ("EDQUOT", 507, "quota-not-exceeded"),
+        ("EFBIG", 413, "too large"),
+    ] {
+        let fault = Fault::inject(&gateway, writes, error, 1);
+        let reply = gateway.put("/new", &body);
+        assert_eq!(reply.status, status, "{error}: {}", reply.text());
+        assert!(reply.text().contains(told), "{error}: {}", reply.text());
+        assert!(fault.end() > 0);
+    }
+    assert_eq!(gateway.put("/new", &body).status, 201);
+}
+
+#[test]
+fn a_lock_that_a_quota_of_the_file_system_leaves_no_room_for_is_refused_as_such() {
+    let gateway = Gateway::start(&[]);
+    assert_eq!(gateway.put("/a", b"a").status, 201);
+    let journal = gateway.cache().join("state/locks.journal");
+    assert!(journal.exists());
+    let lock = || gateway.request("LOCK", "/a", &[("Timeout", "Second-1800")], LOCK);
+    for (error, told) in [
+        ("ENOSPC", "sufficient-disk-space"),
+        ("EDQUOT", "quota-not-exceeded"),
+    ] {
+        let inject = format!("inject=write:error={error}");
+        let path = journal.to_str().unwrap();
+        let fault = Fault::attach(&gateway, "write", &["-P", path, "-e", &inject]);
+        let reply = lock();
+        assert_eq!(reply.status, 507, "{error}: {}", reply.text());
+        assert!(reply.text().contains(told), "{error}: {}", reply.text());
+        assert!(fault.end() > 0);
+    }
+    assert_eq!(lock().status, 200);
 }
 
 #[test]

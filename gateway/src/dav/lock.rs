@@ -237,10 +237,13 @@ impl Drop for Undo<'_> {
 }
 
 fn journal_trouble(error: std::io::Error) -> Refusal {
-    if error.kind() == std::io::ErrorKind::StorageFull {
-        return Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "no space for the lock");
-    }
-    Refusal::unavailable("the lock cannot be recorded now")
+    let condition = match error.kind() {
+        std::io::ErrorKind::StorageFull => "<D:sufficient-disk-space/>",
+        std::io::ErrorKind::QuotaExceeded => "<D:quota-not-exceeded/>",
+        _ => return Refusal::unavailable("the lock cannot be recorded now"),
+    };
+    Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "no space for the lock")
+        .with_condition(condition)
 }
 
 fn parse_timeout(s: &str) -> Option<Duration> {

@@ -13,6 +13,12 @@ pub enum CacheError {
     /// The backing tier is full. (A full cache tier is no error: the bytes go to the backing tier.)
     #[error("no space left in the backing tier")]
     NoSpace,
+    /// The backing tier's file system grants no more: its quota is used up.
+    #[error("the backing tier's quota is used up")]
+    Quota,
+    /// More bytes than the backing tier, or the number of objects, lets one version have.
+    #[error("larger than a file of the backing tier may be")]
+    TooLarge,
     /// The backing file ends before the announced length; the connection must be broken off.
     #[error("content of file {file} ends at or before byte {offset}")]
     Truncated {
@@ -62,15 +68,16 @@ pub enum CacheError {
 }
 
 impl CacheError {
-    /// Wraps an I/O error of the backing tier; out of space becomes [`CacheError::NoSpace`].
+    /// Wraps an I/O error of the backing tier; a limit that was met has its own variant.
     pub(crate) fn backing(op: impl Into<String>, source: io::Error) -> Self {
-        if is_no_space(&source) {
-            CacheError::NoSpace
-        } else {
-            CacheError::Io {
+        match source.kind() {
+            io::ErrorKind::StorageFull => CacheError::NoSpace,
+            io::ErrorKind::QuotaExceeded => CacheError::Quota,
+            io::ErrorKind::FileTooLarge => CacheError::TooLarge,
+            _ => CacheError::Io {
                 op: op.into(),
                 source,
-            }
+            },
         }
     }
 
@@ -91,6 +98,8 @@ impl CacheError {
         match self {
             CacheError::Io { .. } | CacheError::Task(_) | CacheError::Behind { .. } => true,
             CacheError::NoSpace
+            | CacheError::Quota
+            | CacheError::TooLarge
             | CacheError::Truncated { .. }
             | CacheError::Damaged { .. }
             | CacheError::WrongRoot { .. }
@@ -112,18 +121,9 @@ impl From<StoreError> for CacheError {
                 op: format!("find object {id}"),
                 source: io::ErrorKind::NotFound.into(),
             },
-            StoreError::Io { op, id, source } => CacheError::Io {
-                op: format!("{op} object {id}"),
-                source,
-            },
+            StoreError::Io { op, id, source } => {
+                CacheError::backing(format!("{op} object {id}"), source)
+            }
         }
     }
-}
-
-/// Whether the device or a quota is full.
-pub(crate) fn is_no_space(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
 }

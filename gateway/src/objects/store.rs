@@ -98,7 +98,7 @@ pub enum StoreError {
 impl StoreError {
     /// Wraps a system error.
     pub fn io(op: &'static str, id: ObjectId, source: io::Error) -> Self {
-        if super::error::is_no_space(&source) {
+        if source.kind() == io::ErrorKind::StorageFull {
             StoreError::NoSpace { id }
         } else if source.kind() == io::ErrorKind::NotFound {
             StoreError::NotFound { id }

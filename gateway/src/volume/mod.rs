@@ -369,16 +369,19 @@ pub(crate) fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// A full backing tier is a full volume; everything else keeps its own name.
+/// A limit of the backing tier is the volume's; everything else keeps its own name.
 pub(crate) fn cache_error(op: &'static str, path: &ResourcePath, e: CacheError) -> VolumeError {
-    match e {
-        CacheError::NoSpace => VolumeError::NoSpace {
-            op,
-            path: path.clone(),
-            limit: Limit::Disk,
-            why: "the volume is full".to_owned(),
-        },
-        other => VolumeError::Cache(other),
+    let (limit, why) = match e {
+        CacheError::NoSpace => (Limit::Disk, "the volume is full"),
+        CacheError::Quota => (Limit::Quota, "the file system's quota is used up"),
+        CacheError::TooLarge => return VolumeError::TooLarge { path: path.clone() },
+        other => return VolumeError::Cache(other),
+    };
+    VolumeError::NoSpace {
+        op,
+        path: path.clone(),
+        limit,
+        why: why.to_owned(),
     }
 }
 

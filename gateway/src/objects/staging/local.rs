@@ -279,7 +279,7 @@ impl Work {
         for (mut offset, mut data) in pending {
             while !data.is_empty() {
                 let index =
-                    u32::try_from(offset / object_bytes).map_err(|_| CacheError::NoSpace)?;
+                    u32::try_from(offset / object_bytes).map_err(|_| CacheError::TooLarge)?;
                 let within = (offset % object_bytes) as u32;
                 let n = (object_bytes - u64::from(within)).min(data.len() as u64) as usize;
                 let part = data.split_to(n);

@@ -140,7 +140,7 @@ impl PooledStaging {
     pub async fn push(&mut self, mut offset: u64, mut data: Bytes) -> Result<(), CacheError> {
         let object_bytes = u64::from(self.shared.cache.opts.object_bytes);
         while !data.is_empty() {
-            let index = u32::try_from(offset / object_bytes).map_err(|_| CacheError::NoSpace)?;
+            let index = u32::try_from(offset / object_bytes).map_err(|_| CacheError::TooLarge)?;
             let within = (offset % object_bytes) as u32;
             let n = (object_bytes - u64::from(within)).min(data.len() as u64) as usize;
             let part = data.split_to(n);
