@@ -9,9 +9,20 @@ use tiering::trace::{header, read_live, write_parquet};
 const LIVE: &str = "live";
 const SEALED: &str = "parquet";
 
-/// Name of a live segment begun at this time; names sort by age.
-pub fn live_name(wall_us: u128, sequence: u32) -> String {
+/// Name of a live segment begun at this time; names sort by age as long as each is of a later time than all before ([`newest`]).
+pub fn live_name(wall_us: u64, sequence: u32) -> String {
     format!("trace-{wall_us:020}-{sequence:06}.{LIVE}")
+}
+
+/// The latest time that a name in a directory tells, in µs since 1970.
+pub fn newest(dir: &Path) -> io::Result<u64> {
+    let told = |path: &PathBuf| -> Option<u64> {
+        let name = path.file_stem()?.to_str()?.strip_prefix("trace-")?;
+        name.split_once('-')?.0.parse().ok()
+    };
+    let mut segments = with_extension(dir, LIVE)?;
+    segments.extend(with_extension(dir, SEALED)?);
+    Ok(segments.iter().filter_map(told).max().unwrap_or(0))
 }
 
 fn with_extension(dir: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {

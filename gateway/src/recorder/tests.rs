@@ -107,6 +107,20 @@ fn the_oldest_segments_go_beyond_the_limit_and_the_newest_stays() {
 }
 
 #[test]
+fn segments_from_before_the_clock_was_set_back_go_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = dir.path().join("trace-00099999999999999999-000007.parquet");
+    std::fs::write(&before, [0; 100]).unwrap();
+    let mut cfg = RecorderConfig::new(dir.path());
+    cfg.retention_bytes = 0;
+    let recorder = Recorder::start(cfg).unwrap();
+    put(&recorder, 5);
+    recorder.finish();
+    assert!(!before.exists());
+    assert_eq!(sealed_rows(dir.path()).len(), 1);
+}
+
+#[test]
 fn a_full_queue_drops_and_counts() {
     let queue = Arc::new(Queue::new(2));
     let sender = Some(Sender(Arc::clone(&queue)));

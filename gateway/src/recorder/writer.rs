@@ -33,6 +33,8 @@ pub(super) struct Writer {
     frame: FrameWriter,
     segment: Option<Segment>,
     sequence: u32,
+    /// The time in the name of the newest segment.
+    newest_us: u64,
     sealer: Option<(Sender<PathBuf>, std::thread::JoinHandle<()>)>,
     failing: bool,
     /// No segment is begun before.
@@ -56,6 +58,7 @@ impl Writer {
         counters: Arc<Counters>,
     ) -> io::Result<Writer> {
         let left = seal::live_segments(&cfg.dir)?;
+        let newest_us = seal::newest(&cfg.dir)?;
         let (queue, paths) = channel::<PathBuf>();
         let (dir, retention, seal_counters) =
             (cfg.dir.clone(), cfg.retention_bytes, Arc::clone(&counters));
@@ -86,6 +89,7 @@ impl Writer {
             frame: FrameWriter::default(),
             segment: None,
             sequence: 0,
+            newest_us,
             sealer: Some((queue, thread)),
             failing: false,
             retry_at: Instant::now(),
@@ -180,10 +184,11 @@ impl Writer {
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
-        let path = self
-            .cfg
-            .dir
-            .join(seal::live_name(now.as_micros(), self.sequence));
+        let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        // A clock that was set back makes no segment older than those before.
+        self.newest_us = now_us.max(self.newest_us.saturating_add(1));
+        let name = seal::live_name(self.newest_us, self.sequence);
+        let path = self.cfg.dir.join(name);
         let mut file = OpenOptions::new()
             .create_new(true)
             .append(true)
