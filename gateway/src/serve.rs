@@ -256,6 +256,8 @@ pub async fn serve(config: Config, raw: Raw) -> anyhow::Result<()> {
         tracing::warn!(connections = cut, "cut off before their requests had ended");
     }
     expiry.abort();
+    // Before the tiers are closed, which removes what cut uploads leave.
+    tokio::task::spawn_blocking(move || front.loops.end()).await?;
     tiers.close().await?;
     tracing::info!("stopped");
     Ok(())

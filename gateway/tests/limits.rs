@@ -254,3 +254,30 @@ fn a_second_ctrl_c_ends_the_wait_for_running_requests() {
     assert_eq!(gateway.get("/whole").body, b"content");
     assert_eq!(gateway.get("/part").status, 404);
 }
+
+#[test]
+fn uploads_that_a_stop_cuts_off_leave_nothing() {
+    let mut gateway = Gateway::start(&["--shutdown-grace", "0s"]);
+    let body = common::content(1, 9 << 20);
+    let mut client = gateway.connect();
+    client.send_head("PUT", "/part", &[], body.len()).unwrap();
+    client.send(&body[..6 << 20]).unwrap();
+    let (unfinished, shards) = (
+        gateway.root().join(".tierdav/tmp"),
+        gateway.cache().join("objects"),
+    );
+    let left = || {
+        let shards = std::fs::read_dir(&shards).unwrap();
+        let dirs = shards.map(|shard| shard.unwrap().path());
+        dirs.chain([unfinished.clone()])
+            .flat_map(|dir| std::fs::read_dir(dir).unwrap())
+            .map(|entry| entry.unwrap().path())
+            .collect::<Vec<_>>()
+    };
+    eventually("it is under way", || left().len() > 1);
+    gateway.signal_term();
+    assert_eq!(gateway.wait(), Some(0));
+    assert!(gateway.log().contains("cut off"), "{}", gateway.log());
+    let left = left();
+    assert!(left.is_empty(), "{left:?}");
+}

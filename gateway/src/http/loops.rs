@@ -8,15 +8,22 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
+
+/// How long the end waits for what threads still do for connections that it cut off: they may wait for a disk.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// The loops. Dropping them ends them, with what still runs there.
 #[derive(Debug)]
 pub struct Loops {
     all: Vec<Loop>,
-    _end: watch::Sender<()>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    end: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -41,24 +48,39 @@ impl Loops {
     /// What the kernel said to a new thread.
     pub fn start(count: NonZeroUsize) -> io::Result<Loops> {
         let (end, ended) = watch::channel(());
+        let mut threads = Vec::new();
         let start = |n| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
             let mut ended = ended.clone();
-            std::thread::Builder::new()
+            let thread = std::thread::Builder::new()
                 .name(format!("loop-{n}"))
                 .spawn(move || {
-                    // An error means that the sender is gone: that is the end.
-                    runtime.block_on(async move { while ended.changed().await.is_ok() {} });
-                    runtime.shutdown_background();
+                    // An error means that the sender is gone: that is the end, too.
+                    let _ = runtime.block_on(ended.changed());
+                    runtime.shutdown_timeout(LAST_WORK);
                 })?;
+            threads.push(thread);
             Ok(Loop {
                 handle,
                 connections: Arc::default(),
             })
         };
         let all = (0..count.get()).map(start).collect::<io::Result<_>>()?;
-        Ok(Loops { all, _end: end })
+        Ok(Loops {
+            all,
+            threads: Mutex::new(threads),
+            end,
+        })
+    }
+
+    /// Cuts off the connections that are left and waits until all that they held is dropped; for what threads still do for them
+    /// [`LAST_WORK`] at most. Blocks.
+    pub fn end(&self) {
+        let _ = self.end.send(());
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            let _ = thread.join();
+        }
     }
 
     /// Runs a connection on the loop that has the fewest.
