@@ -27,6 +27,8 @@ use crate::tiers::{self, Opening, Tiers};
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest wait between two tries.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How often certificates are looked at for renewed ones.
+const CERTIFICATES_EVERY_S: u64 = 10;
 
 /// Reads the files that the configuration names: users and certificates.
 ///
@@ -215,12 +217,17 @@ pub async fn serve(config: Config, raw: Raw) -> anyhow::Result<()> {
     });
     let kept_open = Arc::clone(&tiers.volume);
     let expiring = Arc::clone(&dav);
+    let certified = tls.clone();
     let expiry = tokio::spawn(async move {
         let mut second = tokio::time::interval(Duration::from_secs(1));
-        loop {
+        for n in 1u64.. {
             second.tick().await;
             expiring.expire().await;
             kept_open.close_old();
+            if let Some(tls) = certified.clone().filter(|_| n % CERTIFICATES_EVERY_S == 0) {
+                let look = move || tls.reload_if_changed(passwords);
+                let _ = tokio::task::spawn_blocking(look).await;
+            }
         }
     });
     // Set here alone, once.

@@ -1,4 +1,4 @@
-//! TLS over the wire: ALPN and HTTP/2, client certificates as identities, certificates read again on SIGHUP.
+//! TLS over the wire: ALPN and HTTP/2, client certificates as identities, certificates read again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -266,6 +266,29 @@ fn what_the_users_file_says_of_a_certificate_counts_on_connections_that_are_open
         std::fs::write(&users, text).unwrap();
         eventually(request, || status(&mut stream, request) == expected);
     }
+}
+
+#[test]
+fn a_renewed_certificate_is_read_without_being_told() {
+    let ca = authority("test CA");
+    let (dir, gateway) = serve(&ca, &[]);
+    let now = || {
+        let mut stream = connect(gateway.address, &client(&ca, &[], None));
+        ask(&mut stream, "OPTIONS /").unwrap();
+        subject(&stream)
+    };
+    let first = now();
+    // Halfway through, the certificate is there and its key is not.
+    let key = std::fs::read(dir.path().join("key.pem")).unwrap();
+    install(dir.path(), &ca, "renewed");
+    let renewed = std::fs::read(dir.path().join("key.pem")).unwrap();
+    std::fs::write(dir.path().join("key.pem"), key).unwrap();
+    eventually("the complaint", || {
+        gateway.log().contains("the old certificate stays")
+    });
+    assert_eq!(now(), first);
+    std::fs::write(dir.path().join("key.pem"), renewed).unwrap();
+    eventually("the new certificate", || now() != first);
 }
 
 #[test]

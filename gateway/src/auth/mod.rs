@@ -25,7 +25,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::dav::User;
 use failures::{Failures, Pace};
-use file::{Entry, Stamp};
+use file::Entry;
+pub(crate) use file::Stamp;
 pub use file::{UsersError, line};
 
 /// How often the file of users is looked at, at most.

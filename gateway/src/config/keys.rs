@@ -148,7 +148,7 @@ const PLAIN: &[Key] = &[
         "tls_cert",
         "",
         "a PEM file",
-        "certificate chain; with tls_key turns TLS on; read again on SIGHUP",
+        "certificate chain; with tls_key turns TLS on; read again when it changes",
     ),
     key("tls_key", "", "a PEM file", "private key of tls_cert"),
     key(

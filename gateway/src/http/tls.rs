@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
@@ -15,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::GeneralName;
 
+use crate::auth::Stamp;
 use crate::config::TlsFiles;
 
 /// TLS cannot be set up.
@@ -41,6 +43,8 @@ pub struct Tls {
     config: ArcSwap<ServerConfig>,
     /// Seconds since 1970.
     not_after: AtomicI64,
+    /// What the files were when they were read last.
+    seen: Mutex<Vec<Option<Stamp>>>,
 }
 
 impl Tls {
@@ -49,8 +53,10 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] naming the file.
     pub fn open(files: TlsFiles, passwords_too: bool) -> Result<Tls, TlsError> {
+        let seen = stamps(&files);
         let (config, not_after) = load(&files, passwords_too)?;
         Ok(Tls {
+            seen: Mutex::new(seen),
             files,
             config: ArcSwap::new(config),
             not_after: AtomicI64::new(not_after),
@@ -62,6 +68,8 @@ impl Tls {
     /// # Errors
     /// [`TlsError`]: the old certificate stays. It is logged.
     pub fn reload(&self, passwords_too: bool) -> Result<(), TlsError> {
+        // Before they are read: what changes meanwhile is seen the next time.
+        *self.seen.lock() = stamps(&self.files);
         match load(&self.files, passwords_too) {
             Ok((config, not_after)) => {
                 self.config.store(config);
@@ -73,6 +81,15 @@ impl Tls {
                 tracing::error!(%error, "the old certificate stays");
                 Err(error)
             }
+        }
+    }
+
+    /// Reads the files again if one of them is another than when they were read last, whether that went well or not: of a new
+    /// certificate and its key one may come before the other. Blocks.
+    pub fn reload_if_changed(&self, passwords_too: bool) {
+        if *self.seen.lock() != stamps(&self.files) {
+            // Logged.
+            let _ = self.reload(passwords_too);
         }
     }
 
@@ -101,6 +118,15 @@ impl Tls {
             .and_then(name_in);
         Ok((stream, name))
     }
+}
+
+fn stamps(files: &TlsFiles) -> Vec<Option<Stamp>> {
+    let paths = [
+        Some(&files.cert),
+        Some(&files.key),
+        files.client_ca.as_ref(),
+    ];
+    paths.into_iter().flatten().map(|p| Stamp::of(p)).collect()
 }
 
 fn name_in(cert: &CertificateDer<'_>) -> Option<String> {
