@@ -264,7 +264,7 @@ impl ObjectCache {
                     let Some(job) = cache.next_job() else { break };
                     let (cache, mut stopped) = (cache.clone(), stopped.clone());
                     jobs.spawn(async move {
-                        // What waits for the throttle has not begun, and the next start finds it to do.
+                        // What waits for the throttle has not begun, and the next start finds what is dirty.
                         let go = tokio::select! {
                             biased;
                             _ = stopped.wait_for(|stopped| *stopped) => false,
@@ -272,7 +272,7 @@ impl ObjectCache {
                         };
                         match go {
                             true => cache.run_unthrottled(job).await,
-                            false => StepReport::default(),
+                            false => cache.give_up(&job),
                         }
                     });
                 }
@@ -360,6 +360,16 @@ impl ObjectCache {
     async fn run(self: &Arc<Self>, job: Job) -> StepReport {
         self.wait_for_turn(&job).await;
         self.run_unthrottled(job).await
+    }
+
+    /// Answers for a job that is not begun because of a stop.
+    fn give_up(&self, job: &Job) -> StepReport {
+        let mut report = StepReport::default();
+        for action in job.actions() {
+            let at = self.recorder.now();
+            report += self.confirm(action, 0, Err(NotMoved::Dropped("stopping")), at);
+        }
+        report
     }
 
     /// Waits for the throttle, and a little for clients.
