@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-
 use rustix::rand::GetRandomFlags;
 
 use applied::{Applied, WINDOW};
