@@ -268,26 +268,27 @@ fn what_the_users_file_says_of_a_certificate_counts_on_connections_that_are_open
     }
 }
 
+/// The certificate that a new connection gets. A new configuration: a resumed session would show that of its first handshake.
+fn shown(gateway: &Gateway, ca: &Issuer) -> Vec<u8> {
+    let mut stream = connect(gateway.address, &client(ca, &[], None));
+    ask(&mut stream, "OPTIONS /").unwrap();
+    subject(&stream)
+}
+
 #[test]
 fn a_renewed_certificate_is_read_without_being_told() {
     let ca = authority("test CA");
     let (dir, gateway) = serve(&ca, &[]);
-    let now = || {
-        let mut stream = connect(gateway.address, &client(&ca, &[], None));
-        ask(&mut stream, "OPTIONS /").unwrap();
-        subject(&stream)
-    };
+    let now = || shown(&gateway, &ca);
     let first = now();
     // Halfway through, the certificate is there and its key is not.
-    let key = std::fs::read(dir.path().join("key.pem")).unwrap();
-    install(dir.path(), &ca, "renewed");
-    let renewed = std::fs::read(dir.path().join("key.pem")).unwrap();
-    std::fs::write(dir.path().join("key.pem"), key).unwrap();
+    let (cert, key) = issue(&ca, "renewed");
+    std::fs::write(dir.path().join("cert.pem"), cert.pem()).unwrap();
     eventually("the complaint", || {
         gateway.log().contains("the old certificate stays")
     });
     assert_eq!(now(), first);
-    std::fs::write(dir.path().join("key.pem"), renewed).unwrap();
+    std::fs::write(dir.path().join("key.pem"), key.serialize_pem()).unwrap();
     eventually("the new certificate", || now() != first);
 }
 
@@ -295,12 +296,7 @@ fn a_renewed_certificate_is_read_without_being_told() {
 fn sighup_reads_the_certificate_again_and_a_broken_one_changes_nothing() {
     let ca = authority("test CA");
     let (dir, gateway) = serve(&ca, &[]);
-    let now = || {
-        // A new configuration: a resumed session would show the certificate of its first handshake.
-        let mut stream = connect(gateway.address, &client(&ca, &[], None));
-        ask(&mut stream, "OPTIONS /").unwrap();
-        subject(&stream)
-    };
+    let now = || shown(&gateway, &ca);
     let first = now();
     // A connection from before goes on.
     let mut open = connect(gateway.address, &client(&ca, &[], None));
