@@ -78,9 +78,7 @@ impl Call<'_> {
                     return Err(unsatisfiable(0));
                 };
                 self.announced_matches(body, len)?;
-                if let Some(max) = self.dav.opts.max_body_bytes {
-                    body.limit(max)?;
-                }
+                self.limit(body, 0)?;
                 let upload = self
                     .dav
                     .volume
@@ -91,9 +89,7 @@ impl Call<'_> {
             }
             (Some(update), Some(_)) => self.update(guard, update, body).await,
             (None, _) => {
-                if let Some(max) = self.dav.opts.max_body_bytes {
-                    body.limit(max)?;
-                }
+                self.limit(body, 0)?;
                 let upload = self
                     .dav
                     .volume
@@ -101,6 +97,14 @@ impl Call<'_> {
                     .await?;
                 self.receive(guard, upload, body, None, None).await
             }
+        }
+    }
+
+    /// Bounds a body that comes behind so many bytes of content.
+    fn limit(&self, body: &mut Incoming, before: u64) -> Result<(), Refusal> {
+        match self.dav.opts.max_body_bytes {
+            Some(max) => body.limit(max.saturating_sub(before)),
+            None => Ok(()),
         }
     }
 
@@ -116,9 +120,7 @@ impl Call<'_> {
             return Err(is_collection());
         }
         let guard = Arc::new(self.guard(Intent::Upload).await?);
-        if let Some(max) = self.dav.opts.max_body_bytes {
-            body.limit(max)?;
-        }
+        self.limit(body, 0)?;
         let mut data = Parts::default();
         while let Some(part) = body.next().await? {
             data.push(part);
@@ -199,9 +201,7 @@ impl Call<'_> {
             Update::Last(n) => (meta.len.saturating_sub(n), Some(n.min(meta.len))),
         };
         self.announced_matches(body, len)?;
-        if let Some(max) = self.dav.opts.max_body_bytes {
-            body.limit(max.saturating_sub(start))?;
-        }
+        self.limit(body, start)?;
         let upload = self.dav.volume.patch(&self.target.path, self.io).await?;
         self.receive(guard, upload, body, Some((start, len)), Some(meta.file_id))
             .await

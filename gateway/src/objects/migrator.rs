@@ -272,7 +272,7 @@ impl ObjectCache {
                         };
                         match go {
                             true => cache.run_unthrottled(job).await,
-                            false => cache.give_up(&job),
+                            false => cache.give_up(job.actions(), || NotMoved::Dropped("stopping")),
                         }
                     });
                 }
@@ -362,12 +362,11 @@ impl ObjectCache {
         self.run_unthrottled(job).await
     }
 
-    /// Answers for a job that is not begun because of a stop.
-    fn give_up(&self, job: &Job) -> StepReport {
+    /// Answers for moves that did not come to an outcome of their own.
+    fn give_up(&self, actions: Vec<Action>, why: impl Fn() -> NotMoved) -> StepReport {
         let mut report = StepReport::default();
-        for action in job.actions() {
-            let at = self.recorder.now();
-            report += self.confirm(action, 0, Err(NotMoved::Dropped("stopping")), at);
+        for action in actions {
+            report += self.confirm(action, 0, Err(why()), self.recorder.now());
         }
         report
     }
@@ -418,13 +417,7 @@ impl ObjectCache {
         self.moved.notify_waiters();
         done.unwrap_or_else(|error| {
             tracing::error!(%error, "a move died");
-            let mut report = StepReport::default();
-            for action in proposed {
-                let at = self.recorder.now();
-                let why = NotMoved::Failed(error.to_string());
-                report += self.confirm(action, 0, Err(why), at);
-            }
-            report
+            self.give_up(proposed, || NotMoved::Failed(error.to_string()))
         })
     }
 

@@ -8,6 +8,7 @@
 //! refuses all operations from then on, connects anew and goes on when it has the lock again; unless another gateway had it
 //! meanwhile, as the owner's object tells: then what is known here of the pools is of before, and the process ends.
 
+use std::ffi::CStr;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,9 +20,9 @@ use super::sys::Locker;
 use super::{INFO, Live, OWNER, RadosPools, explain};
 use crate::objects::pools::{AttachError, Claim};
 
-const LOCK: &std::ffi::CStr = c"owner";
+const LOCK: &CStr = c"owner";
 /// The cookie of who took the lock last: an attribute of [`OWNER`].
-const TAKEN: &std::ffi::CStr = c"tierdav.taken";
+const TAKEN: &CStr = c"tierdav.taken";
 /// How long a lock lives without being renewed.
 const LEASE: Duration = Duration::from_secs(30);
 /// How often it is renewed.
@@ -59,7 +60,7 @@ impl Owner {
         lock.is_bound()?;
         lock.take()?;
         lock.bind()
-            .and_then(|()| lock.note_taken())
+            .and_then(|()| lock.set_mark(TAKEN, &lock.cookie))
             .inspect_err(|_| lock.give_back())?;
         lock.pools.set_fenced(false);
         let (stop, stopped) = mpsc::sync_channel(1);
@@ -94,54 +95,50 @@ impl Lock {
         AttachError::passing(format!("{}: {what}: {}", self.pools.name(), explain(e)))
     }
 
+    /// An attribute of the owner's object, if it is there.
+    fn mark(live: &Live, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+        match wait(live.data.read(OWNER, 0, 0, name)) {
+            Ok(reply) => Ok(Some(reply.attr().to_vec())),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn set_mark(&self, name: &CStr, value: &str) -> Result<(), AttachError> {
+        let live = self.pools.live.load();
+        let mark = (name, value.as_bytes());
+        let written = live.data.write(OWNER, Vec::new(), mark, None, None);
+        wait(written.0)
+            .map(|_| ())
+            .map_err(|e| self.failed("cannot be written", &e))
+    }
+
     /// Whether the namespace has this root's id; `false` if it is a new one. Refuses one that is another root's.
     fn is_bound(&self) -> Result<bool, AttachError> {
-        let live = self.pools.live.load();
-        match wait(live.data.read(OWNER, 0, 0, INFO)) {
-            Ok(reply) if reply.attr() == self.claim.root_id.as_bytes() => Ok(true),
-            Ok(reply) => Err(AttachError::lasting(format!(
+        match Self::mark(&self.pools.live.load(), INFO) {
+            Ok(Some(id)) if id == self.claim.root_id.as_bytes() => Ok(true),
+            Ok(Some(id)) => Err(AttachError::lasting(format!(
                 "{}: has the data of root {}, not of this root {}: give another ceph_namespace",
                 self.pools.name(),
-                String::from_utf8_lossy(reply.attr()),
+                String::from_utf8_lossy(&id),
                 self.claim.root_id
             ))),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => Ok(false),
+            Ok(None) => Ok(false),
             Err(e) => Err(self.failed("cannot be read", &e)),
         }
     }
 
     /// Writes the root's id into a new namespace.
     fn bind(&self) -> Result<(), AttachError> {
-        if self.is_bound()? {
-            return Ok(());
+        match self.is_bound()? {
+            true => Ok(()),
+            false => self.set_mark(INFO, &self.claim.root_id),
         }
-        let (live, root_id) = (self.pools.live.load(), self.claim.root_id.as_bytes());
-        let written = live
-            .data
-            .write(OWNER, Vec::new(), (INFO, root_id), None, None);
-        wait(written.0)
-            .map(|_| ())
-            .map_err(|e| self.failed("cannot be written", &e))
-    }
-
-    /// Lets a former owner that comes back know that it had a successor.
-    fn note_taken(&self) -> Result<(), AttachError> {
-        let (live, cookie) = (self.pools.live.load(), self.cookie.as_bytes());
-        let written = live
-            .data
-            .write(OWNER, Vec::new(), (TAKEN, cookie), None, None);
-        wait(written.0)
-            .map(|_| ())
-            .map_err(|e| self.failed("cannot be written", &e))
     }
 
     /// Whether nobody else has taken the lock since this gateway did.
     fn was_last(&self, live: &Live) -> io::Result<bool> {
-        match wait(live.data.read(OWNER, 0, 0, TAKEN)) {
-            Ok(reply) => Ok(reply.attr() == self.cookie.as_bytes()),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => Ok(false),
-            Err(e) => Err(e),
-        }
+        Ok(Self::mark(live, TAKEN)?.is_some_and(|cookie| cookie == self.cookie.as_bytes()))
     }
 
     fn give_back(&self) {

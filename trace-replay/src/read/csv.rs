@@ -10,6 +10,7 @@
 
 use super::{ReadError, Reader, Unusable};
 use crate::trace::{Entry, Level, Op, Outcome, normal_path};
+use crate::write::CSV_COLUMNS;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -21,23 +22,10 @@ use std::sync::Arc;
 /// that follows.
 const MAX_ROW_BYTES: u64 = 1 << 20;
 
-/// The columns that are used. `n` is how many operations strace had counted in recordings of old.
-const COLUMNS: &[&str] = &[
-    "ts_us",
-    "op",
-    "path",
-    "client",
-    "offset",
-    "length",
-    "latency_us",
-    "result",
-    "thread",
-    "path2",
-    "method",
-    "status",
-    "range",
-    "n",
-];
+/// Whether a column is one of those that are written too. `n` is how many operations strace had counted in recordings of old.
+fn is_known(column: &str) -> bool {
+    CSV_COLUMNS.contains(&column) || column == "n"
+}
 
 /// What is read at once.
 const BUFFER_BYTES: usize = 1 << 16;
@@ -159,7 +147,7 @@ impl<R: Read> CsvReader<R> {
             Level::FileOperations
         };
         let unknown = header.iter().map(String::from_utf8_lossy);
-        let unknown = unknown.filter(|name| !name.is_empty() && !COLUMNS.contains(&&**name));
+        let unknown = unknown.filter(|name| !name.is_empty() && !is_known(name));
         let unusable = Unusable {
             columns: unknown
                 .take(Unusable::EXAMPLES)

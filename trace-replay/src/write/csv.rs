@@ -5,7 +5,7 @@ use crate::trace::{Entry, Level, Op, Outcome};
 use std::io::Write;
 
 /// The columns of a trace of WebDAV requests; one of file operations has the first [`FILE_COLUMNS`].
-const COLUMNS: [&str; 13] = [
+pub(crate) const COLUMNS: [&str; 13] = [
     "ts_us",
     "client",
     "op",

@@ -5,6 +5,7 @@ mod fio;
 mod oracle;
 mod parquet;
 
+pub(crate) use self::csv::COLUMNS as CSV_COLUMNS;
 pub use self::csv::CsvWriter;
 pub use self::fio::FioWriter;
 pub use self::oracle::OracleWriter;

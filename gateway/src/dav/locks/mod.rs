@@ -537,20 +537,17 @@ impl LockTable {
         }
         // Of each resource those that run out last.
         left.sort_by(|a, b| (&a.to, b.lock.expires_ms).cmp(&(&b.to, a.lock.expires_ms)));
-        let mut on_one = 0;
-        let mut before: Option<String> = None;
-        for m in left {
-            on_one = match &before {
-                Some(to) if *to == m.to => on_one + 1,
-                _ => 0,
-            };
-            before = Some(m.to.clone());
-            if on_one < ON_ONE_MAX {
-                state.moved.insert(m.lock.token.clone(), m.clone());
-                drop(self.append(&state, Record::Moved(m)));
-            } else {
-                state.moved.remove(&m.lock.token);
-                drop(self.append(&state, Record::Drop(m.lock.token)));
+        for of_one in left.chunk_by(|a, b| a.to == b.to) {
+            for (n, m) in of_one.iter().enumerate() {
+                let token = m.lock.token.clone();
+                let record = if n < ON_ONE_MAX {
+                    state.moved.insert(token, m.clone());
+                    Record::Moved(m.clone())
+                } else {
+                    state.moved.remove(&token);
+                    Record::Drop(token)
+                };
+                drop(self.append(&state, record));
             }
         }
         self.forget_moved(&mut state);

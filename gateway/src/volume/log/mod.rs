@@ -20,11 +20,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use rustix::rand::GetRandomFlags;
 
 use applied::{Applied, WINDOW};
 use record::{Record, Unusable, frame, parse_segment};
 use segment::{Closed, Segment, Spare};
+
+use super::identity;
 
 /// A segment is closed when it has grown to this.
 pub const SEGMENT_BYTES: u64 = 32 << 20;
@@ -126,24 +127,22 @@ pub fn recover(dir: &Path) -> io::Result<Recovered> {
     let mut gaps = Vec::new();
     // The number that comes next, and the segment that should have it.
     let mut expected: Option<(u64, &PathBuf)> = None;
-    let mut lacks = |expected: Option<(u64, &PathBuf)>, found: u64| {
-        if let Some((next, segment)) = expected.filter(|(next, _)| *next < found) {
-            gaps.push(Gap {
-                segment: segment.clone(),
-                numbers: Some(next..found),
-            });
-        }
+    let gap = |expected: Option<(u64, &PathBuf)>, found: u64| {
+        let (next, segment) = expected.filter(|(next, _)| *next < found)?;
+        Some(Gap {
+            segment: segment.clone(),
+            numbers: Some(next..found),
+        })
     };
-    let mut headless = Vec::new();
     for path in &segments {
         if let Some(first) = number_of(path) {
-            lacks(expected, first);
+            gaps.extend(gap(expected, first));
             expected = Some((expected.map_or(first, |(next, _)| next.max(first)), path));
         }
         let found = match parse_segment(Bytes::from(std::fs::read(path)?)) {
             Ok(found) => found,
             Err(Unusable::Damaged) => {
-                headless.push(Gap {
+                gaps.push(Gap {
                     segment: path.clone(),
                     numbers: None,
                 });
@@ -158,13 +157,12 @@ pub fn recover(dir: &Path) -> io::Result<Recovered> {
         };
         for (number, record) in found {
             if records.last().is_none_or(|(last, _)| number > *last) {
-                lacks(expected, number);
+                gaps.extend(gap(expected, number));
                 expected = Some((number.saturating_add(1), path));
                 records.push((number, record));
             }
         }
     }
-    gaps.append(&mut headless);
     Ok(Recovered {
         records,
         segments,
@@ -215,12 +213,10 @@ impl Log {
     pub fn open(dir: &Path, applied: Applied) -> io::Result<Log> {
         std::fs::create_dir_all(dir)?;
         let next = applied.next;
-        let mut salt = [0; 8];
-        rustix::rand::getrandom(&mut salt, GetRandomFlags::empty())?;
         Ok(Log {
             dir: dir.to_owned(),
             dir_file: File::open(dir)?,
-            salt: u64::from_le_bytes(salt),
+            salt: identity::fresh()?.0,
             tail: Mutex::new(Tail {
                 pending: Vec::new(),
                 next,
@@ -332,7 +328,7 @@ impl Log {
             Some(s) => s,
             None => {
                 let place = (self.dir.as_path(), &self.dir_file);
-                let begun = Segment::begin(place, first, self.salt, spare, SEGMENT_BYTES)?;
+                let begun = Segment::begin(place, first, self.salt, spare)?;
                 self.bytes.fetch_add(begun.end, Relaxed);
                 current.insert(begun)
             }

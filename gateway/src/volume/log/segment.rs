@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::SEGMENT_BYTES;
 use super::record::segment_header;
 
 /// Writes end at a multiple of this, in zeros: a part of a page whose rest is not in memory would have to be read first.
@@ -30,8 +31,6 @@ pub(super) struct Segment {
     pub end: u64,
     /// Bytes of the file, all of them written.
     filled: u64,
-    /// Zeros are written ahead up to here.
-    fill_to: u64,
     /// All that was asked of the disk was done.
     sound: bool,
 }
@@ -56,7 +55,6 @@ impl Segment {
         first: u64,
         salt: u64,
         spare: Option<Spare>,
-        fill_to: u64,
     ) -> io::Result<Segment> {
         let path = dir.join(format!("{first:016x}.log"));
         let header = segment_header(first, salt);
@@ -76,7 +74,6 @@ impl Segment {
             path,
             first,
             end: header.len() as u64,
-            fill_to,
             sound: true,
         })
     }
@@ -111,7 +108,7 @@ impl Segment {
 
     /// Where there is no room for zeros, each sync takes longer.
     fn fill_ahead(&mut self) {
-        let to = self.fill_to.min(self.filled + AHEAD_BYTES);
+        let to = SEGMENT_BYTES.min(self.filled + AHEAD_BYTES);
         while self.filled < to {
             let n = (to - self.filled).min(ZEROS.len() as u64);
             if self
@@ -184,9 +181,8 @@ mod tests {
     fn what_a_failed_write_left_behind_is_not_written_over() {
         let dir = tempfile::tempdir().unwrap();
         let dir_file = File::open(dir.path()).unwrap();
-        let begin = |first, spare| {
-            Segment::begin((dir.path(), &dir_file), first, 7, spare, 1 << 20).unwrap()
-        };
+        let begin =
+            |first, spare| Segment::begin((dir.path(), &dir_file), first, 7, spare).unwrap();
         let mut segment = begin(1, None);
         segment.append(vec![1; 10]).unwrap();
         let kept = segment.close(2).retire(true).unwrap();
