@@ -74,6 +74,8 @@ pub struct Done {
     pub retried: u32,
     /// Nothing was sent: the lock to release never was, or is gone.
     pub skipped: bool,
+    /// Not tried again as the run is interrupted: nothing starts after this one.
+    pub interrupted: bool,
 }
 
 /// What went wrong.
@@ -192,6 +194,7 @@ impl Shared {
                         // Who ends the run does not wait for minutes of a busy server.
                         () = self.interrupted() => {
                             done.status = 503;
+                            done.interrupted = true;
                             done.failure = Some(Failure::Status(format!(
                                 "{}: status 503, and the interrupted run does not try again",
                                 self.describe(request)

@@ -114,11 +114,8 @@ pub fn calculate(
                 false => (&mut summary, warm_until),
             };
             let done = Done {
-                status: 0,
                 bytes: moved(&requests[index]),
-                failure: None,
-                retried: 0,
-                skipped: false,
+                ..Done::default()
             };
             counted.add(
                 requests[index].kind,

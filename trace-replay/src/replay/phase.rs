@@ -57,6 +57,10 @@ impl Work {
         tally: &Mutex<Tally>,
     ) -> (Next, Instant) {
         let now = Instant::now();
+        if done.interrupted {
+            // The phase may not have looked yet.
+            self.turns.stop();
+        }
         let request = &self.requests[index as usize];
         let intended = match self.speed {
             Speed::Max => sent,
@@ -141,7 +145,7 @@ pub(super) async fn phase(
     };
     loop {
         let now = Instant::now();
-        if interrupt.as_ref().is_some_and(|i| *i.borrow()) {
+        if is_interrupted(&interrupt) {
             because = Some("interrupted");
         } else if stop_at.is_some_and(|at| at <= now) {
             because = Some("--duration is over");
@@ -164,6 +168,9 @@ pub(super) async fn phase(
         }
         progress.show(work.turns.counts().1, failures(), start);
     }
+    if because.is_none() && is_interrupted(&interrupt) {
+        because = Some("interrupted");
+    }
     let (started, done) = work.turns.counts();
     progress.end(done, failures(), start);
     let mut phase = Phase::default();
@@ -185,6 +192,10 @@ pub(super) async fn phase(
         not_started: (total - done) as u64,
     });
     phase
+}
+
+fn is_interrupted(interrupt: &Option<watch::Receiver<bool>>) -> bool {
+    interrupt.as_ref().is_some_and(|i| *i.borrow())
 }
 
 /// Ends when the interrupt comes, never when there is none (or its sender is gone, or it has come).
