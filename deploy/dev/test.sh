@@ -85,7 +85,7 @@ stage() { # NAME COMMAND...
 
 install() {
     local missing=() p
-    for p in litmus davfs2 strace fio curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip python3-venv unzip openssl prometheus chromium python3-seccomp iproute2 man-db e2fsprogs g++ ceph-mon ceph-mgr ceph-osd ceph-common librados-dev libradospp-dev; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
+    for p in litmus davfs2 strace fio curl gcc libc6-dev make openjdk-17-jdk-headless python3-pip python3-venv unzip openssl prometheus chromium python3-seccomp iproute2 man-db e2fsprogs xfsprogs g++ ceph-mon ceph-mgr ceph-osd ceph-common librados-dev libradospp-dev; do dpkg -s "$p" >/dev/null 2>&1 || missing+=("$p"); done
     [ ${#missing[@]} = 0 ] && return 0
     $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
 }
