@@ -207,24 +207,28 @@ impl Replay<'_> {
                 .collect();
             // Gone from the cache since: later records replaced or deleted it, and have to find it here rather than what it
             // replaced. Not so if the tree has come further than this record, or had all of it.
-            if !self.cache.contains_all(id, &synced) {
-                let ahead = matches!(&entry, Entry::Found(found)
-                    if self.named.get(&found.meta.file_id) > Some(&number));
-                if ahead || self.settled.contains(&id) {
+            let gone = !self.cache.contains_all(id, &synced);
+            let ahead = || {
+                matches!(&entry, Entry::Found(found)
+                    if self.named.get(&found.meta.file_id) > Some(&number))
+            };
+            let file = match apply::open_rw(&self.tree.tmp, id) {
+                _ if gone && ahead() => {
                     tracing::debug!(%path, %id, "intent log: the tree is ahead of a change");
                     return Ok(());
                 }
-            }
-            let file = match apply::open_rw(&self.tree.tmp, id) {
                 Ok(file) => file,
-                Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) && !in_tree => {
-                    apply::create_tmp(self.tree, id)?
+                Err(e) if !tree::is_absent(&e) => return Err(e),
+                // Settled before it had its name, it would still be here.
+                Err(_) if gone && self.settled.contains(&id) => {
+                    tracing::debug!(%path, %id, "intent log: a settled version has its name, or had it");
+                    return Ok(());
                 }
-                Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
+                Err(_) if in_tree => {
                     tracing::warn!(%path, %id, "intent log: the prepared file is gone, change skipped");
                     return Ok(());
                 }
-                Err(e) => return Err(e),
+                Err(_) => apply::create_tmp(self.tree, id)?,
             };
             // All its bytes may have come into the tree since, and its name have been lost.
             let whole = identity.state == State::Dirty
@@ -316,7 +320,7 @@ impl Replay<'_> {
         })
     }
 
-    /// Settles again what was settled and may have left the cache since. What was settled was in the tree, with its PUT, before.
+    /// Settles again what was settled and may have left the cache since. Whatever name it has, its bytes were in the tree before.
     fn settle(&self) -> io::Result<()> {
         let ids: Vec<FileId> = self.settled.iter().copied().collect();
         if ids.is_empty() {

@@ -873,9 +873,15 @@ async fn what_was_overwritten_and_then_deleted_or_moved_does_not_come_back() {
     }
 }
 
-/// A power cut where the file has all its bytes and says so, while its name, and the log's word that it was settled, were not durable.
+/// A power cut where the file has all its bytes and says so, while its name was not durable, nor, unless it was `told`, the log's
+/// word that it was settled.
 #[tokio::test]
 async fn a_version_that_is_whole_but_lost_its_name_gets_it_back() {
+    a_whole_version_gets_its_name_back(false).await;
+    a_whole_version_gets_its_name_back(true).await;
+}
+
+async fn a_whole_version_gets_its_name_back(told: bool) {
     let f = Fixture::new(true);
     let v = f.open().await;
     let large = |n: u8| vec![n; 200_000];
@@ -895,10 +901,16 @@ async fn a_version_that_is_whole_but_lost_its_name_gets_it_back() {
     let log_then = f.dir.path().join("log");
     copy_tree(&log_dir, &log_then);
     assert_eq!(v.inner.cache.flush_all().await.unwrap().failed, 0);
+    if told {
+        let log = v.inner.log.as_ref().unwrap();
+        v.inner.note_settled(log, &[meta.file_id]).unwrap();
+    }
     v.inner.cache.evict_all_clean().await.unwrap();
     crash(v).await;
-    std::fs::remove_dir_all(&log_dir).unwrap();
-    std::fs::rename(&log_then, &log_dir).unwrap();
+    if !told {
+        std::fs::remove_dir_all(&log_dir).unwrap();
+        std::fs::rename(&log_then, &log_dir).unwrap();
+    }
     let unnamed = f
         .root()
         .join(format!(".tierdav/tmp/{:016x}", meta.file_id.0));
