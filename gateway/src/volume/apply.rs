@@ -19,15 +19,15 @@ use super::tree::{self, Stat, Tree, id_name};
 use super::types::{Found, Kind};
 use crate::objects::{FileSystemSync, ObjectCache};
 
-/// What a change leaves in `.tierdav/tmp`. It is removed only once the change is durable: objects in pools would be gone for good,
-/// while a power cut takes the change back. The next start removes it, too.
+/// What a change leaves in `.tierdav/tmp` and in the stores. It is removed only once the change is durable: objects would be gone for
+/// good, while a power cut takes the change back. The next start removes it, too.
 #[must_use]
 #[derive(Default)]
 pub(crate) enum Left {
     /// Nothing.
     #[default]
     Nothing,
-    /// The placeholder of a version.
+    /// The objects of a version, and its placeholder.
     Version(Box<Found>),
     /// Something under this name.
     Aside(String),
@@ -257,12 +257,7 @@ fn identify_dir(parent: &OwnedFd, name: &str, identity: &Identity) -> io::Result
 }
 
 /// Removes a resource; a collection with all below it, at once.
-pub(crate) fn remove(
-    tree: &Tree,
-    cache: &ObjectCache,
-    at: &Place<'_>,
-    found: &Found,
-) -> io::Result<Left> {
+pub(crate) fn remove(tree: &Tree, at: &Place<'_>, found: &Found) -> io::Result<Left> {
     match found.meta.kind {
         Kind::Collection => match rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR) {
             Ok(()) => Ok(Left::Nothing),
@@ -275,8 +270,7 @@ pub(crate) fn remove(
         }),
         Kind::File => {
             rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())?;
-            forget(tree, cache, found);
-            Ok(Left::Nothing)
+            Ok(Left::Version(Box::new(found.clone())))
         }
     }
 }

@@ -171,7 +171,7 @@ impl Inner {
         let frees = self.usage.frees(&self.tree, &found);
         let left = self.commit(path, record, &[&dir], || {
             let place = Place { dir: &dir, name };
-            apply::remove(&self.tree, &self.cache, &place, &found).at("delete", path)
+            apply::remove(&self.tree, &place, &found).at("delete", path)
         })?;
         left.clear(&self.tree, &self.cache, &self.cleaner);
         if found.meta.kind == Kind::File {

@@ -277,7 +277,7 @@ async fn objects_go_only_after_the_change_that_ends_their_version_is_durable() {
     let (dir, name, found) = v.inner.existing(&path).unwrap();
     let place = apply::Place { dir: &dir, name };
     // All of a removal but the sync of the directory, and what follows that.
-    let left = apply::remove(&v.inner.tree, &v.inner.cache, &place, &found).unwrap();
+    let left = apply::remove(&v.inner.tree, &place, &found).unwrap();
     assert_eq!(objects_left(&v, &pools).await, 1);
     left.clear(&v.inner.tree, &v.inner.cache, &v.inner.cleaner);
     assert_eq!(objects_left(&v, &pools).await, 0);

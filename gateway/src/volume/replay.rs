@@ -142,7 +142,7 @@ impl Replay<'_> {
             } => self.rename(from, to, *id, *replaced),
             Record::Delete { path, id } => self.at(path, |place, entry| match &entry {
                 Entry::Found(found) if found.meta.file_id == *id => {
-                    self.clear(apply::remove(self.tree, self.cache, place, found)?);
+                    self.clear(apply::remove(self.tree, place, found)?);
                     Ok(())
                 }
                 Entry::Found(_) | Entry::Absent | Entry::Other => Ok(()),
