@@ -23,6 +23,8 @@ use super::{INLINE_BYTES_MAX, Origin, Placed, Staged, StagedObject};
 
 /// Bytes that gather in memory before they are written.
 pub(super) const GATHER_BYTES: usize = 1 << 20;
+/// Most bytes of one version that the log carries: a record is made, and read back, in memory.
+const INLINE_SUM_MAX: u64 = 1 << 20;
 /// Files synced at the same time.
 const SYNCS_AT_ONCE: usize = 8;
 
@@ -541,6 +543,7 @@ impl Work {
         };
         let mut syncs = Vec::new();
         let mut doubled = 0;
+        let mut inlined = 0;
         let mut staged = Staged {
             len,
             dirty: Vec::new(),
@@ -557,10 +560,15 @@ impl Work {
             let id = self.id(index);
             let object_len = cache.object_len(len, index);
             if let Some(copy) = &slot.copy {
-                match name_copy(&cache, id, copy, object_len, mark) {
+                let in_log = commit
+                    && mark == Mark::Dirty
+                    && object_len <= INLINE_BYTES_MAX
+                    && inlined + u64::from(object_len) <= INLINE_SUM_MAX;
+                match name_copy(&cache, id, copy, object_len, mark, in_log) {
                     Ok((object, data)) => {
                         if object.mark == Mark::Dirty {
-                            let inline = data.filter(|_| commit && object.len <= INLINE_BYTES_MAX);
+                            let inline = data.filter(|_| in_log);
+                            inlined += inline.as_ref().map_or(0, |data| data.len() as u64);
                             if commit && inline.is_none() {
                                 syncs.push(ToSync::Cached(copy.file.clone()));
                             }
@@ -681,13 +689,14 @@ fn write_copy(
     Ok(())
 }
 
-/// Renames a complete copy to its object's name; returns the bytes as well when they are small.
+/// Renames a complete copy to its object's name; returns the bytes as well for one that goes `in_log`.
 fn name_copy(
     cache: &ObjectCache,
     id: ObjectId,
     copy: &CacheCopy,
     len: u32,
     mark: Mark,
+    in_log: bool,
 ) -> std::io::Result<(Stored, Option<Bytes>)> {
     let Some(dir) = &cache.dir else {
         return Err(std::io::ErrorKind::Unsupported.into());
@@ -697,8 +706,7 @@ fn name_copy(
         .filter(|(_, upto)| *upto == len)
         .map(|(crc, _)| crc);
     let mut data = None;
-    let logged = cache.opts.durability == Durability::Commit && mark == Mark::Dirty;
-    if known.is_none() || (logged && len <= INLINE_BYTES_MAX) {
+    if known.is_none() || in_log {
         let mut buf = vec![0; len as usize];
         if copy.len != len || read_full_at(&copy.file, &mut buf, 0, dir.faults())? < buf.len() {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
