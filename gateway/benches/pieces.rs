@@ -130,6 +130,7 @@ impl Server {
             durability: Durability::Relaxed,
             symlinks: Symlinks::Refuse,
             quota_bytes: None,
+            assume_journal: false,
             ownership: None,
         })
         .await

@@ -316,6 +316,7 @@ impl Opening<'_> {
             durability: config.durability,
             symlinks: config.symlinks,
             quota_bytes: config.quota,
+            assume_journal: false,
             ownership: Some(Arc::clone(&self.ownership)),
         })
         .await?;

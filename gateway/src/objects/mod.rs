@@ -78,7 +78,7 @@ pub use reader::{CheckedObject, ContentReader, Place};
 pub use residency::Amount;
 pub use scrub::{Finding, Problem, ScrubReport};
 pub use shadow::{ShadowStatus, Switched};
-pub use staging::{INLINE_BYTES_MAX, Staged, StagedObject, Staging};
+pub use staging::{INLINE_BYTES_MAX, Staged, StagedObject, Staging, TreeBytes};
 pub use status::{CacheStatus, Cell, HotFile, HotObjects, RecentAction};
 pub use store::{Mark, ObjectStore, StoreError, Stored};
 pub use tiering::{FileId, ObjectId, Tier};

@@ -44,6 +44,7 @@ mod listings;
 mod listings_tests;
 mod locks;
 pub mod log;
+mod logged;
 #[cfg(test)]
 mod lost_tests;
 mod open_files;
@@ -703,7 +704,10 @@ impl Inner {
                 let synced = match logged {
                     Ok(()) => Ok(()),
                     // Without the log the change still can be made durable, only slower.
-                    Err(_) => self.cache.sync(),
+                    Err(_) => self
+                        .cache
+                        .sync()
+                        .and_then(|()| Ok(self.tree.all_writes.sync()?)),
                 };
                 let result = match synced {
                     Ok(()) => apply(),

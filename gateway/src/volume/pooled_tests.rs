@@ -56,6 +56,7 @@ async fn try_open_as(
         durability: Durability::Commit,
         symlinks,
         quota_bytes: None,
+        assume_journal: false,
         ownership: None,
     })
     .await
@@ -153,6 +154,7 @@ async fn a_start_that_is_refused_does_not_stand_in_the_way_of_the_right_one() {
         durability: Durability::Commit,
         symlinks: Symlinks::Refuse,
         quota_bytes: None,
+        assume_journal: false,
         ownership: None,
     });
     let refused = refused.await.err().unwrap().to_string();

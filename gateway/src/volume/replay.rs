@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -15,6 +16,7 @@ use super::dirty_set;
 use super::identity::{Identity, State};
 use super::log::applied::Applied;
 use super::log::record::{LoggedObject, Record};
+use super::logged;
 use super::path::ResourcePath;
 use super::start::{dirty_ids, is_version, store_applied};
 use super::tree::{self, Entry, Tree, id_name};
@@ -56,6 +58,7 @@ pub(super) fn run(
             }
         })
         .collect();
+    logged::restore(tree, records, &aborted)?;
     let mut redone = 0;
     for (number, record) in records {
         if !applied.contains(*number) {
@@ -235,6 +238,9 @@ impl Replay<'_> {
                 && matches!(tree::look_fd(&file)?, Entry::Found(found)
                     if found.meta.file_id == id && found.identity.state == State::Inline);
             if !whole {
+                if let Some(content) = logged::content(identity, objects) {
+                    file.write_all_at(content, 0)?;
+                }
                 let dirty = objects.iter().map(|o| o.index);
                 apply::dress(&file, identity, Some(mode), props, dirty)?;
                 if identity.state == State::Dirty {

@@ -47,8 +47,12 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     let pair = Markers::read(root, cache_dir)?;
     // Somebody else may have come and gone before the locks were taken.
     pair.check(root, cache_dir)?;
-    let tree = Tree::open(root, options.symlinks, options.cache.options().in_place)
+    let mut tree = Tree::open(root, options.symlinks, options.cache.options().in_place)
         .map_err(|e| fail(format!("root {}: cannot be opened: {e}", root.display())))?;
+    if options.assume_journal {
+        tree.assume_journal()
+            .map_err(|e| fail(format!("root {}: {e}", root.display())))?;
+    }
     match rustix::fs::fsetxattr(
         &tree.hidden,
         "user.tierdav.probe",

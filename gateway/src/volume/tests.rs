@@ -24,6 +24,7 @@ pub(super) struct Fixture {
     pub(super) write_policy: WritePolicy,
     symlinks: Symlinks,
     quota: Option<u64>,
+    pub(super) journal: bool,
 }
 
 pub(super) fn p(s: &str) -> ResourcePath {
@@ -41,6 +42,7 @@ impl Fixture {
             write_policy: WritePolicy::Back,
             symlinks: Symlinks::Refuse,
             quota: None,
+            journal: false,
         }
     }
     pub(super) fn root(&self) -> PathBuf {
@@ -57,12 +59,31 @@ impl Fixture {
             durability: self.durability,
             symlinks: self.symlinks,
             quota_bytes: self.quota,
+            assume_journal: self.journal,
             ownership: None,
         })
         .await
     }
     pub(super) async fn open(&self) -> Arc<Volume> {
         self.try_open().await.unwrap()
+    }
+    /// The root as it is now, for [`Fixture::put_back`].
+    pub(super) fn copy_root(&self, n: usize) -> PathBuf {
+        let to = self.dir.path().join(format!("tree{n}"));
+        copy_tree(&self.root(), &to);
+        to
+    }
+    pub(super) fn copy_cache(&self, name: &str) -> PathBuf {
+        let to = self.dir.path().join(name);
+        copy_tree(&self.dir.path().join("cache"), &to);
+        to
+    }
+    pub(super) fn put_back(&self, tree: &Path, cache: &Path) {
+        for (name, from) in [("root", tree), ("cache", cache)] {
+            let to = self.dir.path().join(name);
+            std::fs::remove_dir_all(&to).unwrap();
+            copy_tree(from, &to);
+        }
     }
     fn litter(&self) -> Vec<PathBuf> {
         std::fs::read_dir(self.root().join(".tierdav/tmp"))
@@ -130,7 +151,7 @@ fn copy_tree(from: &Path, to: &Path) {
     assert!(ok);
 }
 
-async fn walk(v: &Volume) -> BTreeMap<String, Option<Vec<u8>>> {
+pub(super) async fn walk(v: &Volume) -> BTreeMap<String, Option<Vec<u8>>> {
     let mut out = BTreeMap::new();
     let mut left = vec![ResourcePath::root()];
     while let Some(dir) = left.pop() {

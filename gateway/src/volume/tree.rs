@@ -156,6 +156,14 @@ impl Tree {
         })
     }
 
+    /// See [`VolumeOptions::assume_journal`](super::VolumeOptions::assume_journal).
+    pub fn assume_journal(&mut self) -> io::Result<()> {
+        let handle = rustix::fs::openat(&self.dirty, ".", DIR, Mode::empty())?;
+        self.journals_inodes = true;
+        self.file_system_sync = Some(Arc::new(FileSystemSync::new(handle.into())));
+        Ok(())
+    }
+
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }

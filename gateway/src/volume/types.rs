@@ -36,6 +36,8 @@ pub struct VolumeOptions {
     pub symlinks: Symlinks,
     /// The most bytes of content the volume may hold; `None`: what the file system holds.
     pub quota_bytes: Option<u64>,
+    /// Takes the root's file system for one with a journal, whatever it is: for tests, which end processes and cut no power.
+    pub assume_journal: bool,
     /// The locks of both directories, where the cache was opened under them; `None`: they are taken now.
     pub ownership: Option<Arc<Ownership>>,
 }

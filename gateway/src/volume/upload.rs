@@ -24,7 +24,7 @@ use super::{
     visit_unless,
 };
 use crate::objects::pools::Pools;
-use crate::objects::{ContentReader, IoContext, Staged, Staging};
+use crate::objects::{ContentReader, IoContext, Staged, Staging, TreeBytes};
 use crate::sync_failures::Moment;
 
 /// Longest content that is written where the request is, if others may be waiting there.
@@ -552,6 +552,21 @@ fn admit(
     Ok(())
 }
 
+/// What the record of a version has of its content.
+fn objects_for_log(staged: &Staged) -> Vec<LoggedObject> {
+    let in_cache = staged.dirty.iter().map(|o| LoggedObject {
+        index: o.id.index,
+        len: o.len,
+        inline: o.inline.clone(),
+    });
+    let in_tree = staged.logged.iter().map(|content| LoggedObject {
+        index: 0,
+        len: content.len() as u32,
+        inline: Some(content.clone()),
+    });
+    in_cache.chain(in_tree).collect()
+}
+
 impl Inner {
     /// Waits while so many versions are to be removed from the pools that there should be no further ones.
     pub(super) async fn turn_to_upload(&self, path: &ResourcePath) -> Result<(), VolumeError> {
@@ -591,6 +606,16 @@ impl Inner {
     fn reservation(&self, old: Option<&Found>) -> Reservation {
         let freed = old.filter(|old| self.usage.frees(&self.tree, old));
         self.usage.reservation(freed.map_or(0, |old| old.meta.len))
+    }
+
+    /// Who makes the tree's part of a whole PUT durable. Content that only the log has relies on the order of a journal, until a
+    /// checkpoint's sync of the whole file system has it.
+    fn tree_bytes(&self) -> TreeBytes {
+        match self.log {
+            Some(_) if self.tree.journals_inodes => TreeBytes::Logged,
+            Some(_) => TreeBytes::Synced,
+            None => TreeBytes::Unsynced,
+        }
     }
 
     /// Without a log the commit syncs the tree file itself, once, with its attributes.
@@ -725,7 +750,7 @@ impl Inner {
                 Arc::clone(&prepared.tree),
                 io,
                 data,
-                self.log.is_some(),
+                self.tree_bytes(),
             )
             .map_err(|e| cache_error("write", path, e))?;
         let place = Place { dir: &dir, name };
@@ -789,17 +814,9 @@ impl Inner {
             path: path.clone(),
             identity,
             mode,
-            in_tree: staged.tree_written,
+            in_tree: staged.tree_written && staged.logged.is_none(),
             props: Bytes::from(props),
-            objects: staged
-                .dirty
-                .iter()
-                .map(|o| LoggedObject {
-                    index: o.id.index,
-                    len: o.len,
-                    inline: o.inline.clone(),
-                })
-                .collect(),
+            objects: objects_for_log(&staged),
         };
         let (id, len) = (identity.file_id, identity.len);
         // The record is made before the staged objects are consumed below. Of what fails they go after it was taken back: whoever
@@ -884,7 +901,7 @@ impl Inner {
         prepared: &Prepared,
         staged: &Staged,
     ) -> Result<(), VolumeError> {
-        let in_tree = staged.tree_written;
+        let in_tree = staged.tree_written && staged.logged.is_none();
         match (self.durability, self.log.is_some()) {
             (Durability::Relaxed, _) => Ok(()),
             // Staging synced the bytes; replay restores attributes, but must find the file. A journal has a file's first

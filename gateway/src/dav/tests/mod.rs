@@ -80,6 +80,7 @@ async fn open(dir: &std::path::Path, opts: &DavOptions) -> (Arc<Volume>, Arc<Dav
         durability: Durability::Commit,
         symlinks: Default::default(),
         quota_bytes: None,
+        assume_journal: false,
         ownership: None,
     };
     let volume = Volume::open(options).await.unwrap();

@@ -19,7 +19,7 @@ use super::super::io::{copy_range, read_full_at, sync_data, write_all_at};
 use super::super::options::{Durability, IoContext, WritePolicy};
 use super::super::reader::ContentReader;
 use super::super::store::{Mark, Stored, read_verified};
-use super::{INLINE_BYTES_MAX, Origin, Placed, Staged, StagedObject};
+use super::{INLINE_BYTES_MAX, Origin, Placed, Staged, StagedObject, TreeBytes};
 
 /// Bytes that gather in memory before they are written.
 pub(super) const GATHER_BYTES: usize = 1 << 20;
@@ -71,6 +71,8 @@ struct Work {
     started: Nanos,
     /// How the tree file is synced, if not alone.
     together: Option<Writes>,
+    /// Content for the tree that the log will carry.
+    logged: Option<Bytes>,
 }
 
 /// What is to be synced.
@@ -96,6 +98,7 @@ impl LocalStaging {
                 io,
                 slots: BTreeMap::new(),
                 origin: None,
+                logged: None,
             })),
             pending: Vec::new(),
             pending_bytes: 0,
@@ -214,7 +217,11 @@ impl LocalStaging {
     }
 
     /// [`LocalStaging::finish`] of content that is all here, on a blocking thread.
-    pub fn finish_whole(mut self, data: Vec<Bytes>) -> Result<Staged, CacheError> {
+    pub fn finish_whole(
+        mut self,
+        data: Vec<Bytes>,
+        tree_bytes: TreeBytes,
+    ) -> Result<Staged, CacheError> {
         let Some(mut work) = self.work.take() else {
             return Err(CacheError::Task("write after a failed one".into()));
         };
@@ -226,8 +233,16 @@ impl LocalStaging {
             len += part.len() as u64;
             pending.push((at, part));
         }
+        if tree_bytes == TreeBytes::Logged && self.cache.leaves_to_log(len) {
+            let parts = pending.iter().map(|(_, part)| part);
+            work.logged = Some(match pending.as_slice() {
+                [(_, whole)] => whole.clone(),
+                _ => parts.flatten().copied().collect(),
+            });
+        }
         work.write(pending, Some(len))?;
-        let (staged, files) = work.complete(len, self.sync_tree)?;
+        let sync_tree = tree_bytes != TreeBytes::Unsynced && work.logged.is_none();
+        let (staged, files) = work.complete(len, sync_tree)?;
         for file in &files {
             sync_content(&self.cache, file)?;
         }
@@ -332,7 +347,8 @@ impl Work {
             in_tree: self.cache.opts.write_policy == WritePolicy::Through,
             ..Slot::default()
         };
-        if !self.cache.writes_around(id, hint) && self.cache.place(id, hint) == Tier::Cache {
+        let around = self.logged.is_some() || self.cache.writes_around(id, hint);
+        if !around && self.cache.place(id, hint) == Tier::Cache {
             match self.cache.dir.as_ref().map(|dir| dir.create_temp(id)) {
                 Some(Ok((path, file))) => {
                     slot.copy = Some(CacheCopy {
@@ -548,6 +564,7 @@ impl Work {
             len,
             dirty: Vec::new(),
             tree_written: false,
+            logged: self.logged.take(),
             placed: Vec::new(),
             file: self.file,
             io: self.io,
@@ -611,7 +628,10 @@ impl Work {
             }
         }
         // What is not synced here gets its length with its other attributes.
-        if commit && self.tree.metadata().map_err(|e| self.tree_error(e))?.len() != len {
+        if commit
+            && staged.logged.is_none()
+            && self.tree.metadata().map_err(|e| self.tree_error(e))?.len() != len
+        {
             self.tree.set_len(len).map_err(|e| self.tree_error(e))?;
         }
         if commit && sync_tree && staged.tree_written {
@@ -730,6 +750,13 @@ impl ObjectCache {
         let short = id.index == 0 && len <= INLINE_BYTES_MAX;
         let in_log = self.opts.durability == Durability::Commit && short;
         self.opts.write_policy == WritePolicy::Around && !in_log
+    }
+
+    /// Whether content of `len` bytes goes to the tree and need not be synced there, if the log carries it.
+    fn leaves_to_log(&self, len: u64) -> bool {
+        self.opts.write_policy == WritePolicy::Around
+            && self.opts.durability == Durability::Commit
+            && (1..=u64::from(INLINE_BYTES_MAX)).contains(&len)
     }
 
     /// An upload past the cache shares its sync with flushes and other uploads, where the tree is on a slower disk than the cache:

@@ -51,6 +51,17 @@ pub struct StagedObject {
     pub inline: Option<Bytes>,
 }
 
+/// Who makes durable what a version has in its tree file (`durability = commit` only).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TreeBytes {
+    /// Staging syncs them.
+    Synced,
+    /// The caller syncs the file, once, after its own changes to it.
+    Unsynced,
+    /// As `Synced`, but what goes past the cache and is short is left to the caller's log: [`Staged::logged`].
+    Logged,
+}
+
 /// A version whose bytes are all in their stores. Readable already, by its id; dropping it without
 /// [`Staged::publish`] discards it.
 pub struct Staged {
@@ -60,6 +71,8 @@ pub struct Staged {
     pub dirty: Vec<StagedObject>,
     /// Whether the tree file has some of the bytes.
     pub tree_written: bool,
+    /// All of the bytes, if the tree file has them and they are not synced: the log must carry them.
+    pub logged: Option<Bytes>,
     placed: Vec<Placed>,
     file: FileId,
     io: IoContext,
@@ -242,13 +255,9 @@ impl ObjectCache {
         tree: Arc<File>,
         io: IoContext,
         data: Vec<Bytes>,
-        sync_tree: bool,
+        tree_bytes: TreeBytes,
     ) -> Result<Staged, CacheError> {
-        let mut staging = LocalStaging::new(self.clone(), file, tree, io);
-        if !sync_tree {
-            staging.leave_tree_unsynced();
-        }
-        staging.finish_whole(data)
+        LocalStaging::new(self.clone(), file, tree, io).finish_whole(data, tree_bytes)
     }
 
     /// Begins a new version over pools whose content, of at most [`ObjectCache::whole_bytes_max`] bytes, is all in memory; `room` is

@@ -372,6 +372,7 @@ impl PooledStaging {
             len,
             dirty: Vec::new(),
             tree_written: false,
+            logged: None,
             placed: Vec::new(),
             file: shared.file,
             io: shared.io,

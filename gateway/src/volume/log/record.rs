@@ -1,10 +1,11 @@
 //! Records of the intent log and their framing: pure functions over bytes.
 //!
-//! A segment is a header, `TDAVLOG2`, the first record's number (`u64`), a salt (`u64`), the CRC-32C of all that (`u32`) and four
+//! A segment is a header, `TDAVLOG3`, the first record's number (`u64`), a salt (`u64`), the CRC-32C of all that (`u32`) and four
 //! zeros, then frames: `u32` payload length, `u32` CRC-32C of salt, number and payload, `u64` number, payload. All little endian.
 //! Numbers are consecutive, so that a frame left over from an older use of the blocks is never taken for a new one; and nobody knows
 //! the salt, so that what a client uploaded, which was in these blocks, is never taken for a frame. A frame that is damaged is passed
-//! over by its length; reading stops at one that is blank or too long. Earlier versions wrote `TDAVLOG1`, without salt and checksum.
+//! over by its length; reading stops at one that is blank or too long. Earlier versions wrote
+//! `TDAVLOG2`, where no PUT has content that is not in the cache as well, and `TDAVLOG1`, without salt and checksum.
 
 use bytes::Bytes;
 use tiering::FileId;
@@ -13,20 +14,21 @@ use crate::volume::identity::{ENCODED_BYTES, Identity};
 use crate::volume::path::ResourcePath;
 
 /// First bytes of every segment.
-const MAGIC: &[u8; 8] = b"TDAVLOG2";
+const MAGIC: &[u8; 8] = b"TDAVLOG3";
 /// Bytes of a segment's header.
 pub const HEADER_BYTES: usize = 32;
 /// Bytes of a frame before its payload.
 pub const FRAME_BYTES: usize = 16;
 
-/// One object of a PUT whose bytes are in the cache tier.
+/// One object of a PUT: in the cache tier, or in the log and the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedObject {
     /// Which stripe of the file.
     pub index: u32,
     /// Bytes.
     pub len: u32,
-    /// Its bytes, when the log carries them; else the object file was synced before.
+    /// Its bytes, when the log carries them; else the object file was synced before. Of a version whose content is all in the tree
+    /// it is all of that (`volume/logged.rs`).
     pub inline: Option<Bytes>,
 }
 
@@ -45,7 +47,7 @@ pub enum Record {
         in_tree: bool,
         /// Dead properties, encoded.
         props: Bytes,
-        /// What the cache holds.
+        /// What the cache or the log holds.
         objects: Vec<LoggedObject>,
     },
     /// A synced directory tree prepared as `.tierdav/tmp/<id>` takes a name.
@@ -382,7 +384,7 @@ pub fn parse_segment(bytes: Bytes) -> Result<Vec<(u64, Record)>, Unusable> {
 
 /// Number of the first record, and the salt; `None` if nothing was written yet.
 fn parse_header(r: &mut Reader) -> Result<Option<(u64, Option<u64>)>, Unusable> {
-    let start = &r.0[..r.0.len().min(HEADER_BYTES)];
+    let start = r.0.slice(..r.0.len().min(HEADER_BYTES));
     if start.iter().all(|b| *b == 0) {
         return Ok(None);
     }
@@ -391,10 +393,10 @@ fn parse_header(r: &mut Reader) -> Result<Option<(u64, Option<u64>)>, Unusable> 
     let first = r.u64().ok_or(Unusable::Damaged);
     match version {
         b"1" => Ok(Some((first?, None))),
-        b"2" => {
+        b"2" | b"3" => {
             let (first, salt) = (first?, r.u64().ok_or(Unusable::Damaged)?);
             let sum = r.take(8).ok_or(Unusable::Damaged)?;
-            match segment_header(first, salt)[24..28] == sum[..4] {
+            match crc32c::crc32c(&start[..24]).to_le_bytes() == sum[..4] {
                 true => Ok(Some((first, Some(salt)))),
                 false => Err(Unusable::Damaged),
             }
@@ -578,9 +580,16 @@ mod tests {
             segment.extend(number.to_le_bytes());
             segment.extend(payload);
         }
+        let mut second = segment_header(5, 7);
+        second[7] = b'2';
+        let sum = crc32c::crc32c(&second[..24]);
+        second[24..28].copy_from_slice(&sum.to_le_bytes());
+        let mut second = second.to_vec();
+        (5..7).for_each(|number| frame(number, &record, 7, &mut second));
         let both = [(5, record.clone()), (6, record)];
         assert_eq!(parse_segment(Bytes::from(segment)).unwrap(), both);
-        let later = Bytes::from_static(b"TDAVLOG3 and so on");
+        assert_eq!(parse_segment(Bytes::from(second)).unwrap(), both);
+        let later = Bytes::from_static(b"TDAVLOG4 and so on");
         assert_eq!(parse_segment(later), Err(Unusable::Foreign));
         for begun in [&b""[..], &[0; 4096]] {
             assert_eq!(parse_segment(Bytes::from_static(begun)), Ok(Vec::new()));

@@ -274,7 +274,7 @@ fn the_only_segment_is_not_thrown_away_for_a_damage() {
     let mut found = recover(dir.path()).unwrap();
     found.tell_gaps(&Applied::default());
     assert_eq!(found.gaps[0].numbers, None);
-    with(7, b'3');
+    with(7, b'9');
     assert!(recover(dir.path()).is_err());
     found.remove().unwrap();
     assert!(files(dir.path(), "log").is_empty());
