@@ -125,6 +125,28 @@ fn pattern(n: usize) -> Vec<u8> {
     (0..n).map(|i| (i * 7 % 251) as u8).collect()
 }
 
+/// Of objects that are small enough for the log it carries so many, and the others are synced.
+#[tokio::test]
+async fn a_version_of_many_small_objects_is_no_large_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let opts = CacheOptions {
+        cache_dir: Some(dir.path().join("cache")),
+        object_bytes: INLINE_BYTES_MAX,
+        capacity: Capacity::Bytes(8 << 20),
+        ..CacheOptions::uncached()
+    };
+    let cache = ObjectCache::open(opts, Recorder::disabled(), Arc::new(Metrics::new())).unwrap();
+    cache.core.lock().policy = Box::new(AllIn);
+    let tree = Arc::new(tempfile::tempfile_in(dir.path()).unwrap());
+    let mut s = cache.stage(FileId(1), tree, IoContext::default());
+    s.write(Bytes::from(pattern(3 << 20))).await.unwrap();
+    let staged = s.finish().await.unwrap();
+    let inline = staged.dirty.iter().filter_map(|o| o.inline.as_ref());
+    assert_eq!(inline.map(Bytes::len).sum::<usize>(), 1 << 20);
+    assert_eq!(staged.dirty.len(), 48);
+    staged.publish();
+}
+
 /// The cache loses one of several objects before it has its name, and the backing tier is full.
 #[tokio::test]
 async fn an_upload_that_fails_at_its_end_gives_back_all_that_it_took() {
