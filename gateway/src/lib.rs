@@ -25,3 +25,4 @@ pub mod tiers;
 pub mod top;
 pub mod transfer;
 pub mod volume;
+mod zeros;

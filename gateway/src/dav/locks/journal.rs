@@ -8,7 +8,8 @@
 //! of it has been rewritten.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Lock, Moved};
+use crate::zeros;
 
 const NAME: &str = "locks.journal";
 const NEW_NAME: &str = "locks.journal.new";
@@ -26,6 +28,9 @@ const NEW_NAME: &str = "locks.journal.new";
 const RECORD_MAX: usize = 4 << 20;
 /// The journal is rewritten when this many records more than the live ones were appended.
 const SLACK: usize = 4096;
+
+/// Zeros that are written ahead where appends are synced.
+const AHEAD_BYTES: u64 = 256 << 10;
 
 /// One change of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,8 +178,31 @@ struct Writer {
     dir: PathBuf,
     sync: bool,
     /// None after a failure.
-    file: Option<File>,
+    file: Option<Appended>,
     failed: Arc<AtomicBool>,
+}
+
+/// A journal that is appended to.
+struct Appended {
+    file: File,
+    /// Bytes of records.
+    end: u64,
+    /// Bytes of the file: zeros from `end` on, which end the reading as a damaged record does.
+    filled: u64,
+}
+
+impl Appended {
+    fn append(&mut self, bytes: &[u8], ahead: bool) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.end)?;
+        self.end += bytes.len() as u64;
+        if self.end > self.filled {
+            self.filled = self.end;
+            if ahead {
+                self.filled = zeros::fill(&self.file, self.end, self.end + AHEAD_BYTES);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Writer {
@@ -215,13 +243,13 @@ impl Writer {
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        let written = file.write_all(bytes);
+        let written = file.append(bytes, self.sync);
         self.unless_failed(written)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let synced = match &self.file {
-            Some(file) if self.sync => file.sync_data(),
+            Some(journal) if self.sync => journal.file.sync_data(),
             _ => Ok(()),
         };
         self.unless_failed(synced)
@@ -246,14 +274,19 @@ impl Writer {
 
     fn rewrite(&mut self, bytes: &[u8]) -> io::Result<()> {
         let new = self.dir.join(NEW_NAME);
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(true)
             .open(&new)?;
-        file.write_all(bytes)?;
+        let mut journal = Appended {
+            file,
+            end: 0,
+            filled: 0,
+        };
+        journal.append(bytes, self.sync)?;
         if self.sync {
-            file.sync_all()?;
+            journal.file.sync_all()?;
         }
         let placed = std::fs::rename(&new, self.dir.join(NAME)).and_then(|()| match self.sync {
             true => File::open(&self.dir)?.sync_all(),
@@ -261,7 +294,7 @@ impl Writer {
         });
         // Which of the two has the name after a power cut is not known otherwise.
         self.unless_failed(placed)?;
-        self.file = Some(file);
+        self.file = Some(journal);
         self.failed.store(false, Relaxed);
         Ok(())
     }

@@ -1,8 +1,6 @@
 //! One file of the intent log, written such that a sync is one write of the disk and no more.
 //!
-//! fdatasync(2) of a file that grew waits for the file system's journal, and with it for whatever else was changed meanwhile: on
-//! ext4 that took 2.7 times as long as the sync of a write over blocks that the file had. So a segment has zeros before it has
-//! records, and one that is no longer needed is written over as the next one. That records of before stand behind the new
+//! A segment has zeros before it has records ([`zeros`] says why), and one that is no longer needed is written over as the next one. That records of before stand behind the new
 //! ones does no harm: numbers are consecutive, and each run has a salt, see `record`.
 
 use std::fs::File;
@@ -12,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::SEGMENT_BYTES;
 use super::record::segment_header;
+use crate::zeros;
 
 /// Writes end at a multiple of this, in zeros: a part of a page whose rest is not in memory would have to be read first.
 const PAGE_BYTES: u64 = 4096;
@@ -19,7 +18,6 @@ const PAGE_BYTES: u64 = 4096;
 const AHEAD_BYTES: u64 = 1 << 20;
 /// Longest write before which that is worth it: a longer one waits for its own bytes, and no second time for as many zeros.
 const SHORT_BYTES: usize = 128 << 10;
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A segment that is written.
 pub(super) struct Segment {
@@ -97,29 +95,14 @@ impl Segment {
         if padded > self.filled {
             self.filled = padded;
             if short {
-                self.fill_ahead();
+                let to = SEGMENT_BYTES.min(self.filled + AHEAD_BYTES);
+                self.filled = zeros::fill(&self.file, self.filled, to);
             }
         }
         rustix::fs::fdatasync(&self.file)?;
         self.end = end;
         self.sound = true;
         Ok(())
-    }
-
-    /// Where there is no room for zeros, each sync takes longer.
-    fn fill_ahead(&mut self) {
-        let to = SEGMENT_BYTES.min(self.filled + AHEAD_BYTES);
-        while self.filled < to {
-            let n = (to - self.filled).min(ZEROS.len() as u64);
-            if self
-                .file
-                .write_all_at(&ZEROS[..n as usize], self.filled)
-                .is_err()
-            {
-                return;
-            }
-            self.filled += n;
-        }
     }
 
     /// Ends it; `until` is the number after its last record.
