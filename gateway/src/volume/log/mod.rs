@@ -9,6 +9,7 @@
 
 pub mod applied;
 pub mod record;
+mod scan;
 mod segment;
 
 use std::collections::VecDeque;

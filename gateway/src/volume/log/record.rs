@@ -3,13 +3,15 @@
 //! A segment is a header, `TDAVLOG3`, the first record's number (`u64`), a salt (`u64`), the CRC-32C of all that (`u32`) and four
 //! zeros, then frames: `u32` payload length, `u32` CRC-32C of salt, number and payload, `u64` number, payload. All little endian.
 //! Numbers are consecutive, so that a frame left over from an older use of the blocks is never taken for a new one; and nobody knows
-//! the salt, so that what a client uploaded, which was in these blocks, is never taken for a frame. A frame that is damaged is passed
-//! over by its length; reading stops at one that is blank or too long. Earlier versions wrote
-//! `TDAVLOG2`, where no PUT has content that is not in the cache as well, and `TDAVLOG1`, without salt and checksum.
+//! the salt, so that what a client uploaded, which was in these blocks, is never taken for a frame. Behind whatever is not the next
+//! frame, a damaged one or a blank, reading goes on with the first whole frame that has a later number, wherever it begins (`scan`).
+//! Earlier versions wrote `TDAVLOG2`, where no PUT has content that is not in the cache as well, and `TDAVLOG1`, without salt and
+//! checksum: there a damaged frame is passed over by its length, and reading stops at one that is blank or too long.
 
 use bytes::Bytes;
 use tiering::FileId;
 
+use super::scan::{Head, Scan, zeros};
 use crate::volume::identity::{ENCODED_BYTES, Identity};
 use crate::volume::path::ResourcePath;
 
@@ -368,13 +370,31 @@ pub fn parse_segment(bytes: Bytes) -> Result<Vec<(u64, Record)>, Unusable> {
     let Some((mut next, salt)) = parse_header(&mut r)? else {
         return Ok(out);
     };
-    while let Some(frame) = take_frame(&mut r) {
-        // No record has nothing to say: these are the zeros that records come over.
-        if frame.payload.is_empty() {
-            break;
-        }
-        if let Some(record) = frame.record(salt, next) {
-            out.push((next, record));
+    let frames = r.0;
+    // Without a salt anything might pass for a frame.
+    let scan = salt.map(|salt| Scan::new(&frames, salt));
+    let mut at = 0;
+    loop {
+        let head = Head::at(&frames, at);
+        let whole = head.filter(|head| {
+            let payload = &frames[at + FRAME_BYTES..head.end];
+            head.number == next && head.crc == checksum(salt, next, payload)
+        });
+        match (whole, &scan, head) {
+            (Some(head), _, _) => {
+                let payload = frames.slice(at + FRAME_BYTES..head.end);
+                out.extend(Record::decode(payload).map(|record| (next, record)));
+                at = head.end;
+            }
+            (None, Some(scan), _) => {
+                let Some(found) = scan.next_frame(at, next) else {
+                    break;
+                };
+                (at, next) = found;
+                continue;
+            }
+            (None, None, Some(damaged)) => at = damaged.end,
+            (None, None, None) => break,
         }
         let Some(n) = next.checked_add(1) else { break };
         next = n;
@@ -385,7 +405,7 @@ pub fn parse_segment(bytes: Bytes) -> Result<Vec<(u64, Record)>, Unusable> {
 /// Number of the first record, and the salt; `None` if nothing was written yet.
 fn parse_header(r: &mut Reader) -> Result<Option<(u64, Option<u64>)>, Unusable> {
     let start = r.0.slice(..r.0.len().min(HEADER_BYTES));
-    if start.iter().all(|b| *b == 0) {
+    if start.iter().all(|b| *b == 0) && zeros(&r.0) == r.0.len() {
         return Ok(None);
     }
     let magic = r.take(MAGIC.len()).ok_or(Unusable::Damaged)?;
@@ -402,29 +422,6 @@ fn parse_header(r: &mut Reader) -> Result<Option<(u64, Option<u64>)>, Unusable> 
             }
         }
         _ => Err(Unusable::Foreign),
-    }
-}
-
-struct Frame {
-    crc: u32,
-    number: u64,
-    payload: Bytes,
-}
-
-fn take_frame(r: &mut Reader) -> Option<Frame> {
-    let len = r.u32()?;
-    Some(Frame {
-        crc: r.u32()?,
-        number: r.u64()?,
-        payload: r.take(len as usize)?,
-    })
-}
-
-impl Frame {
-    /// `None` if it is damaged, or not the one of `number`.
-    fn record(self, salt: Option<u64>, number: u64) -> Option<Record> {
-        let whole = self.number == number && self.crc == checksum(salt, number, &self.payload);
-        whole.then(|| Record::decode(self.payload)).flatten()
     }
 }
 
@@ -587,13 +584,19 @@ mod tests {
         let mut second = second.to_vec();
         (5..7).for_each(|number| frame(number, &record, 7, &mut second));
         let both = [(5, record.clone()), (6, record)];
-        assert_eq!(parse_segment(Bytes::from(segment)).unwrap(), both);
+        assert_eq!(parse_segment(Bytes::from(segment.clone())).unwrap(), both);
         assert_eq!(parse_segment(Bytes::from(second)).unwrap(), both);
+        // Nothing tells the frames of the first one from what a client sent.
+        segment[16] ^= 1;
+        assert_eq!(parse_segment(Bytes::from(segment)).unwrap(), []);
         let later = Bytes::from_static(b"TDAVLOG4 and so on");
         assert_eq!(parse_segment(later), Err(Unusable::Foreign));
         for begun in [&b""[..], &[0; 4096]] {
             assert_eq!(parse_segment(Bytes::from_static(begun)), Ok(Vec::new()));
         }
+        let mut headless = vec![0; 4096];
+        headless.push(1);
+        assert_eq!(parse_segment(headless.into()), Err(Unusable::Damaged));
     }
 
     proptest! {

@@ -269,6 +269,11 @@ fn the_only_segment_is_not_thrown_away_for_a_damage() {
     let found = recover(dir.path()).unwrap();
     assert_eq!(numbers(dir.path()), [1, 3]);
     assert_eq!(found.gaps[0].numbers, Some(2..3));
+    // Its length.
+    with(HEADER_BYTES + frame + 1, 99);
+    let found = recover(dir.path()).unwrap();
+    assert_eq!(numbers(dir.path()), [1, 3]);
+    assert_eq!(found.gaps[0].numbers, Some(2..3));
     // The header, and one of a later version.
     with(17, !whole[17]);
     let mut found = recover(dir.path()).unwrap();
