@@ -4,11 +4,10 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::fault::Fault;
 use common::storm::{MOVING, end, gather};
 use common::{Gateway, LOCK, Mount, Random, eventually};
 
@@ -34,59 +33,6 @@ const FAULTS: [(&str, &str); 16] = [
 
 /// Times that all of them are gone through at most: a slow disk lets few calls happen in the time of one.
 const ROUNDS_MAX: usize = 10;
-
-/// strace that makes every so-manieth of these calls fail, until it is dropped.
-struct Fault {
-    strace: Child,
-    seen: std::path::PathBuf,
-}
-
-impl Fault {
-    fn inject(gateway: &Gateway, calls: &str, error: &str, every: u64) -> Fault {
-        Fault::inject_when(gateway, calls, error, &format!("2+{every}"))
-    }
-
-    fn inject_when(gateway: &Gateway, calls: &str, error: &str, when: &str) -> Fault {
-        let inject = format!("inject={calls}:error={error}:when={when}");
-        Fault::attach(gateway, calls, &["-e", &inject])
-    }
-
-    /// Looks at these calls.
-    fn attach(gateway: &Gateway, calls: &str, more: &[&str]) -> Fault {
-        let seen = gateway.root().with_file_name("strace");
-        let mut strace = Command::new("strace")
-            .args(["-f", "-p", &gateway.pid().to_string(), "-o"])
-            .arg(&seen)
-            .args(["-e", &format!("trace={calls}")])
-            .args(more)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("strace");
-        let mut line = String::new();
-        let mut said = BufReader::new(strace.stderr.take().expect("stderr"));
-        said.read_line(&mut line).expect("strace's first line");
-        assert!(line.contains("attached"), "strace: {line}");
-        // What it says of new threads is read, so that it never waits for us.
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        Fault { strace, seen }
-    }
-
-    /// Ends it; returns how many calls it made fail.
-    fn end(self) -> usize {
-        let seen = self.seen.clone();
-        drop(self);
-        let seen = std::fs::read_to_string(seen).expect("strace's output");
-        seen.matches("(INJECTED)").count()
-    }
-}
-
-impl Drop for Fault {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.strace);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        let _ = self.strace.wait();
-    }
-}
 
 fn trouble(flags: &[&str]) {
     let mut random = Random::from_env();
@@ -151,10 +97,7 @@ fn what_is_sent_again_after_a_failed_sync_is_synced() {
         assert!(gateway.get("/f").body == content);
         let watch = Fault::attach(&gateway, "fsync", &[]);
         assert_eq!(gateway.put("/f", &content).status, 204);
-        let seen = watch.seen.clone();
-        drop(watch);
-        let syncs = std::fs::read_to_string(seen).unwrap();
-        assert!(syncs.contains("fsync("), "204 without a sync");
+        assert!(watch.seen().contains("fsync("), "204 without a sync");
     }
 }
 

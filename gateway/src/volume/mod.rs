@@ -662,8 +662,9 @@ impl Inner {
 
     /// Makes a change durable and applies it.
     ///
-    /// With a log: the record first, then the tree. Without: the tree first, then fsyncs of
-    /// `dirs`. The caller holds the change's paths and has synced whatever the record relies on.
+    /// With a log: the record first, then the tree, and fsyncs of those of `dirs` that are on file systems mounted below the root,
+    /// which no checkpoint syncs. Without: the tree first, then fsyncs of all `dirs`, in their order. The caller holds the change's
+    /// paths and has synced whatever the record relies on.
     fn commit<R>(
         &self,
         path: &ResourcePath,
@@ -712,7 +713,14 @@ impl Inner {
                 let result = match synced {
                     Ok(()) => apply(),
                     Err(e) => Err(unavailable("sync the cache for", path, e)),
-                };
+                }
+                .and_then(|result| {
+                    self.sync
+                        .sync_elsewhere(changes, self.tree.device, dirs)
+                        .inspect_err(|_| self.unsynced.store(true, Ordering::Relaxed))
+                        .map_err(|e| unavailable("sync", path, e))?;
+                    Ok(result)
+                });
                 // Whatever became of it: others wait for this number.
                 let noted = log.applied(number, |state| start::store_applied(&self.tree, state));
                 if result.is_err() {

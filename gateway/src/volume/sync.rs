@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -71,6 +71,16 @@ impl SharedSync {
     pub fn sync(&self, since: Moment, dir: &impl AsFd) -> io::Result<()> {
         let stat = rustix::fs::fstat(dir)?;
         self.sync_by(since, (stat.st_dev, stat.st_ino), || rustix::fs::fsync(dir))
+    }
+
+    /// [`SharedSync::sync`] of those of `dirs` that are not on `device`.
+    pub fn sync_elsewhere(&self, since: Moment, device: u64, dirs: &[&OwnedFd]) -> io::Result<()> {
+        for dir in dirs {
+            if rustix::fs::fstat(dir)?.st_dev != device {
+                self.sync(since, dir)?;
+            }
+        }
+        Ok(())
     }
 
     fn sync_by(

@@ -54,6 +54,8 @@ impl Entry {
 /// The open root.
 pub(crate) struct Tree {
     root: Arc<OwnedFd>,
+    /// The root's (`st_dev`); what is mounted below it, and each subvolume of Btrfs, has another.
+    pub device: u64,
     symlinks: Symlinks,
     hidden_real: PathBuf,
     /// Syncing a directory makes the inodes that its entries name durable, too ([`journal::covers_inodes`]).
@@ -145,6 +147,7 @@ impl Tree {
             all_writes,
             in_memory,
             remembers: in_place,
+            device: rustix::fs::fstat(&root)?.st_dev,
             open_files: OpenFiles::default(),
             records: Records::default(),
             root: root.into(),

@@ -9,6 +9,7 @@
 )]
 
 pub mod cluster;
+pub mod fault;
 pub mod storm;
 
 use std::collections::HashMap;
