@@ -36,3 +36,43 @@ fn a_change_on_a_file_system_mounted_below_the_root_is_synced_there() {
     assert!(fault.end() >= 3);
     assert_eq!(gateway.request("DELETE", "/disk/to", &[], b"").status, 204);
 }
+
+/// With a root that keeps no journal of inodes: tmpfs is none that is known to.
+fn without_journal(flags: &[&str]) -> (Gateway, Mount) {
+    let mut gateway = Gateway::start(flags);
+    assert_eq!(gateway.terminate(), Some(0));
+    if gateway.cache().exists() {
+        std::fs::remove_dir_all(gateway.cache()).unwrap();
+    }
+    let root = Mount::tmpfs(gateway.root(), "32m");
+    gateway.restart();
+    (gateway, root)
+}
+
+/// Where a call that begins so was seen first, from line `from` on.
+fn line(seen: &str, from: usize, call: &str, of: &str) -> usize {
+    let mut lines = seen.lines().enumerate().skip(from);
+    let found = lines.find(|(_, l)| l.contains(call) && l.contains(of));
+    found
+        .unwrap_or_else(|| panic!("no {call} of {of} from line {from} on:\n{seen}"))
+        .0
+}
+
+#[test]
+fn without_a_journal_names_are_synced_in_the_order_in_which_none_gets_lost() {
+    let (gateway, _root) = without_journal(&["--cache-dir", "none"]);
+    for name in ["/from", "/to"] {
+        assert_eq!(gateway.request("MKCOL", name, &[], b"").status, 201);
+    }
+    assert_eq!(gateway.put("/from/f", b"content").status, 201);
+    let watch = Fault::attach(&gateway, "fsync,renameat,renameat2", &["-y"]);
+    let to = [("Destination", "/to/f")];
+    assert_eq!(gateway.request("MOVE", "/from/f", &to, b"").status, 201);
+    assert_eq!(gateway.request("MKCOL", "/made", &[], b"").status, 201);
+    let seen = watch.seen();
+    let target = line(&seen, 0, "fsync(", "/root/to>");
+    line(&seen, target, "fsync(", "/root/from>");
+    let made = line(&seen, 0, "fsync(", "/root/.tierdav/tmp/");
+    let named = line(&seen, made, "rename", "\"made\"");
+    line(&seen, named, "fsync(", "/root>");
+}

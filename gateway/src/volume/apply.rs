@@ -212,17 +212,24 @@ pub(crate) fn set_aside(tree: &Tree, place: &Place<'_>) -> io::Result<Left> {
     Ok(Left::Aside(aside))
 }
 
-/// Makes a collection with its identity at once.
-pub(crate) fn make_dir(tree: &Tree, at: &Place<'_>, identity: &Identity) -> io::Result<()> {
+/// Makes a collection with its identity at once; `sync` gets it before it has its name.
+pub(crate) fn make_dir(
+    tree: &Tree,
+    at: &Place<'_>,
+    identity: &Identity,
+    sync: impl FnOnce(&OwnedFd) -> io::Result<()>,
+) -> io::Result<()> {
     let name = id_name(identity.file_id);
-    prepare_dir(&tree.tmp, &name, identity)?;
+    let prepared = prepare_dir(&tree.tmp, &name, identity)?;
     let from = Place {
         dir: &tree.tmp,
         name: &name,
     };
-    rename_new(&from, at).inspect_err(|_| {
-        let _ = rustix::fs::unlinkat(&tree.tmp, name.as_str(), AtFlags::REMOVEDIR);
-    })
+    sync(&prepared)
+        .and_then(|()| rename_new(&from, at))
+        .inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(&tree.tmp, name.as_str(), AtFlags::REMOVEDIR);
+        })
 }
 
 /// [`make_dir`] in place: for an instant, and after a crash just then, it is a collection that somebody made beside the gateway.

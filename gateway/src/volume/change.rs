@@ -137,6 +137,11 @@ impl Inner {
             return Err(VolumeError::Exists { path: path.clone() });
         }
         let identity = fresh_dir(path)?;
+        let sync = |made: &OwnedFd| match self.log.is_some() || self.tree.journals_inodes {
+            true => Ok(()),
+            // The sync of the parent would bring a name to the disk that leads nowhere.
+            false => Ok(rustix::fs::fsync(made)?),
+        };
         self.commit(
             path,
             || Record::Mkcol {
@@ -149,7 +154,7 @@ impl Inner {
                 let made = match self.durability {
                     Durability::Relaxed => apply::make_dir_here(&place, &identity),
                     // Replay must find all of it, or nothing.
-                    Durability::Commit => apply::make_dir(&self.tree, &place, &identity),
+                    Durability::Commit => apply::make_dir(&self.tree, &place, &identity, sync),
                 };
                 made.at("mkdir", path)
             },
@@ -239,7 +244,8 @@ impl Inner {
         let frees = old
             .as_ref()
             .is_some_and(|old| self.usage.frees(&self.tree, old));
-        let moved = self.commit(to, record, &[&from_dir, to_dir], || {
+        // Where no journal keeps both together, a power cut between their syncs leaves two names rather than none.
+        let moved = self.commit(to, record, &[to_dir, &from_dir], || {
             apply::rename_in(&self.tree, &source, found.meta.kind, &target, old.as_ref())
                 .at("rename", to)
         });

@@ -134,7 +134,7 @@ impl Replay<'_> {
             } => self.put(number, path, identity, (*mode, *in_tree), props, objects),
             Record::Install { path, id, replaced } => self.install(path, *id, *replaced),
             Record::Mkcol { path, identity } => self.at(path, |place, entry| match entry {
-                Entry::Absent => apply::make_dir(self.tree, place, identity),
+                Entry::Absent => apply::make_dir(self.tree, place, identity, |_| Ok(())),
                 Entry::Found(_) | Entry::Other => Ok(()),
             }),
             Record::Move {
