@@ -76,3 +76,22 @@ fn without_a_journal_names_are_synced_in_the_order_in_which_none_gets_lost() {
     let named = line(&seen, made, "rename", "\"made\"");
     line(&seen, named, "fsync(", "/root>");
 }
+
+/// An ext4 without a journal empties the device's cache before `syncfs` has written its last inodes.
+#[test]
+fn where_a_sync_of_all_may_end_without_a_flush_one_of_a_file_follows() {
+    let (mut gateway, _root) = without_journal(&[]);
+    assert_eq!(gateway.request("MKCOL", "/d", &[], b"").status, 201);
+    let watch = Fault::attach(&gateway, "fsync,fdatasync,syncfs", &["-y"]);
+    let to = [("Destination", "/e")];
+    assert_eq!(gateway.request("COPY", "/d", &to, b"").status, 201);
+    assert_eq!(gateway.terminate(), Some(0));
+    let seen = watch.seen();
+    let copied = line(&seen, 0, "syncfs(", "/root>");
+    let flushed = line(&seen, copied, "fsync(", "/root/.tierdav>");
+    let logged = line(&seen, flushed, "fdatasync(", "/cache/log/");
+    let checkpoint = line(&seen, logged, "syncfs(", "/root/.tierdav/dirty>");
+    let flushed = line(&seen, checkpoint, "fsync(", "/root/.tierdav>");
+    let cache = line(&seen, flushed, "syncfs(", "/cache/objects>");
+    line(&seen, cache, "fsync(", "/cache/objects>");
+}

@@ -214,8 +214,9 @@ impl Built {
             }
         }
         if inner.durability == Durability::Commit {
-            writes
-                .sync()
+            inner
+                .tree
+                .sync(&writes)
                 .map_err(|e| unavailable("sync", from, e.into()))?;
         }
         Ok(())

@@ -114,7 +114,8 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         )
         .map_err(recovery)?;
         if !found.records.is_empty() {
-            tree.all_writes.sync().map_err(|e| recovery(e.into()))?;
+            tree.sync(&tree.all_writes)
+                .map_err(|e| recovery(e.into()))?;
             options.cache.sync().map_err(recovery)?;
         }
         found.remove().map_err(recovery)?;
@@ -126,7 +127,8 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
 
     if options.durability == Durability::Commit {
         // What an earlier run wrote without syncing it must not pass for durable when it is uploaded once more unchanged.
-        tree.all_writes.sync().map_err(|e| recovery(e.into()))?;
+        tree.sync(&tree.all_writes)
+            .map_err(|e| recovery(e.into()))?;
         options.cache.sync().map_err(recovery)?;
     }
 
@@ -567,7 +569,7 @@ fn load_used(inner: &Inner) -> bool {
 pub(super) fn checkpoint(inner: &Inner) -> io::Result<()> {
     match &inner.log {
         Some(log) => log.checkpoint(|| {
-            inner.tree.all_writes.sync()?;
+            inner.tree.sync(&inner.tree.all_writes)?;
             inner.cache.sync()
         }),
         None => Ok(()),
@@ -608,7 +610,10 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
         detach(CACHE_POOL)?;
     }
     if inner.durability == Durability::Commit {
-        inner.tree.all_writes.sync().map_err(|e| at(e.into()))?;
+        inner
+            .tree
+            .sync(&inner.tree.all_writes)
+            .map_err(|e| at(e.into()))?;
     }
     inner.pools_owner.lock().take();
     match inner.owner_is_lent {

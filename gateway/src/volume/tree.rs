@@ -171,6 +171,16 @@ impl Tree {
         self.root.as_fd()
     }
 
+    /// Makes `writes` to the root's file system durable.
+    pub fn sync(&self, writes: &Writes) -> Result<(), Errno> {
+        writes.sync()?;
+        match &self.file_system_sync {
+            Some(_) => Ok(()),
+            // An ext4 without a journal empties the device's cache before it writes the last inodes; this ends with that.
+            None => rustix::fs::fsync(&self.hidden),
+        }
+    }
+
     /// A directory of the hidden one, created when missing.
     pub fn hidden_path(&self) -> &Path {
         &self.hidden_real
