@@ -5,7 +5,7 @@
 mod common;
 
 use common::fault::Fault;
-use common::{Gateway, Mount};
+use common::{Disk, Gateway, Mount};
 
 const PROPPATCH: &[u8] =
     br#"<propertyupdate xmlns="DAV:"><set><prop><x xmlns="u:">v</x></prop></set></propertyupdate>"#;
@@ -94,4 +94,23 @@ fn where_a_sync_of_all_may_end_without_a_flush_one_of_a_file_follows() {
     let flushed = line(&seen, checkpoint, "fsync(", "/root/.tierdav>");
     let cache = line(&seen, flushed, "syncfs(", "/cache/objects>");
     line(&seen, cache, "fsync(", "/cache/objects>");
+}
+
+#[test]
+fn a_root_that_keeps_no_order_is_told_of() {
+    for (journal, flags, told) in [
+        ("^has_journal", &[][..], 1),
+        // Then each change is synced by itself.
+        ("^has_journal", &["--cache-dir", "none"], 0),
+        ("^has_journal", &["--durability", "relaxed"], 0),
+        ("has_journal", &[], 0),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mkfs = ["mkfs.ext4", "-q", "-F", "-O", journal];
+        let _disk = Disk::new(&mkfs, dir.path().join("root"));
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let gateway = Gateway::start_in(dir, flags);
+        let log = gateway.log();
+        assert_eq!(log.matches("shows no journal").count(), told, "{log}");
+    }
 }

@@ -1,7 +1,7 @@
 //! What one sync of the root's file system covers: whether it writes its metadata to one journal, in order, and whether `syncfs` is
 //! as strong as a sync of each file.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::{fs, io};
 
@@ -35,6 +35,21 @@ pub(crate) fn covers_inodes(root: &OwnedFd, f_type: u32) -> io::Result<bool> {
         }
         _ => false,
     })
+}
+
+/// Tells of a root on which an acknowledged change may be lost in spite of the intent log: what an ext4 without a journal has written of
+/// one change when the power fails need not be there for the changes before it, and what a start finds applied is taken for whole
+/// (`log::applied`).
+pub(crate) fn warn_of_no_order(root: &Path, fd: BorrowedFd<'_>, journals: bool) -> io::Result<()> {
+    if !journals && rustix::fs::fstatfs(fd)?.f_type as u32 == EXT {
+        tracing::warn!(
+            root = %root.display(),
+            "the root is on an ext4 that shows no journal: it keeps no order of its changes, which the intent log relies on, and what was \
+             acknowledged shortly before a power cut may be lost. Stop the gateway, unmount the file system and give it one \
+             (tune2fs -O has_journal DEVICE), or use XFS"
+        );
+    }
+    Ok(())
 }
 
 /// What the kernel says of the device's journal: the number of the task that writes it, or `<none>`.

@@ -22,7 +22,7 @@ use super::path::{HIDDEN, ResourcePath};
 use super::tree::{self, Entry, Tree};
 use super::types::{Kind, VolumeOptions};
 use super::usage::{self, Usage};
-use super::{Durability, Inner, exchange, locks, log, replay, swift, sync};
+use super::{Durability, Inner, exchange, journal, locks, log, replay, swift, sync};
 use crate::objects::ObjectCache;
 use crate::objects::pools::{AttachError, Claim};
 
@@ -134,6 +134,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
 
     let log = match (&options.log_dir, options.durability) {
         (Some(dir), Durability::Commit) => {
+            journal::warn_of_no_order(root, tree.root(), tree.journals_inodes).map_err(recovery)?;
             Some(Arc::new(Log::open(dir, applied).map_err(|e| {
                 fail(format!("intent log {}: {e}", dir.display()))
             })?))
