@@ -167,7 +167,7 @@ const PLAIN: &[Key] = &[
         "durability",
         "commit",
         "commit or relaxed",
-        "commit: on stable storage before the reply; relaxed: no fsync",
+        "commit: on stable storage before the reply; relaxed: no fsync, so that after a power cut or a crash of the kernel files changed in the last half minute may be missing, empty, cut short or old, over pools with both versions gone",
     ),
     key(
         "write_policy",
