@@ -30,7 +30,12 @@ fn silent_connections_give_their_slots_back() {
             stream
         })
         .collect();
-    assert_eq!(gateway.put("/f", b"served after all").status, 201);
+    // Again where this test itself was too slow, and its connection closed for it.
+    eventually("served after all", || {
+        Client::connect(gateway.address)
+            .and_then(|mut c| c.request("PUT", "/f", &[], b"served after all"))
+            .is_ok_and(|reply| reply.status < 300)
+    });
     for (stream, opening) in silent.iter_mut().zip(openings) {
         // To the end: HTTP/2 sends its settings, HTTP/1 may say 408.
         let ended = stream.read_to_end(&mut Vec::new());
@@ -45,10 +50,16 @@ fn silent_connections_give_their_slots_back() {
 #[test]
 fn a_slow_upload_is_not_taken_for_silence() {
     let gateway = Gateway::start(&["--header-timeout", "1s"]);
-    let mut idle = gateway.connect();
     let mut client = gateway.connect();
-    client.send_head("PUT", "/f", &[], 4).unwrap();
+    // Again where this test itself was silent for that long before its request.
+    eventually("the upload is under way", || {
+        client = gateway.connect();
+        let sent = client.send_head("PUT", "/f", &[("Expect", "100-continue")], 4);
+        sent.and_then(|()| client.reply_head())
+            .is_ok_and(|reply| reply.status == 100)
+    });
     client.send(b"ab").unwrap();
+    let mut idle = gateway.connect();
     // Longer than the limit: until the server has closed the connection beside it.
     assert!(idle.reply(false).is_err());
     client.send(b"cd").unwrap();

@@ -105,12 +105,15 @@ async fn prior_knowledge(address: SocketAddr) -> (u16, http::Version, bytes::Byt
 fn an_http2_stream_whose_peer_opens_no_window_is_reset_and_the_others_go_on() {
     use http_body_util::{BodyExt, Empty};
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    let gateway = Gateway::start(&["--body-idle-timeout", "1s"]);
+    let mut gateway = Gateway::start(&[]);
     assert_eq!(
         gateway.put("/big", &common::content(1, 4 << 20)).status,
         201
     );
     assert_eq!(gateway.put("/small", b"f").status, 201);
+    // The limit is for the stream, not for the uploads before it.
+    assert_eq!(gateway.terminate(), Some(0));
+    gateway.restart_with(&["--body-idle-timeout", "1s"]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let tcp = tokio::net::TcpStream::connect(gateway.address)

@@ -286,15 +286,10 @@ impl Front {
             closing::until_closed(connection, |c| c.graceful_shutdown(), &activity, closing);
         // Hyper's limits begin with a request's first line (HTTP/1) or never (HTTP/2): a connection on which
         // nothing is asked must not hold its slot.
-        tokio::select! {
-            ended = ended => {
-                if let Err(error) = ended {
-                    tracing::debug!(%peer, %error, "connection ended");
-                }
-            }
-            () = activity.idle(self.limits.header_timeout) => {
-                tracing::debug!(%peer, "connection closed: no request for too long");
-            }
+        match activity.bound(self.limits.header_timeout, ended).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
+            None => tracing::debug!(%peer, "connection closed: no request for too long"),
         }
     }
 
