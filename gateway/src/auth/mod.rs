@@ -9,6 +9,8 @@
 
 mod failures;
 mod file;
+#[cfg(test)]
+mod reread_tests;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -94,6 +96,8 @@ pub struct Users {
     hashing: Semaphore,
     /// One hash at a time for all addresses with many failures: guessing leaves the others their hashers.
     slow: Semaphore,
+    /// Held while the file is read and its users take their place: of two readers the later one has the last word.
+    reading: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -103,9 +107,11 @@ impl Users {
     /// # Errors
     /// A file that cannot be read or a line that makes no sense, with its number.
     pub fn open(file: Option<PathBuf>) -> Result<Users, UsersError> {
-        let (entries, stamp) = match &file {
-            Some(path) => (file::load(path)?, Stamp::of(path)),
-            None => (Vec::new(), None),
+        // The stamp first: what changes while the file is read is seen at the next look.
+        let stamp = file.as_deref().and_then(Stamp::of);
+        let entries = match &file {
+            Some(path) => file::load(path)?,
+            None => Vec::new(),
         };
         let state = State {
             entries: Arc::new(entries),
@@ -120,6 +126,7 @@ impl Users {
             keys: Default::default(),
             hashing: Semaphore::new(HASHERS),
             slow: Semaphore::new(1),
+            reading: Mutex::new(()),
             state: Mutex::new(state),
         })
     }
@@ -187,6 +194,7 @@ impl Users {
         let Some(path) = &self.file else {
             return Ok(false);
         };
+        let _reading = self.reading.lock();
         match file::load(path) {
             Ok(entries) => {
                 let mut state = self.state.lock();
