@@ -4,8 +4,10 @@
 
 mod common;
 
+use std::sync::Barrier;
+
 use base64::Engine as _;
-use common::{Gateway, Reply, eventually};
+use common::{Client, Gateway, Reply, eventually};
 
 fn hash(password: &str) -> String {
     bcrypt::hash(password, 4).unwrap()
@@ -20,14 +22,15 @@ fn serve(users: &str) -> (tempfile::NamedTempFile, Gateway) {
 }
 
 fn ask(gateway: &Gateway, method: &str, path: &str, who: (&str, &str)) -> Reply {
+    ask_over(&mut gateway.connect(), method, path, who)
+}
+
+fn ask_over(client: &mut Client, method: &str, path: &str, who: (&str, &str)) -> Reply {
     let sent = format!("{}:{}", who.0, who.1);
     let sent = base64::engine::general_purpose::STANDARD.encode(sent);
-    gateway.request(
-        method,
-        path,
-        &[("Authorization", &format!("Basic {sent}"))],
-        b"",
-    )
+    let sent = format!("Basic {sent}");
+    let reply = client.request(method, path, &[("Authorization", &sent)], b"");
+    reply.expect("reply")
 }
 
 #[test]
@@ -93,8 +96,13 @@ fn guessing_is_slowed_down_counted_and_logged_but_locks_nobody_out() {
     assert_eq!(ask(&gateway, "GET", "/", ("mo", "mine")).status, 200);
     assert_eq!(ask(&gateway, "GET", "/", ("pi", "right")).status, 200);
     // Many at once: some are refused, as trouble that passes.
+    let all_there = Barrier::new(24);
     let refused = std::thread::scope(|scope| {
-        let guess = |n: usize| ask(&gateway, "GET", "/", ("pi", &format!("guess {n}")));
+        let guess = |n: usize| {
+            let mut client = gateway.connect();
+            all_there.wait();
+            ask_over(&mut client, "GET", "/", ("pi", &format!("guess {n}")))
+        };
         let threads: Vec<_> = (0..24).map(|n| scope.spawn(move || guess(n))).collect();
         let replies = threads.into_iter().map(|t| t.join().unwrap());
         replies
