@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::tests::{get, p};
+use super::tests::{crash, get, p};
 use super::types::Check;
 use super::*;
 use crate::metrics::Metrics;
@@ -578,7 +578,7 @@ async fn a_move_over_a_collection_that_a_crash_cuts_in_two_is_finished_by_the_ne
         exchange,
     )
     .unwrap();
-    drop(v);
+    crash(v).await;
     let v = open(root.path(), &pools).await;
     assert!(v.stat(&p("/new")).await.is_err());
     assert_eq!(get(&v, "/old/f").await.unwrap(), b"n");
