@@ -5,7 +5,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -185,9 +185,7 @@ fn ready_says_503_while_starting() {
     let fifo = cache.join("object_size");
     let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
     assert!(made.success());
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let admin = free.local_addr().unwrap();
-    drop(free);
+    let admin = common::address::free();
     let mut child = Command::new(env!("CARGO_BIN_EXE_tierdav"))
         .args([
             "serve",

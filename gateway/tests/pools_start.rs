@@ -5,12 +5,12 @@
 
 mod common;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::cluster::OwnCluster;
-use common::{Client, Reply};
+use common::{Client, Reply, address};
 
 /// No wait is longer: it has the longest pause between two tries (30 s) in it.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -33,15 +33,10 @@ impl Drop for Starting {
     }
 }
 
-fn free_address() -> SocketAddr {
-    let held = TcpListener::bind("127.0.0.1:0").unwrap();
-    held.local_addr().unwrap()
-}
-
 impl Starting {
     fn start(cluster: &OwnCluster, flags: &[&str]) -> Starting {
         let dir = tempfile::tempdir().unwrap();
-        let (address, admin) = (free_address(), free_address());
+        let (address, admin) = (address::free(), address::free());
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_tierdav"))
             .args(["serve", "--cache-dir", "none", "--ceph-op-timeout", "2s"])

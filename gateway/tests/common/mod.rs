@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+pub mod address;
 pub mod cluster;
 pub mod fault;
 pub mod storm;
@@ -40,7 +41,8 @@ impl Gateway {
 
     /// The same in a directory that has a `root`, or a `cache`, of its own already.
     pub fn start_in(dir: tempfile::TempDir, flags: Vec<String>) -> Gateway {
-        let (child, address, admin) = spawn(dir.path(), &flags, "127.0.0.1:0");
+        let listen = SocketAddr::new(address::own(), 0).to_string();
+        let (child, address, admin) = spawn(dir.path(), &flags, &listen);
         Gateway {
             dir,
             address,
