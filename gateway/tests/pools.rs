@@ -408,9 +408,21 @@ fn a_gateway_that_had_a_successor_meanwhile_ends_and_does_not_serve_what_it_knew
 fn a_gateway_that_the_cluster_shut_out_comes_back_by_itself() {
     let p = Pools::start(&["--ceph-op-timeout", "5s"]);
     assert_eq!(p.gateway.put("/f", b"before").status, 201);
-    shut_out(&p);
-    eventually("it is refused", || {
-        p.gateway.put("/f", b"during").status == 503
+    let (refused, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // All the time: it may have come back before the command that shuts it out has ended.
+        scope.spawn(|| {
+            while !refused.load(Ordering::Relaxed) && !over.load(Ordering::Relaxed) {
+                let status = p.gateway.put("/f", b"during").status;
+                refused.store(status == 503, Ordering::Relaxed);
+            }
+        });
+        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            shut_out(&p);
+            eventually("it is refused", || refused.load(Ordering::Relaxed));
+        }));
+        over.store(true, Ordering::Relaxed);
+        seen.expect("a refusal");
     });
     eventually("it connects anew", || {
         p.gateway.put("/f", b"after").status == 204
@@ -517,6 +529,10 @@ fn a_new_namespace_becomes_that_of_the_root_that_has_the_lock() {
     let other = ["other elsewhere", "--lock-duration", "60"];
     let done = rados(&[&locked[..], &other].concat());
     assert!(done.status.success(), "{done:?}");
+    // Asked before the gateway waits: what follows has to be done while it does.
+    let holder = rados(&["lock", "info", "tierdav.owner", "owner"]);
+    let holder: serde_json::Value = serde_json::from_slice(&holder.stdout).unwrap();
+    let name = holder["lockers"][0]["name"].as_str().unwrap();
     let log = dir.path().join("log");
     let mut waits = Command::new(env!("CARGO_BIN_EXE_tierdav"))
         .args(["serve", "--listen", "127.0.0.1:0"])
@@ -531,9 +547,6 @@ fn a_new_namespace_becomes_that_of_the_root_that_has_the_lock() {
     let bound = rados(&["getxattr", "tierdav.owner", "tierdav"]);
     let is_bound = bound.status.success();
     let done = rados(&["setxattr", "tierdav.owner", "tierdav", "other"]);
-    let holder = rados(&["lock", "info", "tierdav.owner", "owner"]);
-    let holder: serde_json::Value = serde_json::from_slice(&holder.stdout).unwrap();
-    let name = holder["lockers"][0]["name"].as_str().unwrap();
     let broken = ["lock", "break", "tierdav.owner", "owner", name];
     let broken = rados(&[&broken[..], &["--lock-cookie", "other elsewhere"]].concat());
     if is_bound || !broken.status.success() {
@@ -728,6 +741,9 @@ fn after_a_mixed_load_with_moves_at_full_tilt_a_deep_scrub_finds_nothing() {
         "16",
         "--policy",
         "lru",
+        // A slow operation is no refusal here.
+        "--ceph-op-timeout",
+        "10m",
     ]);
     let (done, refused) = under_load(&p.gateway, || {
         std::thread::sleep(Duration::from_secs(seconds));

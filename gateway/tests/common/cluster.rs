@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs ceph.sh with the cluster in `dir`, for three minutes at most.
+/// Runs ceph.sh with the cluster in `dir`, for ten minutes at most.
 pub fn ceph_in(dir: &Path, args: &[&str]) -> Output {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/dev/ceph.sh");
     let mut command = Command::new("timeout");
-    command.args(["-k", "10", "180", script]).args(args);
+    command.args(["-k", "10", "600", script]).args(args);
     command
         .env("TIERDAV_CEPH_DIR", dir)
         .output()
