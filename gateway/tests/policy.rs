@@ -212,7 +212,10 @@ fn auto_changes_to_the_better_shadow_and_says_why() {
     assert_eq!(status(&gateway)["policy"]["by_auto"], true);
     let why = status(&gateway)["shadow"]["switched"].to_string();
     assert!(why.contains("lru instead of cost-benefit: in "), "{why}");
-    assert!(gateway.log().contains("lru instead of cost-benefit: in "));
+    // Written after the switch.
+    eventually("it is logged", || {
+        gateway.log().contains("lru instead of cost-benefit: in ")
+    });
     assert_eq!(gateway.get("/hot.bin").body, body);
     eventually("promoted", || objects(&gateway, "promoted") == 1);
 

@@ -143,7 +143,8 @@ fn a_running_server_drains_to_plain_files_and_goes_on() {
 
 #[test]
 fn commands_beside_a_running_server_are_refused_and_touch_nothing_of_it() {
-    let gateway = Gateway::start(&["--max-dirty-age", "1h"]);
+    // The upload is half done for as long as the commands take.
+    let gateway = Gateway::start(&["--max-dirty-age", "1h", "--body-idle-timeout", "10m"]);
     let mut client = gateway.connect();
     let body = content(3, 9 << 20);
     let (first, rest) = body.split_at(6 << 20);
