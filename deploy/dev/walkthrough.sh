@@ -117,11 +117,11 @@ tried() {
 # Puts and gets until /tmp/stop exists; an answer that is no success, or is cut off, is a failure.
 load() {
     local n=0
-    head -c 65536 /dev/urandom > /tmp/payload
+    head -c 65536 /dev/urandom > "/tmp/payload-$1"
     while [ ! -e /tmp/stop ]; do
         n=$((n + 1))
-        tried -T /tmp/payload "http://127.0.0.1:4918/during-$1-$n" -o /dev/null \
-            && tried "http://127.0.0.1:4918/during-$1-$n" -o "/tmp/got-$1" && cmp "/tmp/got-$1" /tmp/payload \
+        tried -T "/tmp/payload-$1" "http://127.0.0.1:4918/during-$1-$n" -o /dev/null \
+            && tried "http://127.0.0.1:4918/during-$1-$n" -o "/tmp/got-$1" && cmp "/tmp/got-$1" "/tmp/payload-$1" \
             || echo "request $n of $1 failed" >> /tmp/failures
     done
     echo $n >> /tmp/requests
