@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Looks at the page of the admin listener, and at a collection, in a real browser: page.py ADMIN URL ROOT.
+"""Looks at the page of the admin listener, and at a collection, in a real browser: page.py ADMIN URL ROOT PID.
 
 Checks what a person would notice: nothing is missing or cut off with 0, 10 and 100 000 files, wide and narrow, light and
 dark, with and without script; a screen reader finds names; hostile file names are text; nothing is fetched from elsewhere.
@@ -16,7 +16,7 @@ import urllib.parse
 
 from chromium import Chromium
 
-ADMIN, URL, ROOT = sys.argv[1:]
+ADMIN, URL, ROOT, PID = sys.argv[1:]
 PAGE = f"http://{ADMIN}/.tierdav/"
 SHOTS = os.environ.get("TIERDAV_SHOTS")
 # Roles that mean nothing without a name.
@@ -42,6 +42,12 @@ def requests(paths, method="GET", body=None):
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status}")
     connection.close()
+
+
+def cpu_seconds():
+    """What the gateway has used so far: unlike the clock, it does not count what else the machine does."""
+    user, system = pathlib.Path("/proc", PID, "stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def shot(browser, name):
@@ -153,15 +159,17 @@ def main():
         first = browser.run("document.querySelector('.hot tbody th').innerText")
         check("the hottest of 100 000 files is first", first == "/d7/7.bin", first)
         connection = http.client.HTTPConnection(*ADMIN.split(":"), timeout=60)
-        times, size = [], 0
+        times, size, before = [], 0, cpu_seconds()
         for _ in range(20):
             start = time.monotonic()
             connection.request("GET", "/.tierdav/")
             size = len(connection.getresponse().read())
             times.append(time.monotonic() - start)
+        used = (cpu_seconds() - before) / len(times)
         times.sort()
-        print(f"the page with {MANY} files: {size / 1024:.0f} KiB, median {times[10] * 1000:.1f} ms, longest {times[-1] * 1000:.1f} ms")
-        check("the page stays small and quick", size < 256 << 10 and times[10] < 0.5)
+        print(f"the page with {MANY} files: {size / 1024:.0f} KiB, median {times[10] * 1000:.1f} ms, longest {times[-1] * 1000:.1f} ms, "
+              f"{used * 1000:.1f} ms of the processor")
+        check("the page stays small and quick", size < 256 << 10 and used < 0.5)
 
 
 main()

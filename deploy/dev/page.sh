@@ -7,5 +7,5 @@ command -v chromium > /dev/null || { echo "chromium is missing: apt-get install 
 build
 mkdir "$WORK/root"
 gateway_start --allow-anonymous --log-level warn --max-dirty-age 1s || exit 1
-PYTHONPATH="$REPO/deploy/dev" python3 "$REPO/deploy/dev/page.py" "$ADMIN" "$URL" "$WORK/root" || exit 1
+PYTHONPATH="$REPO/deploy/dev" python3 "$REPO/deploy/dev/page.py" "$ADMIN" "$URL" "$WORK/root" "$GATEWAY_PID" || exit 1
 gateway_stop || exit 1
