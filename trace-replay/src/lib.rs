@@ -22,6 +22,7 @@ mod progress;
 pub mod read;
 pub mod replay;
 pub mod report;
+pub mod signals;
 pub mod simulate;
 pub mod split;
 pub mod synth;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use trace_replay::cli::{self, seconds};
 use trace_replay::plan::{self, Condition, Shape, Writes};
 use trace_replay::replay::{self, On, Speed};
+use trace_replay::signals::Signals;
 use trace_replay::trace::Level;
 use trace_replay::{
     calibrate, calls, capture, compare, convert, info, read, report, simulate, split, synth, tiers,
@@ -482,31 +483,16 @@ fn hear() -> std::io::Result<(tokio::runtime::Runtime, tokio::sync::watch::Recei
 
 /// The first Ctrl-C (or SIGTERM) ends the run with a report of what was done, the second at once.
 fn interrupt() -> std::io::Result<tokio::sync::watch::Receiver<bool>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupts = signal(SignalKind::interrupt())?;
-    let mut terminations = signal(SignalKind::terminate())?;
+    let mut signals = Signals::new()?;
     let (send, receive) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupts.recv() => {}
-            _ = terminations.recv() => {}
-        }
+        signals.next().await;
         // Before anything is said: whoever reads that may be gone or slow.
         send.send_replace(true);
         cli::tell(format_args!(
             "\ntrace-replay: waits for what is under way; Ctrl-C again ends at once\n"
         ));
-        // timeout(1) signals the process and then its group: that is once.
-        let first = std::time::Instant::now();
-        loop {
-            let status = tokio::select! {
-                _ = interrupts.recv() => 130,
-                _ = terminations.recv() => 143,
-            };
-            if first.elapsed() > Duration::from_millis(500) {
-                std::process::exit(status);
-            }
-        }
+        std::process::exit(signals.again().await.status());
     });
     Ok(receive)
 }
