@@ -181,6 +181,50 @@ fn a_running_process_is_watched_with_its_offsets_and_let_go() {
     assert_eq!(bytes(&entries(&trace), Op::FileWrite, "/log"), [(6, 5)]);
 }
 
+/// strace has each program take half a second to begin.
+#[test]
+fn a_signal_while_the_command_begins_ends_the_capture_with_its_trace() {
+    if !strace_works() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("t.csv");
+    let mut slow = Command::new("strace")
+        .args(["-f", "-o", "/dev/null", "-e", "trace=execve"])
+        .args(["-e", "inject=execve:delay_enter=500000"])
+        .arg(env!("CARGO_BIN_EXE_trace-replay"))
+        .args(["capture", "--proxy", "127.0.0.1:0=http://127.0.0.1:1", "-o"])
+        .arg(&trace)
+        .args(["--", "sleep", "60"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let children = |pid: u32| -> Vec<u32> {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+        let threads = threads.into_iter().flatten().flatten();
+        let lists = threads.map(|t| std::fs::read_to_string(t.path().join("children")));
+        let lists: Vec<String> = lists.flatten().collect();
+        let pids = lists.iter().flat_map(|list| list.split_whitespace());
+        pids.map(|pid| pid.parse().unwrap()).collect()
+    };
+    let is_capture = |pid: &u32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name == "trace-replay\n")
+    };
+    let capture = loop {
+        assert!(slow.try_wait().unwrap().is_none(), "it ended early");
+        let capture = children(slow.id()).into_iter().find(is_capture);
+        // Its command is there, and has not begun.
+        if let Some(capture) = capture.filter(|pid| !children(*pid).is_empty()) {
+            break rustix::process::Pid::from_raw(capture as i32).unwrap();
+        }
+        std::thread::yield_now();
+    };
+    rustix::process::kill_process(capture, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(slow.wait().unwrap().code(), Some(143));
+    assert!(trace.exists());
+}
+
 #[test]
 fn what_cannot_be_captured_is_named_and_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,11 +5,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::process::Child;
-use tokio::signal::unix::{SignalKind, signal};
+
+use crate::signals::{Heard, Signals};
 
 /// Waits for the child where there is one, else for Ctrl-C, SIGTERM or the end of `duration`; gives the exit status to
-/// end with. A child hears of SIGTERM and of the end of `duration` by SIGTERM; Ctrl-C reaches it by itself.
-pub async fn wait(child: Option<Child>, duration: Option<Duration>) -> anyhow::Result<u8> {
+/// end with. A child hears of SIGTERM and of the end of `duration` by SIGTERM; Ctrl-C reaches it by itself. `signals` is older
+/// than the child, so that nothing ends the process between the two.
+pub async fn wait(
+    child: Option<Child>,
+    duration: Option<Duration>,
+    mut signals: Signals,
+) -> anyhow::Result<u8> {
     match child {
         Some(child) => {
             let id = child.id();
@@ -18,21 +24,18 @@ pub async fn wait(child: Option<Child>, duration: Option<Duration>) -> anyhow::R
                     id.into_iter().for_each(terminate);
                 }
             };
-            let status = supervise(child, duration, end).await?;
+            let status = supervise(child, duration, signals, end).await?;
             Ok(code(status))
         }
         None => {
-            let mut interrupts = signal(SignalKind::interrupt())?;
-            let mut terminations = signal(SignalKind::terminate())?;
             tokio::select! {
-                _ = interrupts.recv() => {}
-                _ = terminations.recv() => {}
+                _ = signals.next() => {}
                 () = over(duration) => {}
             }
             // Once more: at once, whatever is under way.
             tokio::spawn(async move {
-                interrupts.recv().await;
-                std::process::exit(130);
+                while signals.again().await != Heard::Interrupt {}
+                std::process::exit(Heard::Interrupt.status());
             });
             Ok(0)
         }
@@ -48,23 +51,24 @@ pub enum Cause {
     Term,
 }
 
-/// Waits for the child; `end` asks it to end, for SIGTERM and after `duration`. Ctrl-C is not for us to act on: the
-/// terminal sends it to all.
+/// Waits for the child, which came after `signals`; `end` asks it to end, for SIGTERM and after `duration`. Ctrl-C is not for us
+/// to act on: the terminal sends it to all.
 pub async fn supervise(
     mut child: Child,
     duration: Option<Duration>,
+    mut signals: Signals,
     end: impl Fn(Cause),
 ) -> anyhow::Result<ExitStatus> {
-    let mut interrupts = signal(SignalKind::interrupt())?;
-    let mut terminations = signal(SignalKind::terminate())?;
     let over = over(duration);
     tokio::pin!(over);
     let mut asked = false;
     loop {
         tokio::select! {
             status = child.wait() => return Ok(status?),
-            _ = interrupts.recv() => end(Cause::Interrupt),
-            _ = terminations.recv() => end(Cause::Term),
+            heard = signals.next() => end(match heard {
+                Heard::Interrupt => Cause::Interrupt,
+                Heard::Termination => Cause::Term,
+            }),
             () = &mut over, if !asked => { asked = true; end(Cause::Term) }
         }
     }

@@ -7,6 +7,7 @@ mod strace;
 
 use crate::convert::{Output, Summary, describe};
 use crate::read::{ReadError, Reader, Unusable};
+use crate::signals::Signals;
 use crate::trace::{Entry, Level, is_beneath};
 use crate::write;
 use anyhow::{Context, bail};
@@ -120,6 +121,7 @@ fn through(route: &proxy::Route, args: &Args, output: &Output) -> anyhow::Result
             .enable_all()
             .build()?;
         runtime.block_on(async {
+            let signals = Signals::new()?;
             let child = match command {
                 Some(mut command) => {
                     let spawned = command.spawn();
@@ -127,9 +129,8 @@ fn through(route: &proxy::Route, args: &Args, output: &Output) -> anyhow::Result
                 }
                 None => None,
             };
-            route
-                .serve(listener, recorder, end::wait(child, duration))
-                .await
+            let end = end::wait(child, duration, signals);
+            route.serve(listener, recorder, end).await
         })
     });
     let summary = output.fill(&mut reader);

@@ -4,6 +4,7 @@ use super::Args;
 use super::end::{self, Cause};
 use crate::convert::Summary;
 use crate::read::{self, Reader};
+use crate::signals::Signals;
 use anyhow::Context;
 use std::io::{PipeReader, PipeWriter, Read};
 use std::os::fd::AsRawFd;
@@ -34,12 +35,14 @@ pub fn watch(
             .enable_all()
             .build()?;
         runtime.block_on(async {
+            let signals = Signals::new()?;
             let child = command
                 .spawn()
                 .context("strace cannot be run; install it (package strace)")?;
             // While this end is open the log has no end, even before strace opens it.
             let id = child.id();
-            let status = end::supervise(child, duration, |cause| ask(id, attached, cause)).await;
+            let end = |cause| ask(id, attached, cause);
+            let status = end::supervise(child, duration, signals, end).await;
             drop(log_in);
             status
         })
