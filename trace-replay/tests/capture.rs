@@ -132,6 +132,20 @@ fn a_directory_that_the_command_makes_can_be_watched_and_a_failure_that_touches_
     assert_eq!(capture("exit 5").status.code(), Some(5));
 }
 
+/// Whether strace has seized the process, interrupted it, let it go on, and waits for what it does. Asked in this order: a process
+/// that sleeps goes on sleeping when it is seized, and wakes when it is interrupted.
+fn is_watched(pid: u32) -> bool {
+    let field = |pid: &str, name: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let value = status.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap_or_default().trim().to_owned()
+    };
+    let sleeps = |pid: &str| field(pid, "State:").starts_with('S');
+    let pid = pid.to_string();
+    let tracer = field(&pid, "TracerPid:");
+    tracer != "0" && sleeps(&tracer) && sleeps(&pid)
+}
+
 #[test]
 fn a_running_process_is_watched_with_its_offsets_and_let_go() {
     if !strace_works() {
@@ -155,11 +169,7 @@ fn a_running_process_is_watched_with_its_offsets_and_let_go() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let traced = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", shell.id())).unwrap();
-        !status.contains("TracerPid:\t0\n")
-    };
-    while !traced() {
+    while !is_watched(shell.id()) {
         std::thread::yield_now();
     }
     let mut stdin = shell.stdin.take().unwrap();
