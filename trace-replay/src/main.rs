@@ -440,7 +440,8 @@ fn run_replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
             return Ok(tokio::spawn(replay::run(plan, on, options)).await?);
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        let watch = tokio::spawn(tiers::watch(target, url.clone(), stopped));
+        let watch = tiers::Watch::begin(target, url.clone()).await;
+        let watch = tokio::spawn(watch.until(stopped));
         let mut report = tokio::spawn(replay::run(plan, on, options)).await?;
         let _ = stop.send(());
         let tiers = watch.await?;

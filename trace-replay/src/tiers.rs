@@ -3,6 +3,7 @@
 use crate::client::{Connection, Target};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -32,36 +33,60 @@ pub struct Tiers {
     pub error: Option<String>,
 }
 
-/// Looks until `stop`, and once more then.
-pub async fn watch(target: Target, url: String, mut stop: oneshot::Receiver<()>) -> Tiers {
-    let mut tiers = Tiers {
-        url,
-        ..Tiers::default()
-    };
-    let start = Instant::now();
-    let mut connection = Connection::new(target.clone());
-    let mut ticks = tokio::time::interval(STEP);
-    let mut last = false;
-    while !last {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = &mut stop => last = true,
+/// The counters of one server, being watched.
+pub struct Watch {
+    tiers: Tiers,
+    start: Instant,
+    connection: Connection,
+    path: Arc<str>,
+}
+
+impl Watch {
+    /// Looks for the first time: what is asked after this is in the later looks.
+    pub async fn begin(target: Target, url: String) -> Watch {
+        let tiers = Tiers {
+            url,
+            ..Tiers::default()
+        };
+        let mut watch = Watch {
+            tiers,
+            start: Instant::now(),
+            path: target.prefix.clone(),
+            connection: Connection::new(target),
+        };
+        watch.look().await;
+        watch
+    }
+
+    /// Looks until `stop`, and once more then.
+    pub async fn until(mut self, mut stop: oneshot::Receiver<()>) -> Tiers {
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + STEP, STEP);
+        let mut last = false;
+        while !last {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = &mut stop => last = true,
+            }
+            self.look().await;
         }
+        self.tiers
+    }
+
+    async fn look(&mut self) {
         // A server that hangs must not keep the report from being written.
-        let text = tokio::time::timeout(STEP * 5, get(&mut connection, &target.prefix)).await;
+        let text = tokio::time::timeout(STEP * 5, get(&mut self.connection, &self.path)).await;
         match text.unwrap_or_else(|_| Err("no answer in 5 s".into())) {
-            Ok(text) => tiers.samples.push(Sample {
-                at_us: start.elapsed().as_micros() as u64,
+            Ok(text) => self.tiers.samples.push(Sample {
+                at_us: self.start.elapsed().as_micros() as u64,
                 reads: reads(&text),
             }),
             Err(error) => {
-                connection.close();
-                tiers.failed += 1;
-                tiers.error = Some(error);
+                self.connection.close();
+                self.tiers.failed += 1;
+                self.tiers.error = Some(error);
             }
         }
     }
-    tiers
 }
 
 async fn get(connection: &mut Connection, path: &str) -> Result<String, String> {

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -135,6 +137,37 @@ async fn the_duration_ends_the_run_with_a_report_of_what_was_done() {
     assert_eq!(json["partial"]["not_started"], 1);
     assert!(report.text().contains("PARTIAL: --duration is over"));
     assert!(dir.path().join("a").exists() && !dir.path().join("b").exists());
+}
+
+/// A server of metrics that takes its time.
+#[test]
+fn the_first_look_at_the_metrics_comes_before_the_first_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("t.csv");
+    std::fs::write(&trace, "ts_us,client,op,path,result\n0,c,mkdir,a,ok\n").unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trace-replay"))
+        .args(["replay", "--quiet", "--target"])
+        .arg(format!("dir:{}", dir.path().display()))
+        .args(["--prefix", "run", "--metrics"])
+        .arg(format!("http://{}/m", server.local_addr().unwrap()))
+        .arg("--report")
+        .args([&dir.path().join("report.json"), &trace])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut first, _) = server.accept().unwrap();
+    assert!(first.read(&mut [0; 4096]).unwrap() > 0);
+    // The time in which the run must not begin is the experiment.
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = dir.path().join("run/a").exists();
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    first.write_all(answer).unwrap();
+    // The later looks find nobody.
+    drop((first, server));
+    assert!(common::ended(&mut child).success());
+    assert!(!begun && dir.path().join("run/a").exists());
 }
 
 #[tokio::test]
