@@ -139,6 +139,21 @@ async fn the_duration_ends_the_run_with_a_report_of_what_was_done() {
     assert!(dir.path().join("a").exists() && !dir.path().join("b").exists());
 }
 
+/// As on a machine that takes longer than `duration` to begin.
+#[tokio::test]
+async fn what_begins_with_the_run_is_part_of_the_shortest_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        speed: Speed::Timed(1.0),
+        duration: Some(Duration::from_nanos(1)),
+        ..Options::default()
+    };
+    let plan = calls("0,c,a,mkdir,a,,,,ok\n3600000000,c,a,mkdir,b,,,,ok\n");
+    let json = on_directory(plan, dir.path(), options).await.json();
+    assert_eq!(json["replay"]["requests"], 1);
+    assert_eq!(json["partial"]["not_started"], 1);
+}
+
 /// A server of metrics that takes its time.
 #[test]
 fn the_first_look_at_the_metrics_comes_before_the_first_call() {

@@ -143,6 +143,10 @@ pub(super) async fn phase(
         };
         tallies.iter().map(of).sum()
     };
+    if !is_interrupted(&interrupt) && stop_at.is_none_or(|at| at > start) {
+        // To start so many workers may have taken longer than `duration`: what begins with the phase is part of it all the same.
+        work.turns.hand_out(0, 0);
+    }
     loop {
         let now = Instant::now();
         if is_interrupted(&interrupt) {
