@@ -48,6 +48,16 @@ fn the_gateway_accepts_what_is_found_for_every_policy() {
     }
 }
 
+#[test]
+fn a_search_without_any_time_answers_with_the_defaults() {
+    let trace = "fixtures/es/smoke.csv.xz";
+    let out = tune(&[trace, "--budget", "0.001s", "--json", "--quiet"]);
+    assert!(out.status.success(), "{out:?}");
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(json["tried"], 1);
+    assert_eq!(json["cases"][0]["seen"]["score"], 1.0);
+}
+
 /// A search that has begun, and what it says on standard error from its second line on.
 fn search(file: &Path, stdout: Stdio) -> (Child, BufReader<ChildStderr>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

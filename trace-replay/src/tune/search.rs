@@ -80,6 +80,20 @@ impl Search<'_> {
         costs.into_iter().collect()
     }
 
+    /// What `costs` are in terms of `base`; none without a case.
+    fn found(&self, config: PolicyConfig, costs: &[Cost], base: &[Cost]) -> Option<Found> {
+        let ratios = costs.iter().zip(base).map(|(c, b)| c.over(b));
+        let ratios: Vec<Ratio> = ratios.collect();
+        let worst = ratios.iter().copied().reduce(Ratio::worst)?;
+        let scores = ratios.iter().map(|r| r.by(self.objective));
+        let score = scores.fold(0.0, f64::max);
+        Some(Found {
+            config,
+            worst,
+            score,
+        })
+    }
+
     fn judge(
         &mut self,
         configs: Vec<PolicyConfig>,
@@ -89,18 +103,7 @@ impl Search<'_> {
         let costs = self.costs(&configs, rate)?;
         let known = configs.into_iter().zip(costs);
         let mut found: Vec<Found> = known
-            .filter_map(|(config, costs)| {
-                let ratios = costs?.into_iter().zip(base).map(|(c, b)| c.over(b));
-                let ratios: Vec<Ratio> = ratios.collect();
-                let worst = ratios.iter().copied().reduce(Ratio::worst)?;
-                let scores = ratios.iter().map(|r| r.by(self.objective));
-                let score = scores.fold(0.0, f64::max);
-                Some(Found {
-                    config,
-                    worst,
-                    score,
-                })
-            })
+            .filter_map(|(config, costs)| self.found(config, &costs?, base))
             .collect();
         sort(&mut found);
         Ok(found)
@@ -120,7 +123,9 @@ impl Search<'_> {
         let begin = Instant::now();
         let full = self.base(base, 1.0)?;
         let one_s = begin.elapsed().as_secs_f64().max(1e-4);
-        let mut all = self.judge(vec![base.clone()], &full, 1.0)?;
+        // However long that took: a search without any time has the defaults to answer with.
+        let mut all = Vec::from_iter(self.found(base.clone(), &full, &full));
+        self.tried += all.len();
         if space.axes().next().is_none() {
             return Ok(all);
         }
