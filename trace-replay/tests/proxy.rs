@@ -282,6 +282,11 @@ fn read_to(stream: &mut TcpStream, end: &[u8]) {
     }
 }
 
+/// Closes it for good: a program that a test beside this one starts just then has a copy of it for a moment.
+fn end(socket: impl std::os::fd::AsFd) {
+    rustix::net::shutdown(&socket, rustix::net::Shutdown::Both).unwrap();
+}
+
 #[test]
 fn bodies_stream_in_both_directions_and_what_breaks_off_is_counted() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -306,7 +311,7 @@ fn bodies_stream_in_both_directions_and_what_breaks_off_is_counted() {
     upstream.write_all(b"def").unwrap();
     read_to(&mut client, b"def");
     // The kept connection is closed before the next request: a new one is made without the client's noticing.
-    drop(upstream);
+    end(upstream);
     client
         .write_all(b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n")
         .unwrap();
@@ -318,10 +323,10 @@ fn bodies_stream_in_both_directions_and_what_breaks_off_is_counted() {
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly a part")
         .unwrap();
     read_to(&mut client, b"only a part");
-    drop(upstream);
+    end(upstream);
     assert!(!matches!(client.read(&mut [0]), Ok(1..)));
     // Nobody there.
-    drop(server);
+    end(server);
     let (head, body) = ask(&mut capture.connect(), "GET /g HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 502"), "{head}");
     assert!(String::from_utf8(body).unwrap().contains("cannot connect"));
