@@ -708,7 +708,7 @@ impl Inner {
                     Err(_) => self
                         .cache
                         .sync()
-                        .and_then(|()| Ok(self.tree.all_writes.sync()?)),
+                        .and_then(|()| Ok(self.tree.sync(&self.tree.all_writes)?)),
                 };
                 let result = match synced {
                     Ok(()) => apply(),
@@ -731,16 +731,14 @@ impl Inner {
                     if told.is_err() {
                         // Only the note says so then.
                         self.tree
-                            .all_writes
-                            .sync()
+                            .sync(&self.tree.all_writes)
                             .map_err(|e| unavailable("sync the note about", path, e.into()))?;
                     }
                 }
                 noted.map_err(|e| unavailable("note", path, e))?;
                 if logged.is_err() {
                     self.tree
-                        .all_writes
-                        .sync()
+                        .sync(&self.tree.all_writes)
                         .inspect_err(|_| self.unsynced.store(true, Ordering::Relaxed))
                         .map_err(|e| unavailable("sync the volume for", path, e.into()))?;
                 }
