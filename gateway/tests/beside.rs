@@ -186,7 +186,11 @@ fn a_lock_that_is_granted_after_the_disk_was_full_outlives_a_kill() {
     std::fs::create_dir(&cache).unwrap();
     let _small = Mount::tmpfs(cache.clone(), "4m");
     gateway.restart();
-    let lock = |path: &str| gateway.request("LOCK", path, &[("Timeout", "Second-1800")], LOCK);
+    // A record of a long one: room for some is there already when the disk is full.
+    let owner = format!("<owner>{}</owner></lockinfo>", "o".repeat(4000));
+    let long = String::from_utf8_lossy(LOCK).replace("</lockinfo>", &owner);
+    let headers = [("Timeout", "Second-1800")];
+    let lock = |path: &str| gateway.request("LOCK", path, &headers, long.as_bytes());
     assert_eq!(lock("/0").status, 200);
     let filler = cache.join("filler");
     let full = std::fs::write(&filler, vec![0; 8 << 20]);
