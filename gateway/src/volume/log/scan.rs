@@ -10,6 +10,8 @@ use super::record::FRAME_BYTES;
 /// Numbers that may be lost between two frames of a segment; what claims more is no frame. Of 2^48 random headers one is taken for a
 /// frame until its checksum is looked at.
 pub(super) const LOST_MAX: u64 = 1 << 16;
+/// So many zeros begin no frame.
+const BLANK_BYTES: usize = 4;
 /// Bytes between two sums that are kept, and of zeros that are passed over at once.
 const STEP_BYTES: usize = 4096;
 
@@ -70,10 +72,10 @@ impl<'a> Scan<'a> {
         }
         let mut at = damage;
         while at < self.bytes.len() {
-            // A length of 0 is none: nothing begins where four zeros are.
+            // A length of 0 is none.
             let blank = zeros(&self.bytes[at..]);
-            if blank >= 4 {
-                at += blank - 3;
+            if blank >= BLANK_BYTES {
+                at += blank - BLANK_BYTES + 1;
                 continue;
             }
             if let Some(number) = number_at(at) {
@@ -85,10 +87,8 @@ impl<'a> Scan<'a> {
     }
 
     fn is_whole(&self, at: usize, head: Head) -> bool {
-        // Number and payload.
-        let summed = at + 8..head.end;
-        let sum = self.sums.of(summed.clone());
-        crc32c::crc32c_combine(self.salt, sum, summed.len()) == head.crc
+        // Number and payload, behind the salt.
+        self.sums.after(self.salt, at + 8..head.end) == head.crc
     }
 }
 
@@ -106,14 +106,25 @@ struct Sums<'a> {
     bytes: &'a [u8],
     /// Of the bytes before each multiple of [`STEP_BYTES`].
     steps: OnceCell<Vec<u32>>,
+    shifts: OnceCell<Vec<Shift>>,
 }
+
+/// What 2^k bytes do to a checksum that they are appended to, beside their own: linear, so what they do to each of its bits.
+type Shift = [u32; 32];
 
 impl<'a> Sums<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         Sums {
             bytes,
             steps: OnceCell::new(),
+            shifts: OnceCell::new(),
         }
+    }
+
+    /// Of the bytes of `range` behind those that have the checksum `sum`.
+    fn after(&self, sum: u32, range: Range<usize>) -> u32 {
+        // To the sum of all before it, the range does the same.
+        self.before(range.end) ^ self.shifted(self.before(range.start) ^ sum, range.len())
     }
 
     /// Of all bytes before `end`.
@@ -132,8 +143,20 @@ impl<'a> Sums<'a> {
         crc32c::crc32c_append(sum, &self.bytes[step * STEP_BYTES..end])
     }
 
-    fn of(&self, range: Range<usize>) -> u32 {
-        self.before(range.end) ^ crc32c::crc32c_combine(self.before(range.start), 0, range.len())
+    /// What `len` bytes do to `sum`.
+    fn shifted(&self, sum: u32, len: usize) -> u32 {
+        let shifts = self.shifts.get_or_init(|| {
+            let powers = 0..usize::BITS - self.bytes.len().leading_zeros();
+            let by = |len| move |bit| crc32c::crc32c_combine(1u32 << bit, 0, len);
+            powers.map(|k| std::array::from_fn(by(1 << k))).collect()
+        });
+        let of_len = shifts.iter().enumerate().filter(|(k, _)| len >> k & 1 == 1);
+        of_len.fold(sum, |sum, (_, shift)| {
+            let bits = shift.iter().enumerate();
+            bits.fold(0, |out, (bit, to)| {
+                out ^ (to & (sum >> bit & 1).wrapping_neg())
+            })
+        })
     }
 }
 
@@ -238,12 +261,14 @@ mod tests {
 
         #[test]
         fn sums_of_ranges_are_their_checksums(
-            bytes in proptest::collection::vec(any::<u8>(), 0..3 * STEP_BYTES),
+            bytes in proptest::collection::vec(any::<u8>(), 0..3 * STEP_BYTES), head: [u8; 8],
             from: prop::sample::Index, to: prop::sample::Index
         ) {
             let (a, b) = (from.index(bytes.len() + 1), to.index(bytes.len() + 1));
             let (from, to) = (a.min(b), a.max(b));
-            prop_assert_eq!(Sums::new(&bytes).of(from..to), crc32c::crc32c(&bytes[from..to]));
+            let head = crc32c::crc32c(&head);
+            let expected = crc32c::crc32c_append(head, &bytes[from..to]);
+            prop_assert_eq!(Sums::new(&bytes).after(head, from..to), expected);
         }
     }
 }
