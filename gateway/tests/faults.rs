@@ -274,9 +274,9 @@ fn a_lock_that_a_quota_of_the_file_system_leaves_no_room_for_is_refused_as_such(
         ("ENOSPC", "sufficient-disk-space"),
         ("EDQUOT", "quota-not-exceeded"),
     ] {
-        let inject = format!("inject=write:error={error}");
+        let inject = format!("inject=pwrite64:error={error}");
         let path = journal.to_str().unwrap();
-        let fault = Fault::attach(&gateway, "write", &["-P", path, "-e", &inject]);
+        let fault = Fault::attach(&gateway, "pwrite64", &["-P", path, "-e", &inject]);
         let reply = lock();
         assert_eq!(reply.status, 507, "{error}: {}", reply.text());
         assert!(reply.text().contains(told), "{error}: {}", reply.text());
