@@ -392,14 +392,15 @@ pub(super) fn adopt_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()> {
     Ok(())
 }
 
-/// The objects of an unsettled version that were dirty at its commit and have left the cache since.
-fn lost_objects(tree: &Tree, cache: &ObjectCache, id: FileId) -> io::Result<Vec<u32>> {
+/// The objects of an unsettled version that were dirty at its commit and have left the cache since; `None` if it is settled: its
+/// file says so, and has all its bytes, as they were synced before.
+fn lost_objects(tree: &Tree, cache: &ObjectCache, id: FileId) -> io::Result<Option<Vec<u32>>> {
     let file = apply::open_rw(&tree.dirty, id)?;
-    let Some(record) = tree::get_identity(&file)? else {
-        return Ok(Vec::new());
+    let Some(record) = tree::get_identity(&file)?.filter(|r| r.file_id == id) else {
+        return Ok(Some(Vec::new()));
     };
-    if record.file_id != id || record.state != State::Dirty {
-        return Ok(Vec::new());
+    if record.state != State::Dirty {
+        return Ok(None);
     }
     let objects = record.len.div_ceil(u64::from(cache.object_bytes())) as u32;
     let mut dirty = if record.all_dirty {
@@ -416,7 +417,7 @@ fn lost_objects(tree: &Tree, cache: &ObjectCache, id: FileId) -> io::Result<Vec<
             }],
         )
     });
-    Ok(dirty)
+    Ok(Some(dirty))
 }
 
 /// An error about a file with dirty objects, which has another name in the root.
@@ -433,22 +434,26 @@ pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()
     let mut flushed = Vec::new();
     for id in &named {
         let stat = tree::statx(&tree.dirty, &id_name(*id), AtFlags::SYMLINK_NOFOLLOW)?;
-        if stat.links < 2 {
+        let lost = match stat.links {
+            ..2 => None,
+            _ => lost_objects(tree, cache, *id).map_err(|e| of_dirty(e, *id))?,
+        };
+        let Some(lost) = lost else {
+            // What the cache calls dirty must not be flushed once more: the file would be another version for as long.
             cache.forget(*id, stat.len);
             apply::unlink_dirty(tree, *id)?;
-        } else {
-            let lost = lost_objects(tree, cache, *id).map_err(|e| of_dirty(e, *id))?;
-            if !lost.is_empty() {
-                tracing::error!(
-                    file = %id,
-                    objects = lost.len(),
-                    first = lost[0],
-                    "objects that only the cache had are gone from it: their ranges cannot be read"
-                );
-                cache.set_lost(*id, &lost);
-            } else if !cached.contains(id) {
-                flushed.push(*id);
-            }
+            continue;
+        };
+        if let Some(first) = lost.first() {
+            tracing::error!(
+                file = %id,
+                objects = lost.len(),
+                first,
+                "objects that only the cache had are gone from it: their ranges cannot be read"
+            );
+            cache.set_lost(*id, &lost);
+        } else if !cached.contains(id) {
+            flushed.push(*id);
         }
     }
     for (settled, id) in apply::settle(tree, &flushed).into_iter().zip(&flushed) {

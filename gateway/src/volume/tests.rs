@@ -947,6 +947,34 @@ async fn a_whole_version_gets_its_name_back(told: bool) {
     }
 }
 
+/// A crash when the file said already that it has all its bytes, while its dirty name was there and the cache still called its objects
+/// dirty.
+#[tokio::test]
+async fn what_is_settled_is_not_flushed_once_more() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let content = vec![7; 200_000];
+    let (meta, _) = put(&v, "/a", &content).await.unwrap();
+    crash(v).await;
+    let path = f.root().join("a");
+    std::fs::write(&path, &content).unwrap();
+    let file = File::open(&path).unwrap();
+    let record = tree::get_identity(&file).unwrap().unwrap();
+    assert_eq!(record.state, identity::State::Dirty);
+    tree::set_mtime(&file, record.mtime_ns).unwrap();
+    let settled = identity::Identity {
+        state: identity::State::Inline,
+        all_dirty: false,
+        ..record
+    };
+    tree::set_identity(&file, &settled).unwrap();
+    let v = f.open().await;
+    assert!(v.inner.cache.dirty_files().is_empty());
+    assert!(start::dirty_ids(&v.inner.tree).unwrap().is_empty());
+    assert_eq!(v.stat(&p("/a")).await.unwrap().etag, meta.etag);
+    assert!(get(&v, "/a").await.unwrap() == content);
+}
+
 /// Where a file system makes attributes durable later than names, the tree may be ahead of what is said to be applied.
 #[tokio::test]
 async fn a_tree_that_is_ahead_of_the_log_keeps_its_versions() {
