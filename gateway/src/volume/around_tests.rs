@@ -128,10 +128,80 @@ async fn what_only_the_log_has_is_whole_over_a_torn_tree_of_any_age() {
 async fn what_was_written_beside_the_gateway_since_is_not_overwritten() {
     let mut f = Fixture::new(true);
     (f.write_policy, f.journal) = (WritePolicy::Around, true);
+    let hour = std::time::Duration::from_secs(3600);
+    for later in [true, false] {
+        let v = f.open().await;
+        put_any(&v, "/a", b"by the gateway").await;
+        crash(v).await;
+        std::fs::write(f.root().join("a"), "beside it").unwrap();
+        if !later {
+            let file = std::fs::File::open(f.root().join("a")).unwrap();
+            file.set_modified(SystemTime::now() - hour).unwrap();
+        }
+        let v = f.open().await;
+        assert_eq!(get(&v, "/a").await.unwrap(), b"beside it");
+        crash(v).await;
+    }
+}
+
+/// What a start had begun to put back when it ended, with some of the bytes or all.
+#[tokio::test]
+async fn a_start_that_was_cut_short_is_followed_by_one_that_goes_on() {
+    for len in [3, 14] {
+        let mut f = Fixture::new(true);
+        (f.write_policy, f.journal) = (WritePolicy::Around, true);
+        let v = f.open().await;
+        put_any(&v, "/a", b"by the gateway").await;
+        let meta = v.stat(&p("/a")).await.unwrap();
+        crash(v).await;
+        let file = std::fs::File::options()
+            .write(true)
+            .open(f.root().join("a"));
+        let file = file.unwrap();
+        let begun = identity::Identity {
+            mtime_ns: i64::MAX,
+            ..tree::get_identity(&file).unwrap().unwrap()
+        };
+        tree::set_identity(&file, &begun).unwrap();
+        file.set_len(len).unwrap();
+        file.set_modified(SystemTime::now()).unwrap();
+        let v = f.open().await;
+        assert_eq!(get(&v, "/a").await.unwrap(), b"by the gateway");
+        let now = v.stat(&p("/a")).await.unwrap();
+        assert_eq!((now.etag, now.modified), (meta.etag, meta.modified));
+    }
+}
+
+/// A power cut before the name was durable: the file is where it was prepared.
+#[tokio::test]
+async fn a_torn_file_without_its_name_gets_both_back() {
+    let mut f = Fixture::new(true);
+    (f.write_policy, f.journal) = (WritePolicy::Around, true);
+    let v = f.open().await;
+    put_any(&v, "/other", b"synced").await;
+    let hidden = std::fs::File::open(f.root().join(".tierdav")).unwrap();
+    let mut applied = [0u8; log::applied::ENCODED_BYTES];
+    let name = log::applied::ATTRIBUTE;
+    rustix::fs::fgetxattr(&hidden, name, &mut applied[..]).unwrap();
+    put_any(&v, "/a", b"by the gateway").await;
+    let meta = v.stat(&p("/a")).await.unwrap();
+    crash(v).await;
+    tear(&f.root(), 3);
+    let unnamed = f.root().join(format!(".tierdav/tmp/{}", meta.file_id));
+    std::fs::rename(f.root().join("a"), unnamed).unwrap();
+    rustix::fs::fsetxattr(&hidden, name, &applied, rustix::fs::XattrFlags::empty()).unwrap();
+    let v = f.open().await;
+    assert_eq!(get(&v, "/a").await.unwrap(), b"by the gateway");
+    assert_eq!(v.stat(&p("/a")).await.unwrap().etag, meta.etag);
+}
+
+/// Where a path may lead through a link, it does not say where a file is.
+#[tokio::test]
+async fn content_is_in_the_cache_where_links_are_followed() {
+    let mut f = Fixture::new(true);
+    (f.write_policy, f.journal) = (WritePolicy::Around, true);
+    f.symlinks = Symlinks::InsideRoot;
     let v = f.open().await;
     put_any(&v, "/a", b"by the gateway").await;
-    crash(v).await;
-    std::fs::write(f.root().join("a"), "beside it").unwrap();
-    let v = f.open().await;
-    assert_eq!(get(&v, "/a").await.unwrap(), b"beside it");
+    assert_eq!(v.inner.cache.dirty_files().len(), 1);
 }

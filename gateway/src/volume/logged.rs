@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use tiering::FileId;
 
@@ -28,10 +28,14 @@ pub(super) fn content<'a>(identity: &Identity, objects: &'a [LoggedObject]) -> O
     }
 }
 
+/// The time in the record of a file that is being restored.
+const BEING_RESTORED: i64 = i64::MAX;
+
 /// A version and its content.
 #[derive(Clone, Copy)]
 struct Version<'a> {
     id: FileId,
+    mtime_ns: i64,
     content: &'a Bytes,
 }
 
@@ -53,8 +57,12 @@ impl<'a> Whereabouts<'a> {
             } => {
                 self.take(path.relative());
                 if let Some(content) = content(identity, objects) {
-                    let id = identity.file_id;
-                    self.place(path.relative().to_owned(), Version { id, content });
+                    let version = Version {
+                        id: identity.file_id,
+                        mtime_ns: identity.mtime_ns,
+                        content,
+                    };
+                    self.place(path.relative().to_owned(), version);
                 }
             }
             Record::Move { from, to, .. } => {
@@ -110,7 +118,8 @@ pub(super) fn restore(
         let Ok(path) = ResourcePath::parse(&format!("/{name}")) else {
             continue;
         };
-        restored += u64::from(restore_at(tree, &path, *version)?);
+        let at = |e: io::Error| io::Error::new(e.kind(), format!("{path}: {e}"));
+        restored += u64::from(restore_at(tree, &path, *version).map_err(at)?);
     }
     if restored > 0 {
         tracing::info!(
@@ -128,41 +137,58 @@ fn restore_at(tree: &Tree, path: &ResourcePath, version: Version<'_>) -> io::Res
         Err(e) if tree::is_absent(&e) => return Ok(false),
         Err(e) => return Err(e),
     };
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(Errno::NOENT | Errno::ISDIR | Errno::LOOP | Errno::NXIO) => return Ok(false),
+        // What may not even be read is somebody else's by now.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ACCESS | Errno::PERM) => {
+            return Ok(false);
+        }
         Err(e) => return Err(e.into()),
     };
     let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
+    let content = version.content;
+    // Another time is that of somebody who wrote into it beside the gateway: in a journal this one was there before the record.
+    let ours = |r: &Identity| {
+        r.file_id == version.id && [stat.mtime_ns, BEING_RESTORED].contains(&r.mtime_ns)
+    };
+    let Some(record) = tree::get_identity(&file)?.filter(ours) else {
+        return Ok(false);
+    };
     if stat.file_type != FileType::RegularFile {
         return Ok(false);
     }
-    let record = tree::get_identity(&file)?.filter(|r| r.file_id == version.id);
-    // A later time is that of somebody who wrote into it beside the gateway.
-    let Some(record) = record.filter(|r| stat.mtime_ns <= r.mtime_ns) else {
-        return Ok(false);
-    };
-    if record.ino != stat.ino {
-        // Of a root that was copied.
-        let own = Identity {
-            ino: stat.ino,
-            ..record
-        };
-        tree::set_identity(&file, &own)?;
-    }
-    let content = version.content;
+    // A write that failed leaves pages that pass for written.
+    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
     let mut there = vec![0; content.len()];
-    if stat.len == content.len() as u64
+    let whole = stat.len == content.len() as u64
         && file.read_exact_at(&mut there, 0).is_ok()
-        && there == content[..]
-    {
+        && there == content[..];
+    let own = Identity {
+        mtime_ns: version.mtime_ns,
+        ino: stat.ino,
+        ..record
+    };
+    if whole && own == record {
         return Ok(false);
     }
-    file.write_all_at(content, 0)?;
-    file.set_len(content.len() as u64)?;
-    tree::set_mtime(&file, record.mtime_ns)?;
-    Ok(true)
+    let file = File::options()
+        .write(true)
+        .open(tree::proc_path(&file, None))?;
+    if !whole {
+        // Until it is whole its time says nothing: a start that ends in between is followed by one that goes on.
+        let begun = Identity {
+            mtime_ns: BEING_RESTORED,
+            ..own
+        };
+        tree::set_identity(&file, &begun)?;
+        file.write_all_at(content, 0)?;
+        file.set_len(content.len() as u64)?;
+    }
+    tree::set_mtime(&file, own.mtime_ns)?;
+    // Of a root that was copied it is another inode.
+    tree::set_identity(&file, &own)?;
+    Ok(!whole)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) struct Fixture {
     cached: bool,
     pub(super) durability: Durability,
     pub(super) write_policy: WritePolicy,
-    symlinks: Symlinks,
+    pub(super) symlinks: Symlinks,
     quota: Option<u64>,
     pub(super) journal: bool,
 }

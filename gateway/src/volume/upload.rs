@@ -609,10 +609,11 @@ impl Inner {
     }
 
     /// Who makes the tree's part of a whole PUT durable. Content that only the log has relies on the order of a journal, until a
-    /// checkpoint's sync of the whole file system has it.
+    /// checkpoint's sync of the whole file system has it; and on paths that say where a file is, without links.
     fn tree_bytes(&self) -> TreeBytes {
+        let lasts = self.tree.journals_inodes && !self.tree.follows_links();
         match self.log {
-            Some(_) if self.tree.journals_inodes => TreeBytes::Logged,
+            Some(_) if lasts => TreeBytes::Logged,
             Some(_) => TreeBytes::Synced,
             None => TreeBytes::Unsynced,
         }
