@@ -234,10 +234,12 @@ impl LocalStaging {
             pending.push((at, part));
         }
         if tree_bytes == TreeBytes::Logged && self.cache.leaves_to_log(len) {
-            let parts = pending.iter().map(|(_, part)| part);
             work.logged = Some(match pending.as_slice() {
                 [(_, whole)] => whole.clone(),
-                _ => parts.flatten().copied().collect(),
+                parts => {
+                    let parts: Vec<&[u8]> = parts.iter().map(|(_, part)| &part[..]).collect();
+                    parts.concat().into()
+                }
             });
         }
         work.write(pending, Some(len))?;
