@@ -10,8 +10,9 @@ mod common;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use common::disk::Disk;
 use common::storm::{MOVING, finds_nothing, gather};
-use common::{Disk, Gateway, Random};
+use common::{Gateway, Random};
 
 const CLIENTS: u64 = 4;
 const EXT4: [&str; 5] = ["mkfs.ext4", "-q", "-F", "-O", "has_journal"];

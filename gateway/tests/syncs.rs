@@ -4,8 +4,9 @@
 
 mod common;
 
+use common::disk::Disk;
 use common::fault::Fault;
-use common::{Disk, Gateway, Mount};
+use common::{Gateway, Mount};
 
 const PROPPATCH: &[u8] =
     br#"<propertyupdate xmlns="DAV:"><set><prop><x xmlns="u:">v</x></prop></set></propertyupdate>"#;
