@@ -6,9 +6,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::storm::{MOVING, end, gather};
+use common::storm::{MOVING, end, gather, round};
 use common::{Gateway, Random};
 
 const CLIENTS: u64 = 4;
@@ -19,24 +17,12 @@ fn storm(flags: &[&str], kills: u64) {
     let mut storms = gather(&gateway, &mut random, CLIENTS, false);
     let mut acknowledged = 0;
     for _ in 0..kills {
-        let address = gateway.address;
-        let pause = Duration::from_millis(50 + random.below(600));
-        acknowledged += std::thread::scope(|scope| {
-            let running: Vec<_> = storms
-                .iter_mut()
-                .map(|s| scope.spawn(move || s.run(address)))
-                .collect();
-            // The moment of the kill is the experiment, not a wait for something.
-            std::thread::sleep(pause);
-            gateway.kill_and_restart();
-            running
-                .into_iter()
-                .map(|r| r.join().expect("a storm"))
-                .sum::<u64>()
-        });
-        for storm in &mut storms {
-            storm.verify(&gateway);
-        }
+        acknowledged += round(
+            &mut storms,
+            &mut gateway,
+            &mut random,
+            Gateway::kill_and_restart,
+        );
         // Over pools a placeholder goes after its objects.
         common::eventually("nothing is left in .tierdav/tmp", || {
             std::fs::read_dir(gateway.root().join(".tierdav/tmp")).map_or(0, Iterator::count) == 0

@@ -8,10 +8,9 @@
 mod common;
 
 use std::os::unix::fs::symlink;
-use std::time::Duration;
 
 use common::disk::Disk;
-use common::storm::{MOVING, finds_nothing, gather};
+use common::storm::{MOVING, finds_nothing, gather, round};
 use common::{Gateway, Random};
 
 const CLIENTS: u64 = 4;
@@ -46,24 +45,11 @@ fn cut(mkfs: &[&str], disks: Disks, more: &[&str]) {
     let mut acknowledged = 0;
     let cuts = std::env::var("TIERDAV_KILLS").map_or(6, |n| n.parse().expect("a number"));
     for _ in 0..cuts {
-        let address = gateway.address;
-        let pause = Duration::from_millis(50 + random.below(600));
-        acknowledged += std::thread::scope(|scope| {
-            let running: Vec<_> = storms
-                .iter_mut()
-                .map(|s| scope.spawn(move || s.run(address)))
-                .collect();
-            // The moment is the experiment, not a wait for something.
-            std::thread::sleep(pause);
+        acknowledged += round(&mut storms, &mut gateway, &mut random, |gateway| {
             gateway.kill();
             disks.iter().for_each(Disk::lose_power);
             gateway.restart();
-            let ended = running.into_iter().map(|r| r.join().expect("a storm"));
-            ended.sum::<u64>()
         });
-        for storm in &mut storms {
-            storm.verify(&gateway);
-        }
     }
     println!("{cuts} cuts, {acknowledged} operations acknowledged, none lost");
     assert!(acknowledged > cuts, "the storm did nothing");

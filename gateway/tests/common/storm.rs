@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::{Client, Gateway, Random, content};
 
@@ -34,6 +35,33 @@ pub fn gather(gateway: &Gateway, random: &mut Random, clients: u64, refusals: bo
         Storm::new(id, random.next(), refusals)
     };
     (0..clients).map(client).collect()
+}
+
+/// Lets all run until `cut` ends the gateway, at a moment of chance, and starts it again; then everything is read back. Returns how
+/// many operations were acknowledged.
+pub fn round(
+    storms: &mut [Storm],
+    gateway: &mut Gateway,
+    random: &mut Random,
+    cut: impl FnOnce(&mut Gateway),
+) -> u64 {
+    let address = gateway.address;
+    let pause = Duration::from_millis(50 + random.below(600));
+    let acknowledged = std::thread::scope(|scope| {
+        let running: Vec<_> = storms
+            .iter_mut()
+            .map(|s| scope.spawn(move || s.run(address)))
+            .collect();
+        // The moment is the experiment, not a wait for something.
+        std::thread::sleep(pause);
+        cut(gateway);
+        let ended = running.into_iter().map(|r| r.join().expect("a storm"));
+        ended.sum()
+    });
+    for storm in storms {
+        storm.verify(gateway);
+    }
+    acknowledged
 }
 
 /// A clean end, and a scrub that finds nothing.
