@@ -28,7 +28,7 @@ impl Inner {
     pub(super) fn note_settled(&self, log: &Log, ids: &[FileId]) -> io::Result<()> {
         let (number, logged) = log.append(&Record::Settled { ids: ids.to_vec() });
         log.applied(number, |state| start::store_applied(&self.tree, state))?;
-        logged.or_else(|_| Ok(self.tree.sync(&self.tree.all_writes)?))
+        logged.or_else(|_| Ok(self.tree.sync_all()?))
     }
 }
 

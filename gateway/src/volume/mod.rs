@@ -705,10 +705,7 @@ impl Inner {
                 let synced = match logged {
                     Ok(()) => Ok(()),
                     // Without the log the change still can be made durable, only slower.
-                    Err(_) => self
-                        .cache
-                        .sync()
-                        .and_then(|()| Ok(self.tree.sync(&self.tree.all_writes)?)),
+                    Err(_) => self.cache.sync().and_then(|()| Ok(self.tree.sync_all()?)),
                 };
                 let result = match synced {
                     Ok(()) => apply(),
@@ -731,14 +728,14 @@ impl Inner {
                     if told.is_err() {
                         // Only the note says so then.
                         self.tree
-                            .sync(&self.tree.all_writes)
+                            .sync_all()
                             .map_err(|e| unavailable("sync the note about", path, e.into()))?;
                     }
                 }
                 noted.map_err(|e| unavailable("note", path, e))?;
                 if logged.is_err() {
                     self.tree
-                        .sync(&self.tree.all_writes)
+                        .sync_all()
                         .inspect_err(|_| self.unsynced.store(true, Ordering::Relaxed))
                         .map_err(|e| unavailable("sync the volume for", path, e.into()))?;
                 }

@@ -114,8 +114,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         )
         .map_err(recovery)?;
         if !found.records.is_empty() {
-            tree.sync(&tree.all_writes)
-                .map_err(|e| recovery(e.into()))?;
+            tree.sync_all().map_err(|e| recovery(e.into()))?;
             options.cache.sync().map_err(recovery)?;
         }
         found.remove().map_err(recovery)?;
@@ -127,8 +126,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
 
     if options.durability == Durability::Commit {
         // What an earlier run wrote without syncing it must not pass for durable when it is uploaded once more unchanged.
-        tree.sync(&tree.all_writes)
-            .map_err(|e| recovery(e.into()))?;
+        tree.sync_all().map_err(|e| recovery(e.into()))?;
         options.cache.sync().map_err(recovery)?;
     }
 
@@ -570,7 +568,7 @@ fn load_used(inner: &Inner) -> bool {
 pub(super) fn checkpoint(inner: &Inner) -> io::Result<()> {
     match &inner.log {
         Some(log) => log.checkpoint(|| {
-            inner.tree.sync(&inner.tree.all_writes)?;
+            inner.tree.sync_all()?;
             inner.cache.sync()
         }),
         None => Ok(()),
@@ -611,10 +609,7 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
         detach(CACHE_POOL)?;
     }
     if inner.durability == Durability::Commit {
-        inner
-            .tree
-            .sync(&inner.tree.all_writes)
-            .map_err(|e| at(e.into()))?;
+        inner.tree.sync_all().map_err(|e| at(e.into()))?;
     }
     inner.pools_owner.lock().take();
     match inner.owner_is_lent {

@@ -63,7 +63,7 @@ pub(crate) struct Tree {
     /// Where `syncfs` is as strong as a sync of each file ([`journal::syncs_whole`]).
     pub file_system_sync: Option<Arc<FileSystemSync>>,
     /// Everything since the start.
-    pub all_writes: Writes,
+    all_writes: Writes,
     /// The file system, not those mounted below it, if any change there after a look gives another [`Stamp`], however soon it is made.
     fine_times: Option<(u32, u32)>,
     /// What the kernel has in memory of it needs no question to anybody else: not so for file systems of a network.
@@ -179,6 +179,11 @@ impl Tree {
             // An ext4 without a journal empties the device's cache before it writes the last inodes; this ends with that.
             None => rustix::fs::fsync(&self.hidden),
         }
+    }
+
+    /// Makes everything since the start durable.
+    pub fn sync_all(&self) -> Result<(), Errno> {
+        self.sync(&self.all_writes)
     }
 
     /// A directory of the hidden one, created when missing.
