@@ -608,8 +608,9 @@ impl Inner {
         self.usage.reservation(freed.map_or(0, |old| old.meta.len))
     }
 
-    /// Who makes the tree's part of a whole PUT durable. Content that only the log has relies on the order of a journal, until a
-    /// checkpoint's sync of the whole file system has it; and on paths that say where a file is, without links.
+    /// Who makes the tree's part of new content durable. Without a log the commit syncs the file itself, once, with its attributes.
+    /// Content that only the log has relies on the order of a journal, until a checkpoint's sync of the whole file system has it; and
+    /// on paths that say where a file is, without links.
     fn tree_bytes(&self) -> TreeBytes {
         let lasts = self.tree.journals_inodes && !self.tree.follows_links();
         match self.log {
@@ -619,11 +620,9 @@ impl Inner {
         }
     }
 
-    /// Without a log the commit syncs the tree file itself, once, with its attributes.
+    /// Tells a staging who makes the tree's part durable.
     pub(super) fn tune(&self, staging: &mut Staging) {
-        if self.log.is_none() {
-            staging.leave_tree_unsynced();
-        }
+        staging.leave_tree_bytes(self.tree_bytes());
     }
 
     /// Refuses `len` bytes that the quota or the file system cannot take.
@@ -815,7 +814,7 @@ impl Inner {
             path: path.clone(),
             identity,
             mode,
-            in_tree: staged.tree_written && staged.logged.is_none(),
+            in_tree: staged.tree_written,
             props: Bytes::from(props),
             objects: objects_for_log(&staged),
         };
@@ -902,7 +901,7 @@ impl Inner {
         prepared: &Prepared,
         staged: &Staged,
     ) -> Result<(), VolumeError> {
-        let in_tree = staged.tree_written && staged.logged.is_none();
+        let in_tree = staged.tree_written;
         match (self.durability, self.log.is_some()) {
             (Durability::Relaxed, _) => Ok(()),
             // Staging synced the bytes; replay restores attributes, but must find the file. A journal has a file's first

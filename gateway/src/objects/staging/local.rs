@@ -34,7 +34,7 @@ pub(super) struct LocalStaging {
     pending: Vec<(u64, Bytes)>,
     pending_bytes: usize,
     expected: Option<u64>,
-    sync_tree: bool,
+    tree_bytes: TreeBytes,
     cache: Arc<ObjectCache>,
 }
 
@@ -103,7 +103,7 @@ impl LocalStaging {
             pending: Vec::new(),
             pending_bytes: 0,
             expected: None,
-            sync_tree: true,
+            tree_bytes: TreeBytes::Synced,
             cache,
         }
     }
@@ -142,9 +142,9 @@ impl LocalStaging {
         self.expected = Some(len);
     }
 
-    /// Leaves it to the caller to sync the tree file, once, after its own changes to it.
-    pub fn leave_tree_unsynced(&mut self) {
-        self.sync_tree = false;
+    /// Says who makes durable what the tree file gets.
+    pub fn leave_tree_bytes(&mut self, to: TreeBytes) {
+        self.tree_bytes = to;
     }
 
     /// Cuts the content to `len` bytes.
@@ -194,7 +194,7 @@ impl LocalStaging {
     /// Completes the version of `len` bytes.
     pub async fn finish(mut self, len: u64) -> Result<Staged, CacheError> {
         let pending = std::mem::take(&mut self.pending);
-        let sync_tree = self.sync_tree;
+        let sync_tree = self.tree_bytes != TreeBytes::Unsynced;
         let (staged, files) = self
             .hop(move |work| {
                 work.write(pending, Some(len))?;
@@ -217,11 +217,7 @@ impl LocalStaging {
     }
 
     /// [`LocalStaging::finish`] of content that is all here, on a blocking thread.
-    pub fn finish_whole(
-        mut self,
-        data: Vec<Bytes>,
-        tree_bytes: TreeBytes,
-    ) -> Result<Staged, CacheError> {
+    pub fn finish_whole(mut self, data: Vec<Bytes>) -> Result<Staged, CacheError> {
         let Some(mut work) = self.work.take() else {
             return Err(CacheError::Task("write after a failed one".into()));
         };
@@ -233,7 +229,7 @@ impl LocalStaging {
             len += part.len() as u64;
             pending.push((at, part));
         }
-        if tree_bytes == TreeBytes::Logged && self.cache.leaves_to_log(len) {
+        if self.tree_bytes == TreeBytes::Logged && self.cache.leaves_to_log(len) {
             work.logged = Some(match pending.as_slice() {
                 [(_, whole)] => whole.clone(),
                 parts => {
@@ -243,8 +239,7 @@ impl LocalStaging {
             });
         }
         work.write(pending, Some(len))?;
-        let sync_tree = tree_bytes != TreeBytes::Unsynced && work.logged.is_none();
-        let (staged, files) = work.complete(len, sync_tree)?;
+        let (staged, files) = work.complete(len, self.tree_bytes != TreeBytes::Unsynced)?;
         for file in &files {
             sync_content(&self.cache, file)?;
         }
@@ -608,7 +603,7 @@ impl Work {
                     Err(error) => self.fall_back(id, &mut slot, &error)?,
                 }
             }
-            staged.tree_written |= slot.in_tree;
+            staged.tree_written |= slot.in_tree && staged.logged.is_none();
             staged.placed.push(Placed {
                 index,
                 len: object_len,
@@ -749,16 +744,18 @@ impl ObjectCache {
     /// Whether a new object of `len` bytes goes to the backing tier whatever the policy says.
     fn writes_around(&self, id: ObjectId, len: u32) -> bool {
         // The end of long content may be short, but the rest of it is in the tree then.
-        let short = id.index == 0 && len <= INLINE_BYTES_MAX;
-        let in_log = self.opts.durability == Durability::Commit && short;
+        let in_log = id.index == 0 && self.fits_log(u64::from(len));
         self.opts.write_policy == WritePolicy::Around && !in_log
     }
 
     /// Whether content of `len` bytes goes to the tree and need not be synced there, if the log carries it.
     fn leaves_to_log(&self, len: u64) -> bool {
-        self.opts.write_policy == WritePolicy::Around
-            && self.opts.durability == Durability::Commit
-            && (1..=u64::from(INLINE_BYTES_MAX)).contains(&len)
+        self.opts.write_policy == WritePolicy::Around && len > 0 && self.fits_log(len)
+    }
+
+    /// Whether a commit has a log that carries content of `len` bytes.
+    fn fits_log(&self, len: u64) -> bool {
+        self.opts.durability == Durability::Commit && len <= u64::from(INLINE_BYTES_MAX)
     }
 
     /// An upload past the cache shares its sync with flushes and other uploads, where the tree is on a slower disk than the cache:

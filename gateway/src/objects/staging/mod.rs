@@ -58,7 +58,7 @@ pub enum TreeBytes {
     Synced,
     /// The caller syncs the file, once, after its own changes to it.
     Unsynced,
-    /// As `Synced`, but what goes past the cache and is short is left to the caller's log: [`Staged::logged`].
+    /// As `Synced`, but what goes past the cache, is short and comes as a whole is left to the caller's log: [`Staged::logged`].
     Logged,
 }
 
@@ -69,9 +69,9 @@ pub struct Staged {
     pub len: u64,
     /// Objects whose bytes are only in the cache tier. Empty: the tree file is complete.
     pub dirty: Vec<StagedObject>,
-    /// Whether the tree file has some of the bytes.
+    /// Whether the tree file has some of the bytes, which the log has not.
     pub tree_written: bool,
-    /// All of the bytes, if the tree file has them and they are not synced: the log must carry them.
+    /// All of the bytes, if they are in the tree file and not synced: the log must carry them.
     pub logged: Option<Bytes>,
     placed: Vec<Placed>,
     file: FileId,
@@ -167,10 +167,10 @@ impl Staging {
         }
     }
 
-    /// Leaves it to the caller to sync the tree file, once, after its own changes to it.
-    pub fn leave_tree_unsynced(&mut self) {
+    /// Says who makes durable what the tree file gets; without that it is staging.
+    pub fn leave_tree_bytes(&mut self, to: TreeBytes) {
         if let To::Local(local) = &mut self.to {
-            local.leave_tree_unsynced();
+            local.leave_tree_bytes(to);
         }
     }
 
@@ -257,7 +257,9 @@ impl ObjectCache {
         data: Vec<Bytes>,
         tree_bytes: TreeBytes,
     ) -> Result<Staged, CacheError> {
-        LocalStaging::new(self.clone(), file, tree, io).finish_whole(data, tree_bytes)
+        let mut staging = LocalStaging::new(self.clone(), file, tree, io);
+        staging.leave_tree_bytes(tree_bytes);
+        staging.finish_whole(data)
     }
 
     /// Begins a new version over pools whose content, of at most [`ObjectCache::whole_bytes_max`] bytes, is all in memory; `room` is
