@@ -11,9 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
-use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
-use tiering::FileId;
+use rustix::fs::{Advice, AtFlags, FileType};
 
 use super::identity::{Identity, State};
 use super::log::record::{LoggedObject, Record};
@@ -34,8 +32,7 @@ const BEING_RESTORED: i64 = i64::MAX;
 /// A version and its content.
 #[derive(Clone, Copy)]
 struct Version<'a> {
-    id: FileId,
-    mtime_ns: i64,
+    identity: &'a Identity,
     content: &'a Bytes,
 }
 
@@ -57,11 +54,7 @@ impl<'a> Whereabouts<'a> {
             } => {
                 self.take(path.relative());
                 if let Some(content) = content(identity, objects) {
-                    let version = Version {
-                        id: identity.file_id,
-                        mtime_ns: identity.mtime_ns,
-                        content,
-                    };
+                    let version = Version { identity, content };
                     self.place(path.relative().to_owned(), version);
                 }
             }
@@ -132,25 +125,19 @@ pub(super) fn restore(
 
 /// `true` if the version is there, and was not whole.
 fn restore_at(tree: &Tree, path: &ResourcePath, version: Version<'_>) -> io::Result<bool> {
-    let (dir, name) = match tree.parent(path) {
-        Ok(parent) => parent,
-        Err(e) if tree::is_absent(&e) => return Ok(false),
-        Err(e) => return Err(e),
-    };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
+    let file = match tree.file(path) {
+        Ok(file) => file,
         // What may not even be read is somebody else's by now.
-        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ACCESS | Errno::PERM) => {
+        Err(e) if tree::is_absent(&e) || e.kind() == io::ErrorKind::PermissionDenied => {
             return Ok(false);
         }
-        Err(e) => return Err(e.into()),
+        Err(e) => return Err(e),
     };
     let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
-    let content = version.content;
+    let Version { identity, content } = version;
     // Another time is that of somebody who wrote into it beside the gateway: in a journal this one was there before the record.
     let ours = |r: &Identity| {
-        r.file_id == version.id && [stat.mtime_ns, BEING_RESTORED].contains(&r.mtime_ns)
+        r.file_id == identity.file_id && [stat.mtime_ns, BEING_RESTORED].contains(&r.mtime_ns)
     };
     let Some(record) = tree::get_identity(&file)?.filter(ours) else {
         return Ok(false);
@@ -165,7 +152,7 @@ fn restore_at(tree: &Tree, path: &ResourcePath, version: Version<'_>) -> io::Res
         && file.read_exact_at(&mut there, 0).is_ok()
         && there == content[..];
     let own = Identity {
-        mtime_ns: version.mtime_ns,
+        mtime_ns: identity.mtime_ns,
         ino: stat.ino,
         ..record
     };
@@ -196,6 +183,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use crate::volume::identity::ENCODED_BYTES;
+    use tiering::FileId;
 
     fn p(path: &str) -> ResourcePath {
         ResourcePath::parse(path).unwrap()
@@ -241,7 +229,7 @@ mod tests {
         records.iter().for_each(|r| whereabouts.follow(r));
         let all = whereabouts.ever.leak();
         all.iter()
-            .map(|(name, v)| (name.as_str(), v.id.0))
+            .map(|(name, v)| (name.as_str(), v.identity.file_id.0))
             .collect()
     }
 
