@@ -38,6 +38,13 @@ async fn content_goes_past_the_cache_unless_the_log_carries_it_there() {
     }
 }
 
+/// Past the cache, to a root that keeps a journal.
+fn around() -> Fixture {
+    let mut f = Fixture::new(true);
+    (f.write_policy, f.journal) = (WritePolicy::Around, true);
+    f
+}
+
 /// As PUT does it.
 async fn put_any(v: &Volume, path: &str, data: &[u8]) {
     if data.len() as u64 > v.whole_bytes_max() {
@@ -83,8 +90,7 @@ fn tear(root: &Path, left: u64) {
 /// A power cut: the tree as it was some time ago, its latest files without bytes, with some of them, or with zeros.
 #[tokio::test]
 async fn what_only_the_log_has_is_whole_over_a_torn_tree_of_any_age() {
-    let mut f = Fixture::new(true);
-    (f.write_policy, f.journal) = (WritePolicy::Around, true);
+    let f = around();
     let v = f.open().await;
     put_any(&v, "/base", b"synced").await;
     v.mkcol(&p("/olddir"), unchecked()).await.unwrap();
@@ -126,8 +132,7 @@ async fn what_only_the_log_has_is_whole_over_a_torn_tree_of_any_age() {
 
 #[tokio::test]
 async fn what_was_written_beside_the_gateway_since_is_not_overwritten() {
-    let mut f = Fixture::new(true);
-    (f.write_policy, f.journal) = (WritePolicy::Around, true);
+    let f = around();
     let hour = std::time::Duration::from_secs(3600);
     for later in [true, false] {
         let v = f.open().await;
@@ -148,8 +153,7 @@ async fn what_was_written_beside_the_gateway_since_is_not_overwritten() {
 #[tokio::test]
 async fn a_start_that_was_cut_short_is_followed_by_one_that_goes_on() {
     for len in [3, 14] {
-        let mut f = Fixture::new(true);
-        (f.write_policy, f.journal) = (WritePolicy::Around, true);
+        let f = around();
         let v = f.open().await;
         put_any(&v, "/a", b"by the gateway").await;
         let meta = v.stat(&p("/a")).await.unwrap();
@@ -175,21 +179,17 @@ async fn a_start_that_was_cut_short_is_followed_by_one_that_goes_on() {
 /// A power cut before the name was durable: the file is where it was prepared.
 #[tokio::test]
 async fn a_torn_file_without_its_name_gets_both_back() {
-    let mut f = Fixture::new(true);
-    (f.write_policy, f.journal) = (WritePolicy::Around, true);
+    let f = around();
     let v = f.open().await;
     put_any(&v, "/other", b"synced").await;
-    let hidden = std::fs::File::open(f.root().join(".tierdav")).unwrap();
-    let mut applied = [0u8; log::applied::ENCODED_BYTES];
-    let name = log::applied::ATTRIBUTE;
-    rustix::fs::fgetxattr(&hidden, name, &mut applied[..]).unwrap();
+    let applied = f.applied();
     put_any(&v, "/a", b"by the gateway").await;
     let meta = v.stat(&p("/a")).await.unwrap();
     crash(v).await;
     tear(&f.root(), 3);
     let unnamed = f.root().join(format!(".tierdav/tmp/{}", meta.file_id));
     std::fs::rename(f.root().join("a"), unnamed).unwrap();
-    rustix::fs::fsetxattr(&hidden, name, &applied, rustix::fs::XattrFlags::empty()).unwrap();
+    f.say_applied(&applied);
     let v = f.open().await;
     assert_eq!(get(&v, "/a").await.unwrap(), b"by the gateway");
     assert_eq!(v.stat(&p("/a")).await.unwrap().etag, meta.etag);
@@ -198,8 +198,7 @@ async fn a_torn_file_without_its_name_gets_both_back() {
 /// Where a path may lead through a link, it does not say where a file is.
 #[tokio::test]
 async fn content_is_in_the_cache_where_links_are_followed() {
-    let mut f = Fixture::new(true);
-    (f.write_policy, f.journal) = (WritePolicy::Around, true);
+    let mut f = around();
     f.symlinks = Symlinks::InsideRoot;
     let v = f.open().await;
     put_any(&v, "/a", b"by the gateway").await;

@@ -67,6 +67,19 @@ impl Fixture {
     pub(super) async fn open(&self) -> Arc<Volume> {
         self.try_open().await.unwrap()
     }
+    /// What the tree says is applied, for [`Fixture::say_applied`].
+    pub(super) fn applied(&self) -> [u8; log::applied::ENCODED_BYTES] {
+        let hidden = File::open(self.root().join(".tierdav")).unwrap();
+        let mut applied = [0; log::applied::ENCODED_BYTES];
+        let name = log::applied::ATTRIBUTE;
+        rustix::fs::fgetxattr(&hidden, name, &mut applied[..]).unwrap();
+        applied
+    }
+    pub(super) fn say_applied(&self, applied: &[u8]) {
+        let hidden = File::open(self.root().join(".tierdav")).unwrap();
+        let (name, flags) = (log::applied::ATTRIBUTE, rustix::fs::XattrFlags::empty());
+        rustix::fs::fsetxattr(&hidden, name, applied, flags).unwrap();
+    }
     /// The root as it is now, for [`Fixture::put_back`].
     pub(super) fn copy_root(&self, n: usize) -> PathBuf {
         let to = self.dir.path().join(format!("tree{n}"));
@@ -740,11 +753,7 @@ async fn the_log_rebuilds_all_that_was_acknowledged_over_a_tree_of_any_age() {
     v.mkcol(&p("/olddir"), unchecked()).await.unwrap();
     checkpoint_now(&v);
     let mut trees = Vec::new();
-    let snapshot = |trees: &mut Vec<PathBuf>| {
-        let to = f.dir.path().join(format!("tree{}", trees.len()));
-        copy_tree(&f.root(), &to);
-        trees.push(to);
-    };
+    let snapshot = |trees: &mut Vec<PathBuf>| trees.push(f.copy_root(trees.len()));
     snapshot(&mut trees);
     put(&v, "/a", b"1").await.unwrap();
     snapshot(&mut trees);
@@ -785,13 +794,9 @@ async fn the_log_rebuilds_all_that_was_acknowledged_over_a_tree_of_any_age() {
     let want = walk(&v).await;
     let etag = v.stat(&p("/olddir/b")).await.unwrap().etag;
     crash(v).await;
-    let cache = f.dir.path().join("cache.kept");
-    copy_tree(&f.dir.path().join("cache"), &cache);
+    let cache = f.copy_cache("cache.kept");
     for tree in trees {
-        std::fs::remove_dir_all(f.root()).unwrap();
-        std::fs::rename(&tree, f.root()).unwrap();
-        std::fs::remove_dir_all(f.dir.path().join("cache")).unwrap();
-        copy_tree(&cache, &f.dir.path().join("cache"));
+        f.put_back(&tree, &cache);
         let v = f.open().await;
         assert_eq!(walk(&v).await, want, "{tree:?}");
         assert_eq!(v.stat(&p("/olddir/b")).await.unwrap().etag, etag);
@@ -911,10 +916,7 @@ async fn a_whole_version_gets_its_name_back(told: bool) {
     assert_eq!(v.inner.cache.flush_all().await.unwrap().failed, 0);
     v.inner.cache.evict_all_clean().await.unwrap();
     checkpoint_now(&v);
-    let hidden = File::open(f.root().join(".tierdav")).unwrap();
-    let mut applied = [0u8; log::applied::ENCODED_BYTES];
-    let name = log::applied::ATTRIBUTE;
-    rustix::fs::fgetxattr(&hidden, name, &mut applied[..]).unwrap();
+    let applied = f.applied();
     let old = f.dir.path().join("old");
     copy_tree(&f.root().join("a"), &old);
     let (meta, _) = put(&v, "/a", &large(2)).await.unwrap();
@@ -937,7 +939,7 @@ async fn a_whole_version_gets_its_name_back(told: bool) {
         .join(format!(".tierdav/tmp/{:016x}", meta.file_id.0));
     std::fs::rename(f.root().join("a"), unnamed).unwrap();
     std::fs::rename(&old, f.root().join("a")).unwrap();
-    rustix::fs::fsetxattr(&hidden, name, &applied, rustix::fs::XattrFlags::empty()).unwrap();
+    f.say_applied(&applied);
     for _ in 0..2 {
         let v = f.open().await;
         assert_eq!(v.stat(&p("/a")).await.unwrap().etag, meta.etag);
@@ -981,16 +983,13 @@ async fn a_tree_that_is_ahead_of_the_log_keeps_its_versions() {
     let f = Fixture::new(true);
     let v = f.open().await;
     put(&v, "/other", b"other").await.unwrap();
-    let hidden = File::open(f.root().join(".tierdav")).unwrap();
-    let mut applied = [0u8; log::applied::ENCODED_BYTES];
-    let name = log::applied::ATTRIBUTE;
-    rustix::fs::fgetxattr(&hidden, name, &mut applied[..]).unwrap();
+    let applied = f.applied();
     for n in 1..4 {
         put(&v, "/a", &vec![n; 200_000]).await.unwrap();
     }
     let want = walk(&v).await;
     crash(v).await;
-    rustix::fs::fsetxattr(&hidden, name, &applied, rustix::fs::XattrFlags::empty()).unwrap();
+    f.say_applied(&applied);
     for _ in 0..2 {
         let v = f.open().await;
         assert!(walk(&v).await == want);
