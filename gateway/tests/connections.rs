@@ -68,6 +68,23 @@ fn a_slow_upload_is_not_taken_for_silence() {
 }
 
 #[test]
+fn a_silent_admin_connection_gives_way_to_who_asks_for_health() {
+    let gateway = Gateway::start(&[]);
+    // As many as there are slots.
+    let silent: Vec<TcpStream> = (0..64)
+        .map(|_| TcpStream::connect(gateway.admin).unwrap())
+        .collect();
+    assert_eq!(gateway.admin("GET", "/.tierdav/health").status, 200);
+    // For the oldest of them alone.
+    let closed = |stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        matches!((&mut &*stream).read(&mut [0]), Ok(0))
+    };
+    eventually("the oldest is closed", || closed(&silent[0]));
+    assert!(!closed(&silent[63]));
+}
+
+#[test]
 fn stalled_admin_requests_give_their_slots_back() {
     let gateway = Gateway::start(&[]);
     // As many as there are slots, of a body that never comes.

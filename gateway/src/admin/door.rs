@@ -1,7 +1,9 @@
 //! The admin listener's sockets: open from before recovery until everything is flushed, so that who asks whether the
 //! server is ready is answered, never refused.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,8 +12,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 
 use super::{Admin, Reply, guard, later, metrics_page, text};
 use crate::http::stall::Stalling;
@@ -23,6 +25,36 @@ const CONNECTIONS_MAX: usize = 64;
 /// Longest wait for a request's head, for its whole body, and for a peer to take what was written: who stalls must not keep a slot
 /// from who asks for health. What is asked for may take longer.
 pub(super) const PEER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Connections, the oldest first. One that is only open gives way to a new one: who scans ports, or forgets to hang up, must not
+/// keep a probe waiting until the orchestrator takes the server for dead.
+#[derive(Default)]
+struct Guests {
+    all: VecDeque<(AbortHandle, Arc<AtomicUsize>)>,
+}
+
+impl Guests {
+    /// `false` if every connection is being answered.
+    fn make_room(&mut self) -> bool {
+        if self.all.len() >= CONNECTIONS_MAX {
+            self.all.retain(|(guest, _)| !guest.is_finished());
+        }
+        if self.all.len() < CONNECTIONS_MAX {
+            return true;
+        }
+        let idle = |(_, answering): &(_, Arc<AtomicUsize>)| answering.load(Ordering::Relaxed) == 0;
+        let oldest = self.all.iter().position(idle);
+        let gone = oldest.and_then(|at| self.all.remove(at));
+        if let Some((guest, _)) = &gone {
+            guest.abort();
+        }
+        gone.is_some()
+    }
+
+    fn admit(&mut self, guest: AbortHandle, answering: Arc<AtomicUsize>) {
+        self.all.push_back((guest, answering));
+    }
+}
 
 /// Answers for the server while there is no [`Admin`] yet.
 pub struct Door {
@@ -58,31 +90,38 @@ impl Door {
 
     /// Serves as long as the process lives.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut guests = Guests::default();
         let local = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                continue;
-            };
-            let door = Arc::clone(&self);
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let door = Arc::clone(&door);
-                    async move { Ok::<_, Infallible>(door.answer(request, local).await) }
-                });
-                let mut http = hyper::server::conn::http1::Builder::new();
-                http.timer(TokioTimer::new())
-                    .header_read_timeout(PEER_TIME_MAX);
-                let stream = Stalling::new(stream, PEER_TIME_MAX);
-                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-                    tracing::debug!(%error, "admin connection ended");
-                }
-                drop(slot);
-            });
+            if guests.make_room() {
+                let answering = Arc::<AtomicUsize>::default();
+                let guest = Arc::clone(&self).attend(stream, local, Arc::clone(&answering));
+                guests.admit(tokio::spawn(guest).abort_handle(), answering);
+            }
+        }
+    }
+
+    /// Serves one connection; `answering` counts its requests that are being answered.
+    async fn attend(self: Arc<Self>, stream: TcpStream, local: bool, answering: Arc<AtomicUsize>) {
+        let service = service_fn(|request| {
+            let (door, answering) = (Arc::clone(&self), Arc::clone(&answering));
+            async move {
+                answering.fetch_add(1, Ordering::Relaxed);
+                let reply = door.answer(request, local).await;
+                answering.fetch_sub(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(reply)
+            }
+        });
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(PEER_TIME_MAX);
+        let stream = Stalling::new(stream, PEER_TIME_MAX);
+        if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+            tracing::debug!(%error, "admin connection ended");
         }
     }
 
