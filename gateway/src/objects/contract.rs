@@ -196,9 +196,19 @@ async fn pools_suite(pools: &dyn Pools) {
             let written = pools.write_new(tier, id(3), parts, info.object_bytes, false);
             assert_eq!(written.await.unwrap(), expected);
             let read = pools.read(tier, id(3), 0, 1 << 20).await.unwrap();
-            assert_eq!(read, (long, expected));
+            assert_eq!(read, (long.clone(), expected));
+            for (offset, want) in [(0, 1 << 20), (0, 4096), (len / 2, 5000), (len / 3, 0)] {
+                let part = long.slice(offset..len.min(offset + want));
+                let read = pools.read_summed(tier, id(3), offset as u32, want as u32);
+                let sum = crc32c::crc32c(&part);
+                assert_eq!(read.await.unwrap(), (part, sum), "{len}, {offset}, {want}");
+            }
         }
         assert!(pools.remove(tier, id(3)).await.unwrap());
+        for want in [0, 1] {
+            let absent = pools.read_summed(tier, id(3), 0, want).await;
+            assert!(matches!(absent, Err(PoolError::NotFound)), "{absent:?}");
+        }
     }
     // A dropped future does not stop what was begun.
     drop(pools.write(Tier::Cache, id(2), vec![bytes.clone()], info, true));

@@ -196,7 +196,7 @@ impl ObjectCache {
             let cached = self.lookup_or_lost(id)?.map(|(object, _)| object);
             let mut lost = None;
             if let Some(object) = cached {
-                match read_checked(&*pools.store, Tier::Cache, id, object_len, within, want).await {
+                match read_cached(&*pools.store, &object, object_len, within, want).await {
                     Ok(bytes) => return Ok((bytes, Tier::Cache)),
                     Err(error) => {
                         self.note_unreadable(&object, &error);
@@ -328,6 +328,27 @@ impl ObjectCache {
         };
         let removed = pools.wait(pools.remove(Tier::Cache, id));
         Ok(removed.map(|_| ())?)
+    }
+}
+
+/// Reads from the cache pool, of whose objects the residency map knows the checksums; a whole object is checked.
+async fn read_cached(
+    pools: &dyn Pools,
+    object: &Stored,
+    object_len: u32,
+    within: u32,
+    want: u32,
+) -> Result<Bytes, PoolError> {
+    let (bytes, sum) = pools
+        .read_summed(Tier::Cache, object.id, within, want)
+        .await?;
+    let whole = within == 0 && want == object_len;
+    let right =
+        object.len == object_len && bytes.len() == want as usize && (!whole || sum == object.crc);
+    if right {
+        Ok(bytes)
+    } else {
+        Err(PoolError::Damaged)
     }
 }
 

@@ -172,6 +172,23 @@ pub trait Pools: Send + Sync + 'static {
     fn read(&self, tier: Tier, id: ObjectId, offset: u32, len: u32)
     -> Pending<(Bytes, ObjectInfo)>;
 
+    /// Bytes from `offset` and their crc32c, without the object's information: for who knows that. The cluster's client has taken
+    /// the checksum of what it received, so that the bytes are gone through once.
+    fn read_summed(
+        &self,
+        tier: Tier,
+        id: ObjectId,
+        offset: u32,
+        len: u32,
+    ) -> Pending<(Bytes, u32)> {
+        let read = self.read(tier, id, offset, len);
+        Box::pin(async move {
+            let (bytes, _) = read.await?;
+            let sum = crc32c::crc32c(&bytes);
+            Ok((bytes, sum))
+        })
+    }
+
     /// Writes an object whole; `clean` marks it as equal to the data pool's.
     fn write(
         &self,

@@ -97,7 +97,7 @@ impl Lock {
 
     /// An attribute of the owner's object, if it is there.
     fn mark(live: &Live, name: &CStr) -> io::Result<Option<Vec<u8>>> {
-        match wait(live.data.read(OWNER, 0, 0, name)) {
+        match wait(live.data.read(OWNER, 0, 0, Some(name))) {
             Ok(reply) => Ok(Some(reply.attr().to_vec())),
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODATA)) => Ok(None),
             Err(e) => Err(e),

@@ -178,6 +178,7 @@ constexpr unsigned HINTED_BYTES_MIN = 1 << 20;
 
 extern "C" {
 
+// Without an `attr` none is read, and the bytes come alone: then their checksum is known from the messenger's look at them.
 int tierdav_read(rados_ioctx_t io, const char *oid, uint64_t offset, size_t len, const char *attr,
                  tierdav_done done, void *arg) {
     return run(io, done, arg, [&](IoCtx &ctx, librados::AioCompletion *c, tierdav_reply &reply) {
@@ -185,7 +186,9 @@ int tierdav_read(rados_ioctx_t io, const char *oid, uint64_t offset, size_t len,
         if (len > 0) {
             op.read(offset, len, &reply.data, &reply.data_result);
         }
-        op.getxattr(attr, &reply.attr, &reply.attr_result);
+        if (attr != nullptr) {
+            op.getxattr(attr, &reply.attr, &reply.attr_result);
+        }
         return ctx.aio_operate(oid, c, &op, nullptr);
     });
 }
@@ -351,6 +354,9 @@ const char *tierdav_reply_attr(tierdav_reply *reply, size_t *len) {
         return nullptr;
     }
 }
+
+// The crc32c of the reply's bytes: the list of buffers remembers the one that the messenger took, if it was of the same bytes.
+uint32_t tierdav_reply_sum(const tierdav_reply *reply) { return ~reply->data.crc32c(~0u); }
 
 void tierdav_reply_free(tierdav_reply *reply) { delete reply; }
 

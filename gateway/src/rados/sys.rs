@@ -114,6 +114,7 @@ unsafe extern "C" {
     fn tierdav_list(io: c::rados_ioctx_t, each: Name, arg: *mut c_void) -> c_int;
     fn tierdav_reply_data(reply: *mut RawReply, len: *mut usize) -> *const c_char;
     fn tierdav_reply_attr(reply: *mut RawReply, len: *mut usize) -> *const c_char;
+    fn tierdav_reply_sum(reply: *const RawReply) -> u32;
     fn tierdav_reply_free(reply: *mut RawReply);
 }
 
@@ -368,6 +369,12 @@ impl Reply {
         unsafe { slice::from_raw_parts(self.attr, self.attr_len) }
     }
 
+    /// crc32c of the bytes that were read.
+    pub fn sum(&self) -> u32 {
+        // SAFETY: the reply lives, and nothing in it changes any more, see `take`.
+        unsafe { tierdav_reply_sum(self.raw) }
+    }
+
     /// The bytes that were read, without a copy.
     pub fn into_bytes(self) -> Bytes {
         if self.data_len == 0 {
@@ -502,11 +509,12 @@ impl Context {
         timed(&self.inner.handle.metrics, op, self.inner.role, run)
     }
 
-    /// Begins to read `len` bytes and the attribute `attr`, in one operation.
-    pub fn read(&self, oid: &CStr, offset: u64, len: usize, attr: &CStr) -> Wait {
+    /// Begins to read `len` bytes, and with them the attribute `attr`, if any, in one operation.
+    pub fn read(&self, oid: &CStr, offset: u64, len: usize, attr: Option<&CStr>) -> Wait {
+        let attr = attr.map_or(ptr::null(), CStr::as_ptr);
         // SAFETY (here and in the methods below): rule 1 for the context; names are copied before the call returns.
         self.begin(RadosOp::Read, 0, None, |io, done, arg| unsafe {
-            tierdav_read(io, oid.as_ptr(), offset, len, attr.as_ptr(), done, arg)
+            tierdav_read(io, oid.as_ptr(), offset, len, attr, done, arg)
         })
     }
 
