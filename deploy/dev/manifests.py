@@ -56,6 +56,20 @@ def complaints(function, *arguments):
         return [str(error)]
 
 
+def documented(overlay, place):
+    """The overlay of one's own in docs/deploy.md over one of ours, with the changes that are said beside it."""
+    text = (REPO / "docs/deploy.md").read_text()
+    [block] = re.findall(r"```yaml\n(# share/kustomization.yaml.*?)```", text, re.DOTALL)
+    own = yaml.safe_load(block.replace("../tierdav", os.path.relpath(REPO, place.resolve())))
+    [base] = own["resources"]
+    own["resources"] = [base.replace("overlays/embedded", f"overlays/{overlay}")]
+    if overlay == "k3s":
+        own["components"] = [c for c in own["components"] if not c.endswith("/ingress")]
+    if overlay.startswith("rook-pools"):
+        own["patches"] = [p for p in own["patches"] if p["target"]["name"] != "tierdav-cache"]
+    return own
+
+
 def build_all():
     """Renders every overlay and example, and one overlay with all components, by name."""
     builds = {}
@@ -74,13 +88,11 @@ def build_all():
             text = yaml.dump(kind | {"namespace": "tierdav", "resources": [base], "components": wanted})
             (place / "kustomization.yaml").write_text(text)
             places[f"embedded with every component and {name}"] = place
-        # docs/deploy.md: Rook's own objects are applied apart.
-        place = pathlib.Path(scratch) / "pools"
-        place.mkdir()
-        base = os.path.relpath(KUBERNETES / "overlays/rook-pools/gateway", place.resolve())
-        wanted = [os.path.relpath(c, place.resolve()) for c in (MONITORING, KUBERNETES / "components/ingress")]
-        (place / "kustomization.yaml").write_text(yaml.dump(kind | {"namespace": "tierdav", "resources": [base], "components": wanted}))
-        places["rook-pools' gateway with ingress and monitoring"] = place
+        for overlay in ("embedded", "k3s", "rook-pools/gateway"):
+            place = pathlib.Path(scratch) / f"docs-{overlay.replace('/', '-')}"
+            place.mkdir()
+            (place / "kustomization.yaml").write_text(yaml.dump(documented(overlay, place)))
+            places[f"the overlay of docs/deploy.md over {overlay}"] = place
         for name, place in places.items():
             try:
                 output = run("kubectl", "kustomize", place)
