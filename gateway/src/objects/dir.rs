@@ -126,9 +126,11 @@ impl DirStore {
         Ok((path, file))
     }
 
-    /// Gives a complete temporary file its object's name.
+    /// Gives a complete temporary file its object's name. What is open under its id is another file: a damaged one, perhaps.
     pub fn adopt(&self, temp: &Path, object: &Stored) -> io::Result<()> {
-        fs::rename(temp, self.path(object))
+        fs::rename(temp, self.path(object))?;
+        self.close_object(object.id);
+        Ok(())
     }
 
     /// Opens an object under either mark: a flush may have renamed it since the caller looked.
@@ -163,7 +165,7 @@ impl DirStore {
         Some(file)
     }
 
-    /// Lets go of an object that is kept open: call it after its last name is gone, and of its readers.
+    /// Lets go of an object that is kept open: call it after its last name is gone, or another file's.
     fn close_object(&self, id: ObjectId) {
         self.open.lock().pop(&id);
     }
@@ -393,6 +395,20 @@ mod tests {
                 prop_assert_eq!(file_name(&object), name);
             }
         }
+    }
+
+    #[test]
+    fn what_is_put_anew_is_read_from_then_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::open(dir.path(), Faults::default()).unwrap();
+        let object = object(Mark::Clean);
+        store.put(&object, b"damaged", false).unwrap();
+        assert!(store.open_object_now(&object).is_some());
+        store.put(&object, b"right", false).unwrap();
+        let file = store.open_object_now(&object).unwrap();
+        let mut there = [0; 5];
+        assert!(store.read_open_now(&file, 0, &mut there));
+        assert_eq!(&there, b"right");
     }
 
     #[test]
