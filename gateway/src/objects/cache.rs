@@ -87,7 +87,6 @@ pub(super) struct Core {
     /// Bytes reserved by content that is still being written.
     pub staged_bytes: u64,
     /// Bytes that two versions' rows count and the cache tier holds once.
-    pub doubled: Vec<Doubled>,
     pub policy: Box<dyn Policy>,
     /// What is in force; `opts` says what it was at the start.
     pub tuning: Tuning,
@@ -105,13 +104,6 @@ pub(super) struct Core {
     /// Dirty objects whose bytes are lost; never retried, never forgotten.
     pub damaged: BTreeSet<ObjectId>,
     scratch: Vec<Action>,
-}
-
-/// A version that began as another one, of which it still has so many bytes in the same files.
-pub(super) struct Doubled {
-    pub old: FileId,
-    pub new: FileId,
-    pub bytes: u64,
 }
 
 /// Someone uses a version's objects.
@@ -206,7 +198,6 @@ impl ObjectCache {
             core: Mutex::new(Core {
                 residency: Residency::default(),
                 staged_bytes: 0,
-                doubled: Vec::new(),
                 policy,
                 tuning: opts.tuning.clone(),
                 promoting: HashSet::new(),
@@ -419,7 +410,6 @@ impl ObjectCache {
     /// Takes a version's rows out of the map, and counts what the backing tier is spared.
     pub(super) fn take_version(&self, core: &mut Core, file: FileId) -> Vec<Entry> {
         core.damaged.retain(|id| id.file != file);
-        core.doubled.retain(|d| d.old != file && d.new != file);
         let gone = core.residency.remove_file(file);
         let (mut objects, mut bytes) = (0, 0);
         for row in gone.iter().filter(|row| row.spares_backing()) {
@@ -823,8 +813,7 @@ impl ObjectCache {
 impl Core {
     /// Bytes that the cache tier holds or will soon hold.
     pub fn used_bytes(&self) -> u64 {
-        let doubled: u64 = self.doubled.iter().map(|d| d.bytes).sum();
-        (self.residency.bytes() + self.staged_bytes).saturating_sub(doubled)
+        self.residency.bytes() + self.staged_bytes
     }
 
     pub fn is_doomed(&self, file: FileId) -> bool {

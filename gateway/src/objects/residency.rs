@@ -143,6 +143,57 @@ struct DirtyFile {
     since: Instant,
 }
 
+/// Objects of several versions that are one file in the cache: hard links, made when a version begins as another one.
+#[derive(Default)]
+struct Shared {
+    file_of: HashMap<ObjectId, u64>,
+    files: HashMap<u64, SharedFile>,
+    next: u64,
+    /// Bytes that rows account for again: of each file all but one of them.
+    again: u64,
+}
+
+struct SharedFile {
+    len: u32,
+    rows: u32,
+}
+
+impl Shared {
+    /// `new` is the file that `old` is, of `len` bytes.
+    fn join(&mut self, old: ObjectId, new: ObjectId, len: u32) {
+        let file = *self.file_of.entry(old).or_insert_with(|| {
+            self.next += 1;
+            self.files.insert(self.next, SharedFile { len, rows: 1 });
+            self.next
+        });
+        if let Some(shared) = self.files.get_mut(&file) {
+            shared.rows += 1;
+            self.again += u64::from(shared.len);
+            self.file_of.insert(new, file);
+        }
+    }
+
+    /// The row of an object goes.
+    fn leave(&mut self, id: ObjectId) {
+        let Some(file) = self.file_of.remove(&id) else {
+            return;
+        };
+        let Some(shared) = self.files.get_mut(&file) else {
+            return;
+        };
+        shared.rows -= 1;
+        match shared.rows {
+            0 => drop(self.files.remove(&file)),
+            _ => self.again -= u64::from(shared.len),
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.file_of.capacity() * 8 / 7 * (size_of::<(ObjectId, u64)>() + 1)
+            + self.files.capacity() * 8 / 7 * (size_of::<(u64, SharedFile)>() + 1)
+    }
+}
+
 /// The residency map.
 #[derive(Default)]
 pub struct Residency {
@@ -157,6 +208,7 @@ pub struct Residency {
     clean: Amount,
     dirty: Amount,
     moving: Amount,
+    shared: Shared,
 }
 
 impl Residency {
@@ -208,9 +260,17 @@ impl Residency {
     pub fn dirty(&self) -> Amount {
         self.dirty
     }
-    /// Bytes that the map accounts for, on their way in and out included.
+    /// Bytes that the objects take, on their way in and out included; those of a file that several versions share once.
     pub fn bytes(&self) -> u64 {
-        self.clean.bytes + self.dirty.bytes + self.moving.bytes
+        (self.clean.bytes + self.dirty.bytes + self.moving.bytes).saturating_sub(self.shared.again)
+    }
+
+    /// The objects `old` and `new` are one file in the cache, if `old` is still there.
+    pub fn share(&mut self, old: ObjectId, new: ObjectId) {
+        if let (Some(old_row), Some(_)) = (self.get(old), self.get(new)) {
+            let len = old_row.len;
+            self.shared.join(old, new, len);
+        }
     }
 
     /// Looks an object up.
@@ -305,6 +365,7 @@ impl Residency {
 
     /// Removes an object's row.
     pub fn remove(&mut self, id: ObjectId) -> Option<Entry> {
+        self.shared.leave(id);
         let rows = self.files.get_mut(&id.file)?;
         let removed = match rows {
             Rows::One(e) if e.index == id.index => *e,
@@ -333,6 +394,7 @@ impl Residency {
         self.list_bytes -= rows.list_bytes();
         let rows = rows.as_slice().to_vec();
         for e in &rows {
+            self.shared.leave(ObjectId::new(file, e.index));
             self.uncount(file, e.state, e.len);
         }
         rows
@@ -365,7 +427,7 @@ impl Residency {
     pub fn memory_bytes(&self) -> usize {
         // hashbrown: one control byte per slot; capacity() is 7/8 of the slots.
         let slots = self.files.capacity() * 8 / 7;
-        slots * (size_of::<(FileId, Rows)>() + 1) + self.list_bytes
+        slots * (size_of::<(FileId, Rows)>() + 1) + self.list_bytes + self.shared.memory_bytes()
     }
 }
 
@@ -408,6 +470,40 @@ mod tests {
             verified: true,
             fresh: state == State::Dirty,
             alone: false,
+        }
+    }
+
+    #[test]
+    fn a_file_that_versions_share_counts_once_whichever_of_them_goes_first() {
+        let id = |file| ObjectId::new(FileId(file), 1);
+        let orders = [
+            [1, 2, 3],
+            [1, 3, 2],
+            [2, 1, 3],
+            [2, 3, 1],
+            [3, 1, 2],
+            [3, 2, 1],
+        ];
+        for order in orders {
+            let mut map = Residency::default();
+            for file in 1..=3 {
+                map.insert(FileId(file), entry(1, State::Dirty));
+                // A copy of the one before.
+                map.share(id(file - 1), id(file));
+                assert_eq!(map.bytes(), 11);
+            }
+            for (gone, file) in order.into_iter().enumerate() {
+                match gone % 2 {
+                    0 => drop(map.remove(id(file))),
+                    _ => drop(map.remove_file(FileId(file))),
+                }
+                assert_eq!(map.bytes(), if gone < 2 { 11 } else { 0 }, "{order:?}");
+            }
+            assert!(map.shared.file_of.is_empty() && map.shared.files.is_empty());
+            // Back again, on its own.
+            map.insert(FileId(1), entry(1, State::Clean));
+            map.insert(FileId(2), entry(1, State::Clean));
+            assert_eq!(map.bytes(), 22);
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tiering::{FileId, Nanos, ObjectId, Tier};
 
-use super::super::cache::{Doubled, ObjectCache, blocking, entry_of};
+use super::super::cache::{ObjectCache, blocking, entry_of};
 use super::super::error::CacheError;
 use super::super::file_system_sync::Writes;
 use super::super::io::{copy_range, read_full_at, sync_data, write_all_at};
@@ -555,7 +555,6 @@ impl Work {
             WritePolicy::Through => Mark::Clean,
         };
         let mut syncs = Vec::new();
-        let mut doubled = 0;
         let mut inlined = 0;
         let mut staged = Staged {
             len,
@@ -593,12 +592,15 @@ impl Work {
                                 inline,
                             });
                         }
-                        if copy.shared {
-                            doubled += u64::from(object.len.saturating_sub(copy.reserved));
-                        }
                         let mut core = cache.core.lock();
                         core.staged_bytes -= u64::from(copy.reserved);
                         core.residency.insert(self.file, entry_of(&object, true));
+                        if let Some(origin) = &self.origin
+                            && copy.shared
+                        {
+                            let old = ObjectId::new(origin.file, index);
+                            core.residency.share(old, id);
+                        }
                     }
                     Err(error) => self.fall_back(id, &mut slot, &error)?,
                 }
@@ -616,13 +618,6 @@ impl Work {
             let mut core = cache.core.lock();
             core.residency
                 .hand_on(origin.file, self.file, origin.objects);
-            if doubled > 0 && !core.residency.rows(origin.file).is_empty() {
-                core.doubled.push(Doubled {
-                    old: origin.file,
-                    new: self.file,
-                    bytes: doubled,
-                });
-            }
         }
         // What is not synced here gets its length with its other attributes.
         if commit
