@@ -174,6 +174,8 @@ impl Inner {
         let meta = &opened.found.meta;
         let (file, from, object) = match self.cache.find_part(meta.file_id, meta.len, part)? {
             Place::Cached(file, object, from) => (file, from, Some(object)),
+            // Nobody holds the version: what was only in the cache may have been given up since the look at the name.
+            Place::InTree if opened.found.dirty() => return None,
             Place::InTree => (Arc::clone(&opened.file), part.start, None),
         };
         let part = from..from + (part.end - part.start);
