@@ -160,12 +160,23 @@ pub(crate) fn classify(op: &'static str, path: &ResourcePath, source: io::Error)
         Some(Errno::NOENT) if matches!(op, "create" | "prepare" | "link" | "name" | "mkdir") => {
             VolumeError::Unavailable { op, path, source }
         }
+        // What is made, moved or removed passes through the gateway's own directory.
+        Some(Errno::XDEV) if matches!(op, "mkdir" | "delete" | "rename" | "name") => {
+            VolumeError::Forbidden {
+                op,
+                path,
+                why: "it is on another file system than the root's own directory",
+            }
+        }
+        Some(Errno::BUSY) if matches!(op, "delete" | "rename" | "name") => VolumeError::Forbidden {
+            op,
+            path,
+            why: "a file system is mounted there",
+        },
         // ELOOP and, but for calls with two names, EXDEV come from openat2: a link is refused or leads out.
         Some(Errno::NOENT | Errno::LOOP) => VolumeError::NotFound { path },
         Some(Errno::NOTDIR) => VolumeError::NotFound { path },
-        Some(Errno::XDEV) if !matches!(op, "rename" | "name" | "link" | "copy") => {
-            VolumeError::NotFound { path }
-        }
+        Some(Errno::XDEV) if !matches!(op, "link" | "copy") => VolumeError::NotFound { path },
         Some(Errno::EXIST | Errno::NOTEMPTY) => VolumeError::Exists { path },
         Some(Errno::ISDIR) => VolumeError::IsCollection { path },
         Some(Errno::NAMETOOLONG) => VolumeError::NameTooLong { path },
@@ -203,5 +214,29 @@ pub(crate) trait At<T> {
 impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn at(self, op: &'static str, path: &ResourcePath) -> Result<T, VolumeError> {
         self.map_err(|e| classify(op, path, e.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn another_file_system_is_a_lasting_no_for_what_would_cross_to_it() {
+        let path = ResourcePath::parse("/mounted/x").unwrap();
+        let of = |op, errno: rustix::io::Errno| classify(op, &path, errno.into());
+        for op in ["mkdir", "delete", "rename", "name"] {
+            let error = of(op, rustix::io::Errno::XDEV);
+            assert!(
+                matches!(error, VolumeError::Forbidden { .. }),
+                "{op}: {error}"
+            );
+        }
+        // A link that leads out.
+        let error = of("open", rustix::io::Errno::XDEV);
+        assert!(matches!(error, VolumeError::NotFound { .. }), "{error}");
+        let error = of("delete", rustix::io::Errno::BUSY);
+        assert!(matches!(error, VolumeError::Forbidden { .. }), "{error}");
     }
 }
