@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,35 @@ fn are_whole(gateway: &Gateway, names: &[&str], when: &str) {
         assert_eq!(reply.status, 200, "{name}, {when}");
         assert!(reply.body == content(n as u64, 40_000), "{name}, {when}");
     }
+}
+
+#[test]
+fn a_copy_that_is_read_leaves_the_original_in_the_cache() {
+    let gateway = Gateway::start(&["--write-policy", "back", "--max-dirty-age", "1s"]);
+    assert_eq!(gateway.put("/a", &content(0, 40_000)).status, 201);
+    let entries = |dir: PathBuf| std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let cached = || {
+        entries(gateway.cache().join("objects"))
+            .flat_map(entries)
+            .collect::<Vec<_>>()
+    };
+    eventually("flushed and settled", || {
+        let dirty = entries(gateway.root().join(".tierdav/dirty")).count();
+        dirty == 0
+            && cached()
+                .iter()
+                .any(|p| p.extension().is_some_and(|e| e == "c"))
+    });
+    let before = cached();
+    copy(&gateway, "a", "b");
+    for _ in 0..2 {
+        assert!(gateway.get("/b").body == content(0, 40_000));
+    }
+    assert!(before.iter().all(|object| object.exists()), "{before:?}");
+    // Written over, it is another matter.
+    std::fs::write(gateway.root().join("a"), content(1, 40_000)).unwrap();
+    assert!(gateway.get("/a").body == content(1, 40_000));
+    assert!(!before.iter().any(|object| object.exists()), "{before:?}");
 }
 
 /// `cp -a` copies attributes, and with them whose content a file has.

@@ -16,7 +16,7 @@ use tiering::FileId;
 use super::apply::{self, Place};
 use super::identity::{self, State};
 use super::tree::{Entry, Tree, id_name, look_at, names, open_dir_raw};
-use super::types::{Found, Kind};
+use super::types::{Found, Kind, Stale};
 use super::usage::Usage;
 use crate::objects::{Extent, ObjectCache};
 
@@ -245,8 +245,8 @@ pub(crate) fn forget(tree: &Tree, cache: &ObjectCache, found: &super::types::Fou
         return;
     }
     cache.forget(found.identity.file_id, found.identity.len);
-    if let Some(stale) = found.stale {
-        cache.drop_clean(stale);
+    if let Some(gone) = found.stale.and_then(Stale::gone) {
+        cache.drop_clean(gone);
     }
     if found.dirty() {
         let name = id_name(found.identity.file_id);

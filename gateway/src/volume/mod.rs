@@ -111,7 +111,7 @@ use locks::PathGuard;
 use log::Log;
 use log::record::Record;
 use tree::{Entry, Tree};
-use types::Found;
+use types::{Found, Stale};
 
 /// A file with more bytes than this has its blocks and objects removed by a thread that may wait.
 const LARGE_BYTES: u64 = 4 << 20;
@@ -459,8 +459,8 @@ impl Inner {
                     return Err(VolumeError::NotFound { path: path.clone() });
                 }
             };
-            if let Some(stale) = found.stale {
-                self.cache.drop_clean(stale);
+            if let Some(gone) = found.stale.and_then(Stale::gone) {
+                self.cache.drop_clean(gone);
             }
             let id = found.meta.file_id;
             if found.pooled() {

@@ -25,7 +25,7 @@ use super::open_files::{OpenFiles, Opened, Stamp};
 use super::path::{HIDDEN, ResourcePath};
 use super::props;
 use super::records::Records;
-use super::types::{Found, Kind, Meta, Symlinks};
+use super::types::{Found, Kind, Meta, Stale, Symlinks};
 use crate::objects::{FileSystemSync, Writes};
 
 /// Longest text handed to one `openat2` (`PATH_MAX` is 4096 with its NUL).
@@ -684,7 +684,10 @@ fn entry_as(record: Option<Identity>, stat: &Stat, touched: bool) -> Entry {
             lock_null: false,
         },
         (Kind::File, r) => {
-            stale = r.map(|r| r.file_id);
+            stale = r.map(|r| match r.ino == stat.ino {
+                true => Stale::Changed(r.file_id),
+                false => Stale::Copied,
+            });
             Identity {
                 file_id: identity::derived(stat.mtime_ns, stat.len, stat.ino),
                 len: stat.len,

@@ -126,13 +126,32 @@ impl Meta {
     }
 }
 
+/// A file that is not the version that its record tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// That version was written over beside the gateway.
+    Changed(FileId),
+    /// The record came with a copy that somebody made: the version itself may be well.
+    Copied,
+}
+
+impl Stale {
+    /// The version that is no more.
+    pub fn gone(self) -> Option<FileId> {
+        match self {
+            Stale::Changed(id) => Some(id),
+            Stale::Copied => None,
+        }
+    }
+}
+
 /// A found resource, with what only the namespace needs to know of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
     pub meta: Meta,
     pub identity: Identity,
-    /// The id in the record differs from what the file now is: written beside the gateway.
-    pub stale: Option<FileId>,
+    /// The record says something else than what the file now is.
+    pub stale: Option<Stale>,
     pub mode: u32,
     /// Names of the file; of a placeholder that is a copy of another one, or changed by others, two at least: its version may have
     /// another name, and its objects stay when this one goes (scrub finds them). A symbolic link counts as a name of what it leads to.
