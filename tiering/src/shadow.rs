@@ -75,6 +75,10 @@ pub struct Estimate {
     pub read_hit_bytes: f64,
     /// Time in which the backing device would have been busy, moves included.
     pub head_seconds: f64,
+    /// Time in which the load was more than a device with these numbers can serve: it is faster then than they say, and what is
+    /// estimated says little. Seconds, of the sample.
+    #[serde(default)]
+    pub refuted_seconds: f64,
 }
 
 impl Estimate {
@@ -162,7 +166,7 @@ impl Shadow {
             SIZES.map(|size| Case {
                 policy: policy.clone(),
                 size,
-                run: Run::without_responses(Setup {
+                run: Run::beside_a_real_one(Setup {
                     policy: policy.clone(),
                     cache_bytes: (setup.cache_bytes as f64 * size) as u64,
                     ..setup.clone()
@@ -273,6 +277,7 @@ impl Shadow {
                 read_bytes,
                 read_hit_bytes,
                 head_seconds,
+                refuted_seconds: case.run.refuted_for().as_secs_f64(),
             }
         };
         self.cases.iter().map(estimate).collect()
@@ -401,6 +406,40 @@ mod tests {
             shadow.pass(Nanos::from_secs(60 + 10 * i));
         }
         assert_eq!(shadow.sampled_objects(), objects);
+    }
+
+    #[test]
+    fn a_load_that_the_device_could_not_serve_does_not_keep_a_cache_empty() {
+        // 340 reads a second: of a disk that needs no time for them, or has them in memory.
+        let load: Vec<Request> = { load(160, 340 * 120).into_iter().enumerate() }
+            .map(|(i, request)| Request {
+                at: Nanos(i as u64 * Nanos::PER_SECOND / 340),
+                ..request
+            })
+            .filter(|request| matches!(request.access, Access::Read { .. }))
+            .collect();
+        let mut heads = Vec::new();
+        for policy in ["lru", "recency", "lru-2nd", "s3-fifo", "cost-benefit"] {
+            let own = &shadow(&[policy], 33, &load).estimates()[1];
+            let at_once = Device {
+                seek_ms: 0.0,
+                transfer_mib_per_s: f64::INFINITY,
+            };
+            let setup = Setup {
+                hdd: at_once,
+                ssd: at_once,
+                ..setup(policy, 33)
+            };
+            let out = run(&setup, load.iter().copied());
+            let exact = 1.0 - out.read_misses as f64 / out.reads as f64;
+            let ratio = own.hit_ratio().unwrap();
+            assert!((ratio - exact).abs() < 0.1, "{own:?}: {exact}");
+            assert!(own.refuted_seconds > 60.0, "{own:?}");
+            heads.push((own.head_seconds, policy));
+        }
+        // `auto` goes by this.
+        let best = { heads.iter() }.min_by(|(a, _), (b, _)| a.total_cmp(b));
+        assert_eq!(best.unwrap().1, "cost-benefit", "{heads:?}");
     }
 
     #[test]

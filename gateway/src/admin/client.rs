@@ -89,8 +89,12 @@ fn shadows(shadow: &ShadowStatus) -> String {
     }
     for e in &shadow.estimates {
         let busy = 100.0 * e.head_seconds / shadow.seconds.max(1e-9);
+        let note = match e.refuted_seconds > 0.0 {
+            true => "  the device is faster than its numbers",
+            false => "",
+        };
         out += &format!(
-            "  {:<14}{:>5}x{:>10}{:>10}{busy:>12.1} %\n",
+            "  {:<14}{:>5}x{:>10}{:>10}{busy:>12.1} %{note}\n",
             e.policy,
             e.size,
             words::percent(e.hit_ratio()),

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use crate::types::{Nanos, ObjectId};
 
+/// A real device that would be further behind than this is faster than its numbers say: several disks, or much is in memory.
+const BEHIND_MAX: Nanos = Nanos::from_secs(60);
 /// Sequential streams that a device follows at a time (read-ahead contexts).
 const STREAMS: usize = 32;
 
@@ -44,6 +46,14 @@ pub struct Line {
     pub busy: Nanos,
     /// Where streams stopped, the latest last.
     streams: VecDeque<(ObjectId, u32)>,
+    /// The load is one that a real device serves: see [`Line::beside_a_real_one`].
+    real: bool,
+    /// The device's numbers were found too low: nothing waits until it would have had a pause.
+    refuted: bool,
+    /// Until when that was looked at, and how long it was so, all together.
+    refuted_until: Nanos,
+    /// Time in which nothing had to wait because of that.
+    pub refuted_for: Nanos,
 }
 
 impl Line {
@@ -54,7 +64,32 @@ impl Line {
             free_at: Nanos(0),
             busy: Nanos(0),
             streams: VecDeque::new(),
+            real: false,
+            refuted: false,
+            refuted_until: Nanos(0),
+            refuted_for: Nanos(0),
         }
+    }
+
+    /// The same, for a load that arrives as fast as a real device serves it. One that is far behind is not what the load met: nothing
+    /// waits for it then.
+    pub fn beside_a_real_one(device: Device) -> Self {
+        Self {
+            real: true,
+            ..Self::new(device)
+        }
+    }
+
+    /// Whether the device's numbers are too low for the load, at `now`.
+    pub fn is_refuted(&mut self, now: Nanos) -> bool {
+        if self.refuted {
+            // With a pause it is over.
+            let until = now.min(self.free_at);
+            self.refuted_for = self.refuted_for.plus(until.since(self.refuted_until));
+            self.refuted_until = self.refuted_until.max(until);
+            self.refuted = self.free_at > now;
+        }
+        self.refuted
     }
 
     /// Serves an access that arrives at `now`; answers when it ends.
@@ -71,8 +106,18 @@ impl Line {
         }
         let time = self.device.time(seeks, u64::from(len));
         self.busy = self.busy.plus(time);
+        let refuted = self.is_refuted(now);
         self.free_at = self.free_at.max(now).plus(time);
-        self.free_at
+        if self.real && self.free_at > now.plus(BEHIND_MAX) {
+            self.free_at = now.plus(BEHIND_MAX);
+            if !refuted {
+                (self.refuted, self.refuted_until) = (true, now);
+            }
+        }
+        match self.refuted {
+            true => now.plus(time),
+            false => self.free_at,
+        }
     }
 }
 
@@ -97,5 +142,42 @@ mod tests {
         let elsewhere = line.serve(Nanos::from_secs(10), id, 7, 0);
         assert_eq!(elsewhere, Nanos::from_millis(10_010));
         assert_eq!(line.busy, Nanos::from_millis(2020));
+    }
+
+    #[test]
+    fn what_no_such_device_could_have_served_waits_for_nothing_until_a_pause() {
+        let device = Device {
+            seek_ms: 0.0,
+            transfer_mib_per_s: 1.0,
+        };
+        let (id, second) = (ObjectId::new(FileId(1), 0), 1 << 20);
+        let mut patient = Line::new(device);
+        let mut line = Line::beside_a_real_one(device);
+        for waiting in 1..=60 {
+            for line in [&mut line, &mut patient] {
+                assert_eq!(
+                    line.serve(Nanos(0), id, 0, second),
+                    Nanos::from_secs(waiting)
+                );
+            }
+            assert!(!line.is_refuted(Nanos(0)));
+        }
+        assert_eq!(patient.serve(Nanos(0), id, 0, second), Nanos::from_secs(61));
+        assert_eq!(line.serve(Nanos(0), id, 0, second), Nanos::from_secs(1));
+        let at = Nanos::from_secs(30);
+        assert_eq!(line.serve(at, id, 0, second), Nanos::from_secs(31));
+        // It would have been done with all that at 61 s.
+        assert_eq!(
+            line.serve(Nanos::from_secs(62), id, 0, second),
+            Nanos::from_secs(63)
+        );
+        assert_eq!(
+            line.serve(Nanos::from_secs(62), id, 0, second),
+            Nanos::from_secs(64)
+        );
+        assert_eq!(
+            (line.busy, line.refuted_for),
+            (Nanos::from_secs(64), Nanos::from_secs(61))
+        );
     }
 }

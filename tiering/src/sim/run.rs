@@ -12,6 +12,8 @@ use crate::types::{FileId, Nanos, ObjectId, Tier};
 /// After so long without a request a policy is no longer asked each second. A time that is none, or a clock that was set in the
 /// middle of a recording, makes decades of it.
 const SILENCE: Nanos = Nanos::from_secs(86_400);
+/// A movement that ends within this is not cut short.
+const SHORT: Nanos = Nanos::from_secs(1);
 
 /// One thing that clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,8 +139,16 @@ impl Run {
         }
     }
 
-    /// The same, and [`Outcome::responses`] stays empty.
-    pub(crate) fn without_responses(setup: Setup) -> Self {
+    /// The same beside a real cache: what it would do with the requests that a real backing device serves.
+    /// [`Outcome::responses`] stays empty.
+    pub(crate) fn beside_a_real_one(setup: Setup) -> Self {
+        Run {
+            hdd: Line::beside_a_real_one(setup.hdd),
+            ..Self::without_responses(setup)
+        }
+    }
+
+    fn without_responses(setup: Setup) -> Self {
         Run {
             policy: build(&setup.policy),
             hdd: Line::new(setup.hdd),
@@ -201,6 +211,11 @@ impl Run {
         (&self.out, self.hdd.busy)
     }
 
+    /// How long the backing device was too slow for the load, beside a real one.
+    pub(crate) fn refuted_for(&self) -> Nanos {
+        self.hdd.refuted_for
+    }
+
     /// Goes on with a cache of another size and other parameters of the same policy.
     pub(crate) fn resize(&mut self, cache_bytes: u64, policy: &PolicyConfig) {
         self.setup.cache_bytes = cache_bytes;
@@ -243,7 +258,12 @@ impl Run {
 
     /// Ends the movements that end until `now`.
     fn advance(&mut self, now: Nanos) {
-        while let Some((at, action)) = self.moving.filter(|(at, _)| *at <= now) {
+        while let Some((at, action)) = self.moving {
+            // What began to wait before the device was known to be faster waits no longer.
+            if at > now && !(at > now.plus(SHORT) && self.hdd.is_refuted(now)) {
+                return;
+            }
+            let at = at.min(now);
             self.moving = None;
             self.finish(at, action);
             self.start(at);
