@@ -333,8 +333,8 @@ pub(crate) fn dress_as_seen(
         // It may take bits of the mode away.
         rustix::fs::ftruncate(file, identity.len)?;
     }
-    if let Some(mode) = mode.filter(|m| *m != kept.mode) {
-        rustix::fs::fchmod(file, Mode::from(mode))?;
+    if let Some(mode) = mode.map(tree::kept_mode).filter(|m| *m != kept.mode) {
+        tree::set_mode(file, mode)?;
         kept.mode = mode;
     }
     if !props.is_empty() {

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::AtFlags;
 
 use super::apply::{self, Place};
 use super::error::{At, Limit, VolumeError};
@@ -343,7 +343,8 @@ pub(super) fn write_attributes(
 ) -> std::io::Result<()> {
     tree::set_props(fd, props)?;
     if let Some(mode) = mode {
-        rustix::fs::fchmod(fd, Mode::from(mode))?;
+        // By now it may be another file than the one whose mode was looked at.
+        tree::set_mode(fd, mode)?;
     }
     if unlock_null && let Some(record) = tree::get_identity(fd)? {
         tree::set_identity(

@@ -19,7 +19,7 @@ use tiering::policy::{LruConfig, PolicyConfig};
 
 pub(super) struct Fixture {
     dir: TempDir,
-    cached: bool,
+    pub(super) cached: bool,
     pub(super) durability: Durability,
     pub(super) write_policy: WritePolicy,
     pub(super) symlinks: Symlinks,
@@ -454,6 +454,39 @@ async fn a_reader_keeps_the_version_it_opened() {
         v.remove(&p("/a"), unchecked()).await.unwrap();
         assert_eq!(&reader.read(0, 9).await.unwrap().0[..], b"old");
     }
+}
+
+/// The file is the gateway's from then on, with a client's program in it.
+#[tokio::test]
+async fn no_new_version_runs_as_its_owner_because_the_old_one_did() {
+    use std::os::unix::fs::PermissionsExt;
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let at = |name: &str| f.root().join(name);
+    let mode = |name: &str| std::fs::metadata(at(name)).unwrap().permissions().mode() & 0o7777;
+    v.mkcol(&p("/d"), unchecked()).await.unwrap();
+    for name in ["streamed", "whole", "copied", "d/a", "marked"] {
+        std::fs::write(at(name), "by somebody else").unwrap();
+        std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(0o6755)).unwrap();
+    }
+    put(&v, "/streamed", b"a program").await.unwrap();
+    let whole = vec![Bytes::from_static(b"a program")];
+    v.put_whole(&p("/whole"), IoContext::default(), whole, unchecked())
+        .await
+        .unwrap();
+    for (from, to) in [("/copied", "/copy"), ("/d", "/e")] {
+        v.copy(&p(from), None, &p(to), false, true, unchecked())
+            .await
+            .unwrap();
+    }
+    let changes = Vec::new();
+    v.patch_props(&p("/marked"), changes, Some(true), unchecked())
+        .await
+        .unwrap();
+    for name in ["streamed", "whole", "copy", "e/a", "marked"] {
+        assert_eq!(mode(name), 0o755, "{name}");
+    }
+    assert_eq!((mode("copied"), mode("d/a")), (0o6755, 0o6755));
 }
 
 #[tokio::test]

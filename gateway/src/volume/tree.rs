@@ -781,6 +781,20 @@ pub(crate) fn set_props(fd: &impl AsFd, value: &[u8]) -> io::Result<()> {
     }
 }
 
+/// The permissions of owner, group and others, which a new version keeps. That a program runs as its owner it does not: its owner is
+/// the gateway from then on, and its content anybody's who may write here.
+const PERMISSIONS: u32 = 0o777;
+
+/// What a new version keeps of a mode.
+pub(crate) fn kept_mode(mode: u32) -> u32 {
+    mode & PERMISSIONS
+}
+
+/// Sets what a new version keeps of a mode.
+pub(crate) fn set_mode(fd: &impl AsFd, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(fd, Mode::from(kept_mode(mode)))?)
+}
+
 /// Sets a file's mtime; its atime stays.
 pub(crate) fn set_mtime(fd: &impl AsFd, mtime_ns: i64) -> io::Result<()> {
     let times = Timestamps {
