@@ -317,12 +317,14 @@ impl Shared {
     fn read_object_now(&self, index: u32, within: u32, buf: &mut [u8]) -> Option<Tier> {
         let id = ObjectId::new(self.file, index);
         let open = self.state.lock().open.clone().filter(|(o, _)| o.id == id);
-        let cached = match (open, &self.cache.dir) {
-            (_, None) => None,
-            (Some(open), Some(_)) => Some(open),
-            (None, Some(dir)) => match self.cache.lookup_or_lost(id).ok()? {
+        let cached = match open {
+            Some(open) => Some(open),
+            None => match self.cache.lookup_or_lost(id).ok()? {
                 Some((_, false)) => return None,
-                Some((object, true)) => Some((object, dir.open_object_now(&object)?)),
+                Some((object, true)) => {
+                    let file = self.cache.dir.as_ref()?.open_object_now(&object)?;
+                    Some((object, file))
+                }
                 None => None,
             },
         };
@@ -352,38 +354,37 @@ impl Shared {
             file: self.file,
             index,
         };
-        if self.cache.dir.is_some() {
-            let open = self.state.lock().open.clone();
-            if let Some((object, file)) = open
-                && object.id == id
-            {
-                match self.read_cached(&object, &file, true, within, buf) {
-                    Ok(()) => return Ok(Tier::Cache),
-                    Err(e) => self.give_up_on(&object, within, e)?,
-                }
+        let open = self.state.lock().open.clone();
+        if let Some((object, file)) = open
+            && object.id == id
+        {
+            match self.read_cached(&object, &file, true, within, buf) {
+                Ok(()) => return Ok(Tier::Cache),
+                Err(e) => self.give_up_on(&object, within, e)?,
             }
-            for attempt in 1..=LOOKUPS_MAX {
-                let Some((object, verified)) = self.cache.lookup_or_lost(id)? else {
-                    break;
-                };
-                match self.cache.open_object(&object) {
-                    Ok(file) => {
-                        let file = Arc::new(file);
-                        match self.read_cached(&object, &file, verified, within, buf) {
-                            Ok(()) => {
-                                let mut state = self.state.lock();
-                                state.open = Some((object, file));
-                                return Ok(Tier::Cache);
-                            }
-                            Err(e) => self.give_up_on(&object, within, e)?,
+        }
+        // Without a cache, too: what was lost with one is not in the tree.
+        for attempt in 1..=LOOKUPS_MAX {
+            let Some((object, verified)) = self.cache.lookup_or_lost(id)? else {
+                break;
+            };
+            match self.cache.open_object(&object) {
+                Ok(file) => {
+                    let file = Arc::new(file);
+                    match self.read_cached(&object, &file, verified, within, buf) {
+                        Ok(()) => {
+                            let mut state = self.state.lock();
+                            state.open = Some((object, file));
+                            return Ok(Tier::Cache);
                         }
-                        break;
+                        Err(e) => self.give_up_on(&object, within, e)?,
                     }
-                    Err(e) if e.kind() == io::ErrorKind::NotFound && attempt < LOOKUPS_MAX => {}
-                    Err(e) => {
-                        self.give_up_on(&object, within, StoreError::io("open", id, e))?;
-                        break;
-                    }
+                    break;
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound && attempt < LOOKUPS_MAX => {}
+                Err(e) => {
+                    self.give_up_on(&object, within, StoreError::io("open", id, e))?;
+                    break;
                 }
             }
         }

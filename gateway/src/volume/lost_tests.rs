@@ -159,6 +159,35 @@ async fn what_was_flushed_of_a_file_stays_readable_though_the_rest_is_lost() {
     }
 }
 
+/// The runbook's way on after the cache device is lost, without another one.
+#[tokio::test]
+async fn what_was_lost_with_its_cache_is_refused_by_a_gateway_without_one() {
+    let mut f = Fixture::new(true);
+    let v = f.open().await;
+    v.mkcol(&p("/d"), unchecked()).await.unwrap();
+    put(&v, "/d/a", &pattern(2 * OBJECT)).await.unwrap();
+    crash(v).await;
+    std::fs::remove_dir_all(f.cache_dir().unwrap()).unwrap();
+    std::fs::remove_file(f.root().join(".tierdav/cache")).unwrap();
+    f.cached = false;
+
+    let v = f.open().await;
+    for at in [0, OBJECT as u64 + 10] {
+        assert!(read(&v, "/d/a", at, 10).await.is_err(), "at {at}");
+    }
+    let (_, reader) = v.open_read(&p("/d/a"), IoContext::default()).await.unwrap();
+    assert!(!reader.holds(0, &Bytes::from_static(&[0; 10])).await);
+    for from in ["/d", "/d/a"] {
+        let copied = v
+            .copy(&p(from), None, &p("/b"), false, true, unchecked())
+            .await;
+        assert!(copied.is_err(), "{from}");
+    }
+    drop(reader);
+    put(&v, "/d/a", b"new").await.unwrap();
+    assert_eq!(get(&v, "/d/a").await.unwrap(), b"new");
+}
+
 /// A root on another disk: with its hard links it is the same, without them nobody knows which file has which name.
 #[tokio::test]
 async fn a_root_that_was_copied_keeps_what_only_the_cache_has_or_is_refused() {
