@@ -220,7 +220,7 @@ async fn drain(config: &Config) -> anyhow::Result<()> {
     say(format_args!("{}\n", serde_json::to_string(&report)?))?;
     anyhow::ensure!(
         report.failed == 0,
-        "{} objects could not be flushed: they are in the cache tier only",
+        "{} objects or files could not be flushed (the log says why): the cache tier is still needed",
         report.failed
     );
     match &config.pools {

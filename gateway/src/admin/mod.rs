@@ -232,7 +232,7 @@ impl Admin {
         match self.cache.drain_running().await {
             Ok(report) if report.failed > 0 => {
                 let text = format!(
-                    "{} objects could not be flushed: they are in the cache tier only\n",
+                    "{} objects or files could not be flushed (the log says why): the cache tier is still needed\n",
                     report.failed
                 );
                 self::text(StatusCode::INTERNAL_SERVER_ERROR, text)

@@ -510,6 +510,11 @@ impl ObjectCache {
             .extend(indices.iter().map(|index| ObjectId::new(file, *index)));
     }
 
+    /// Says that a version without dirty objects could not be settled: that is tried again, and its objects stay until then.
+    pub fn set_unsettled(&self, file: FileId) {
+        self.unsettled.lock().insert(file);
+    }
+
     /// Waits until all of the cache tier is on stable storage.
     pub fn sync(&self) -> io::Result<()> {
         self.dir.as_ref().map_or(Ok(()), DirStore::sync_everything)

@@ -65,11 +65,12 @@ impl ObjectCache {
             self.flush_files(&files[next..until], &mut report).await;
             next = until;
         }
+        report.failed += self.retry_settle().await;
         let core = self.core.lock();
         for file in files {
             let rows = core.residency.rows(file);
             match rows.iter().filter(|e| e.is_dirty()).count() {
-                0 if core.has_lost(file) => {}
+                0 if self.is_unsettled(&core, file) => {}
                 0 => report.files += 1,
                 _ if core.is_doomed(file) => {}
                 n => report.failed += n as u64,
@@ -292,8 +293,8 @@ impl ObjectCache {
         Ok(dir.mark_clean(object)?)
     }
 
-    /// Ends the dirty time of those versions of which nothing is dirty, or lost, any more.
-    fn settle(&self, files: &[FileId]) {
+    /// Ends the dirty time of those versions of which nothing is dirty, or lost, any more. Returns for how many that failed.
+    fn settle(&self, files: &[FileId]) -> u64 {
         let mut whole = Vec::with_capacity(files.len());
         {
             let core = self.core.lock();
@@ -306,10 +307,11 @@ impl ObjectCache {
             }
         }
         let Some(backing) = self.backing.get() else {
-            return;
+            return whole.len() as u64;
         };
         let settled = backing.settle(&whole);
         let mut unsettled = self.unsettled.lock();
+        let mut failed = 0;
         for (file, settled) in whole.into_iter().zip(settled) {
             match settled {
                 Ok(()) => {
@@ -317,24 +319,24 @@ impl ObjectCache {
                 }
                 Err(error) => {
                     tracing::warn!(%file, %error, "cannot settle a flushed file; tried again");
+                    failed += 1;
                 }
             }
         }
+        failed
     }
 
-    /// Settles again what could not be settled.
-    pub(super) async fn retry_settle(self: &Arc<Self>) {
+    /// Settles again what could not be settled. Returns for how many files that failed once more.
+    pub(super) async fn retry_settle(self: &Arc<Self>) -> u64 {
         let files: Vec<FileId> = self.unsettled.lock().iter().copied().collect();
         if files.is_empty() {
-            return;
+            return 0;
         }
-        let cache = self.clone();
-        let settle = move || {
-            cache.settle(&files);
-            Ok(())
-        };
-        if let Err(error) = blocking(settle).await {
+        let (cache, tried) = (self.clone(), files.len() as u64);
+        let settle = move || Ok(cache.settle(&files));
+        blocking(settle).await.unwrap_or_else(|error| {
             tracing::error!(%error, "settling died");
-        }
+            tried
+        })
     }
 }

@@ -210,7 +210,7 @@ pub struct FlushReport {
     pub files: u64,
     /// Objects flushed.
     pub objects: u64,
-    /// Dirty objects that could not be flushed.
+    /// Dirty objects that could not be flushed, and files that could not be settled after it.
     pub failed: u64,
 }
 

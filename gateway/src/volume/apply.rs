@@ -3,6 +3,7 @@
 //! Each is atomic for those who look, and leaves the tree such that replay recognises by ids
 //! whether it happened.
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -408,13 +409,26 @@ fn settle_unsynced(tree: &Tree, id: FileId, sync: bool) -> io::Result<()> {
     let Some(record) = record.filter(|r| r.file_id == id && r.state == State::Dirty) else {
         return Ok(());
     };
-    tree::set_mtime(&file, record.mtime_ns)?;
-    let stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
-    if stat.len != record.len {
-        return Err(io::Error::other(format!(
-            "file {id} should have {} bytes in the tree but has {}",
-            record.len, stat.len
-        )));
+    let mut stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
+    match stat.len.cmp(&record.len) {
+        Ordering::Less => {
+            return Err(io::Error::other(format!(
+                "file {id} should have {} bytes in the tree but has {}: was it cut beside the gateway? An overwrite or DELETE ends this",
+                record.len, stat.len
+            )));
+        }
+        Ordering::Equal => {
+            tree::set_mtime(&file, record.mtime_ns)?;
+            stat = tree::statx(&file, "", AtFlags::EMPTY_PATH)?;
+        }
+        // The record does not describe it then, so that it is another version with all that it has, like any file that is written
+        // beside the gateway.
+        Ordering::Greater => tracing::warn!(
+            file = %id,
+            bytes = record.len,
+            found = stat.len,
+            "somebody appended to a file beside the gateway before it was flushed: it keeps what was appended, as another version"
+        ),
     }
     let settled = Identity {
         mtime_ns: stat.mtime_ns,

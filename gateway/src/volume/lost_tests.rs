@@ -42,6 +42,18 @@ async fn read(v: &Volume, path: &str, offset: u64, len: usize) -> Result<Bytes, 
     Ok(read.map_err(VolumeError::Cache)?.0)
 }
 
+/// The first object goes to the cache, the others into the tree.
+async fn put_half_past_the_cache(v: &Volume, path: &str, data: &[u8]) {
+    let (io, len) = (IoContext::default(), Some(data.len() as u64));
+    let mut upload = v.create(&p(path), io, len).await.unwrap();
+    for (n, part) in data.chunks(OBJECT).enumerate() {
+        v.inner.cache.set_write_around(n > 0);
+        upload.write(Bytes::copy_from_slice(part)).await.unwrap();
+    }
+    upload.commit(unchecked()).await.unwrap();
+    v.inner.cache.set_write_around(false);
+}
+
 fn is_dirty(f: &Fixture, id: FileId) -> bool {
     f.root().join(format!(".tierdav/dirty/{id}")).exists()
 }
@@ -157,6 +169,67 @@ async fn what_was_flushed_of_a_file_stays_readable_though_the_rest_is_lost() {
         assert!(read(&v, "/a", OBJECT as u64, 10).await.is_err());
         crash(v).await;
     }
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_appended_to_before_its_flush_keeps_both() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let cache = v.inner.cache.clone();
+    cache.attach_backing(v.clone());
+    let data = pattern(100_000);
+    for name in ["/a", "/other"] {
+        put(&v, name, &data).await.unwrap();
+    }
+    let before = v.stat(&p("/a")).await.unwrap();
+    let file = std::fs::File::options()
+        .append(true)
+        .open(f.root().join("a"));
+    std::io::Write::write_all(&mut file.unwrap(), b"appended").unwrap();
+    let report = cache.flush_all().await.unwrap();
+    assert_eq!((report.failed, report.files), (0, 2));
+    let whole = [&data[..], b"appended"].concat();
+    assert!(get(&v, "/a").await.unwrap() == whole);
+    assert_ne!(v.stat(&p("/a")).await.unwrap().etag, before.etag);
+    assert!(!is_dirty(&f, before.file_id));
+    crash(v).await;
+    let v = f.open().await;
+    assert!(get(&v, "/a").await.unwrap() == whole);
+    assert!(get(&v, "/other").await.unwrap() == data);
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_cut_before_its_flush_is_told_of_and_costs_no_start() {
+    let f = Fixture::new(true);
+    let v = f.open().await;
+    let cache = v.inner.cache.clone();
+    cache.attach_backing(v.clone());
+    let data = pattern(2 * OBJECT);
+    put_half_past_the_cache(&v, "/a", &data).await;
+    let id = id_of(&v, "/a").await;
+    let file = std::fs::File::options()
+        .write(true)
+        .open(f.root().join("a"));
+    file.unwrap().set_len(OBJECT as u64).unwrap();
+    // Flushed, and told of: not all of it is in the tree.
+    let report = cache.flush_all().await.unwrap();
+    assert_eq!((report.failed, report.files, report.objects), (1, 0, 1));
+    crash(v).await;
+
+    let v = f.open().await;
+    let cache = v.inner.cache.clone();
+    cache.attach_backing(v.clone());
+    put(&v, "/other", &data).await.unwrap();
+    let report = cache.drain().await.unwrap();
+    assert_eq!((report.failed, report.files), (1, 1));
+    assert!(get(&v, "/other").await.unwrap() == data);
+    assert_eq!(read(&v, "/a", 0, 5).await.unwrap(), data[..5]);
+    assert!(read(&v, "/a", OBJECT as u64, 10).await.is_err());
+    assert!(is_dirty(&f, id));
+    put(&v, "/a", b"whole").await.unwrap();
+    assert_eq!(cache.drain().await.unwrap().failed, 0);
+    v.shutdown().await.unwrap();
+    assert!(!f.root().join(".tierdav/cache").exists());
 }
 
 /// The runbook's way on after the cache device is lost, without another one.

@@ -457,7 +457,12 @@ pub(super) fn reconcile_dirty(tree: &Tree, cache: &ObjectCache) -> io::Result<()
         }
     }
     for (settled, id) in apply::settle(tree, &flushed).into_iter().zip(&flushed) {
-        settled.map_err(|e| of_dirty(e, *id))?;
+        if let Err(error) = settled {
+            // One file is no reason to serve none. It keeps its dirty name, and its objects stay in the cache.
+            let error = of_dirty(error, *id);
+            tracing::error!(%error, "a flushed file cannot be settled; tried again");
+            cache.set_unsettled(*id);
+        }
     }
     // Objects of uploads that were never acknowledged.
     for id in cached.difference(&named) {
