@@ -1,4 +1,4 @@
-//! What a request may be: lengths, protocols, connections; and readiness while the server starts and stops.
+//! What a request may be: lengths, protocols, connections; readiness while the server starts and stops; and a root that is full.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -6,10 +6,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Client, Gateway, eventually};
+use common::disk::Disk;
+use common::{Client, Gateway, content, eventually};
 
 #[test]
 fn what_is_too_long_is_refused_with_its_own_status() {
@@ -106,10 +108,7 @@ fn an_http2_stream_whose_peer_opens_no_window_is_reset_and_the_others_go_on() {
     use http_body_util::{BodyExt, Empty};
     use hyper_util::rt::{TokioExecutor, TokioIo};
     let mut gateway = Gateway::start(&[]);
-    assert_eq!(
-        gateway.put("/big", &common::content(1, 4 << 20)).status,
-        201
-    );
+    assert_eq!(gateway.put("/big", &content(1, 4 << 20)).status, 201);
     assert_eq!(gateway.put("/small", b"f").status, 201);
     // The limit is for the stream, not for the uploads before it.
     assert_eq!(gateway.terminate(), Some(0));
@@ -217,7 +216,7 @@ fn ready_says_503_while_starting() {
 #[test]
 fn ready_says_503_until_the_last_request_is_finished() {
     let mut gateway = Gateway::start(&[]);
-    let big = common::content(1, 32 << 20);
+    let big = content(1, 32 << 20);
     assert_eq!(gateway.put("/big", &big).status, 201);
     let mut client = gateway.connect();
     client.send_head("GET", "/big", &[], 0).unwrap();
@@ -259,7 +258,7 @@ fn a_second_ctrl_c_ends_the_wait_for_running_requests() {
 #[test]
 fn uploads_that_a_stop_cuts_off_leave_nothing() {
     let mut gateway = Gateway::start(&["--shutdown-grace", "0s"]);
-    let body = common::content(1, 9 << 20);
+    let body = content(1, 9 << 20);
     let mut client = gateway.connect();
     client.send_head("PUT", "/part", &[], body.len()).unwrap();
     client.send(&body[..6 << 20]).unwrap();
@@ -281,4 +280,67 @@ fn uploads_that_a_stop_cuts_off_leave_nothing() {
     assert!(gateway.log().contains("cut off"), "{}", gateway.log());
     let left = left();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// A gateway whose root is a disk of 64 MiB, with a cache elsewhere. What is written stays in that for the time of a test.
+fn on_a_small_root(flags: &[&str]) -> (Disk, Gateway) {
+    let dir = tempfile::tempdir().unwrap();
+    let mkfs = ["mkfs.ext4", "-q", "-F", "-m", "0"];
+    let disk = Disk::sized(64 << 20, &mkfs, dir.path().join("root"));
+    let dirty = ["--write-policy", "back", "--max-dirty-age", "1h"];
+    let flags = dirty.iter().chain(flags).map(|f| (*f).to_owned());
+    (disk, Gateway::start_in(dir, flags.collect()))
+}
+
+/// Takes every block that is free.
+fn fill(root: &Path) {
+    let mut how = std::fs::OpenOptions::new();
+    let mut filler = how
+        .append(true)
+        .create(true)
+        .open(root.join("filler"))
+        .unwrap();
+    let blocks =
+        |file: &std::fs::File| std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap());
+    let mut taken = u64::MAX;
+    // What was kept for the metadata of a write is free after it.
+    while blocks(&filler) != taken {
+        taken = blocks(&filler);
+        for len in [1 << 20, 4096, 1] {
+            while filler.write_all(&vec![1; len]).is_ok() {}
+        }
+        filler.sync_all().unwrap();
+    }
+    let more = std::fs::write(root.join("one-more"), "x");
+    assert!(more.is_err(), "it is not full");
+}
+
+#[test]
+fn a_root_that_is_full_is_served_and_room_can_be_made_in_it() {
+    let (disk, mut gateway) = on_a_small_root(&[]);
+    for n in 0..2 {
+        assert_eq!(
+            gateway.put(&format!("/{n}"), &content(n, 40_000)).status,
+            201
+        );
+    }
+    assert_eq!(gateway.admin("POST", "/.tierdav/drain").status, 200);
+    assert_eq!(gateway.terminate(), Some(0));
+    fill(&gateway.root());
+    gateway.restart();
+    assert!(gateway.get("/0").body == content(0, 40_000));
+    assert_eq!(gateway.request("DELETE", "/0", &[], b"").status, 204);
+    // Now with data that only the cache has.
+    assert_eq!(gateway.put("/2", &content(2, 20_000)).status, 201);
+    fill(&gateway.root());
+    assert_eq!(gateway.terminate(), Some(0));
+    for _ in 0..2 {
+        gateway.restart();
+        assert!(gateway.get("/1").body == content(1, 40_000));
+        assert!(gateway.get("/2").body == content(2, 20_000));
+        gateway.kill();
+    }
+    gateway.restart();
+    assert_eq!(gateway.request("DELETE", "/1", &[], b"").status, 204);
+    drop(disk);
 }

@@ -1,8 +1,9 @@
 //! Who may touch a root and its cache: one process at a time, and only a pair that belongs together.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -65,7 +66,7 @@ fn lock(dir: &impl AsFd, what: &str) -> Result<File, VolumeError> {
     let wrong = |e: std::io::Error| fail(format!("{what}: {LOCK}: {e}"));
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(dir, LOCK, flags, Mode::from(0o600));
-    let mut file = File::from(opened.map_err(|e| wrong(e.into()))?);
+    let file = File::from(opened.map_err(|e| wrong(e.into()))?);
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
@@ -79,9 +80,12 @@ fn lock(dir: &impl AsFd, what: &str) -> Result<File, VolumeError> {
         Err(e) => return Err(wrong(e.into())),
     }
     let holder = format!("pid {} on host {}\n", std::process::id(), host());
-    file.set_len(0)
-        .and_then(|()| file.write_all(holder.as_bytes()))
-        .map_err(wrong)?;
+    // Over the last holder's, whose block is there on a full disk, too.
+    let written = file.write_all_at(holder.as_bytes(), 0);
+    if let Err(error) = written.and_then(|()| file.set_len(holder.len() as u64)) {
+        // It is for people: the lock is taken.
+        tracing::warn!(%error, "{what}: {LOCK} does not say who has it");
+    }
     Ok(file)
 }
 

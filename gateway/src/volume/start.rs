@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,6 +31,9 @@ use crate::objects::pools::{AttachError, Claim};
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(15);
 /// The log is emptied early when it has grown to this.
 const CHECKPOINT_BYTES: u64 = 48 << 20;
+
+/// Extension of a marker that does not count yet, or no more.
+const ASIDE: &str = "new";
 
 pub(super) fn fail(what: impl std::fmt::Display) -> VolumeError {
     VolumeError::Startup(what.to_string())
@@ -401,18 +405,29 @@ fn read_small(path: &Path) -> Result<Option<String>, VolumeError> {
     }
 }
 
-/// Writes a marker whole or not at all, durably.
+/// Writes a marker whole or not at all, durably. On a full disk, too, if it was [taken back](take_back) before: over the blocks that
+/// it had then.
 fn write_small(path: &Path, text: &str) -> Result<(), VolumeError> {
-    let aside = path.with_extension("new");
+    let aside = path.with_extension(ASIDE);
     let write = || -> io::Result<()> {
-        let mut file = File::create(&aside)?;
+        let mut how = File::options();
+        let mut file = how.write(true).create(true).truncate(false).open(&aside)?;
         file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)?;
         file.sync_all()?;
         std::fs::rename(&aside, path)?;
         path.parent()
             .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     };
     write().map_err(|e| fail(format!("{}: {e}", path.display())))
+}
+
+/// Takes a marker back, if it is there.
+fn take_back(dir: &OwnedFd, marker: &str) -> io::Result<()> {
+    match rustix::fs::renameat(dir, marker, dir, format!("{marker}.{ASIDE}")) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// For the pools: which root this is, and where. A block device that was cloned has the same files with the same numbers;
@@ -597,11 +612,7 @@ pub(super) fn shutdown(inner: &Inner) -> Result<(), VolumeError> {
         )
         .map_err(|e| at(e.into()))?;
     }
-    let detach =
-        |marker: &str| match rustix::fs::unlinkat(&inner.tree.hidden, marker, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(at(e.into())),
-        };
+    let detach = |marker: &str| take_back(&inner.tree.hidden, marker).map_err(at);
     if dirty_ids(&inner.tree).map_err(at)?.is_empty() {
         detach("cache")?;
     }

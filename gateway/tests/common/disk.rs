@@ -1,4 +1,4 @@
-//! A disk that can lose its power. Needs root and loop devices.
+//! A disk that can lose its power, or be full. Needs root and loop devices.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,9 +12,14 @@ pub struct Disk {
 impl Disk {
     /// `mkfs` with its flags; mounted on the directory `at`, which is made.
     pub fn new(mkfs: &[&str], at: PathBuf) -> Disk {
+        Disk::sized(1 << 30, mkfs, at)
+    }
+
+    /// The same of `bytes`.
+    pub fn sized(bytes: u64, mkfs: &[&str], at: PathBuf) -> Disk {
         let image = at.with_extension("image");
         let file = std::fs::File::create(&image).expect("image");
-        file.set_len(1 << 30).expect("image");
+        file.set_len(bytes).expect("image");
         run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image));
         std::fs::create_dir(&at).expect("mount point");
         let disk = Disk { image, at };
