@@ -344,3 +344,42 @@ fn a_root_that_is_full_is_served_and_room_can_be_made_in_it() {
     assert_eq!(gateway.request("DELETE", "/1", &[], b"").status, 204);
     drop(disk);
 }
+
+/// What PROPFIND says of a quota.
+fn available(gateway: &Gateway) -> u64 {
+    let asked = br#"<propfind xmlns="DAV:"><prop><quota-available-bytes/></prop></propfind>"#;
+    let text = gateway
+        .request("PROPFIND", "/", &[("Depth", "0")], asked)
+        .text();
+    let (_, rest) = text.split_once("quota-available-bytes>").unwrap();
+    rest.split('<').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_root_is_promised_no_more_than_it_can_hold_however_large_its_cache() {
+    let (disk, gateway) = on_a_small_root(&["--cache-capacity", "1GiB"]);
+    let free = available(&gateway);
+    let name = |n: u64| format!("/{n}");
+    let len = 4_000_000;
+    let mut taken = 0;
+    let refused = loop {
+        let status = gateway.put(&name(taken), &content(taken, len)).status;
+        if status != 201 {
+            break status;
+        }
+        taken += 1;
+        assert!(taken < 40, "160 MB in {free} bytes");
+    };
+    assert_eq!(refused, 507);
+    assert!(
+        taken > 10 && taken <= free / len as u64,
+        "{taken} in {free} bytes"
+    );
+    assert!(available(&gateway) < len as u64);
+    let drained = gateway.admin("POST", "/.tierdav/drain");
+    assert_eq!(drained.status, 200, "{}", drained.text());
+    for n in 0..taken {
+        assert!(gateway.get(&name(n)).body == content(n, len), "{n}");
+    }
+    drop(disk);
+}

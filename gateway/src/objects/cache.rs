@@ -21,7 +21,7 @@ use super::options::{Backing, CacheOptions, IoContext};
 use super::pooled::PoolSide;
 use super::purge::Purge;
 use super::reader::ContentReader;
-use super::residency::{Entry, Residency, State};
+use super::residency::{Amount, Entry, Residency, State};
 use super::shadow::{Feed, ShadowStatus, Shadowing};
 use super::staging::Staging;
 use super::status::History;
@@ -319,6 +319,16 @@ impl ObjectCache {
         let mut files = core.residency.dirty_files();
         files.retain(|f| !core.is_doomed(*f));
         files
+    }
+
+    /// What the backing tier is still to get: dirty objects, and bytes that are being written into the cache tier.
+    pub fn unflushed(&self) -> Amount {
+        let core = self.core.lock();
+        let dirty = core.residency.dirty();
+        Amount {
+            bytes: dirty.bytes + core.staged_bytes,
+            ..dirty
+        }
     }
 
     /// From now on (or no longer), new content goes to the backing tier, as while draining.

@@ -619,7 +619,7 @@ impl Inner {
         })
     }
 
-    /// Bytes used and free where content goes: the data pool, or the root's file system.
+    /// Bytes used and free where content goes: the data pool, or the root's file system, for which what is not flushed yet counts.
     fn space(&self, path: &ResourcePath) -> Result<PoolSpace, VolumeError> {
         if let Some(pools) = self.cache.pools() {
             return pools
@@ -628,9 +628,12 @@ impl Inner {
         }
         let s = rustix::fs::fstatvfs(self.tree.root()).at("statvfs", path)?;
         let bytes = |blocks: u64| blocks.saturating_mul(s.f_frsize);
+        // What only the cache has takes no block here yet, but will: up to one more than its bytes, for each object.
+        let unflushed = self.cache.unflushed();
+        let coming = unflushed.bytes.saturating_add(bytes(unflushed.objects));
         Ok(PoolSpace {
-            used: bytes(s.f_blocks.saturating_sub(s.f_bfree)),
-            available: bytes(s.f_bavail),
+            used: bytes(s.f_blocks.saturating_sub(s.f_bfree)).saturating_add(coming),
+            available: bytes(s.f_bavail).saturating_sub(coming),
         })
     }
 
