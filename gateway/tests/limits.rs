@@ -383,3 +383,22 @@ fn a_root_is_promised_no_more_than_it_can_hold_however_large_its_cache() {
     }
     drop(disk);
 }
+
+#[test]
+fn a_copy_of_a_collection_is_refused_only_if_it_does_not_fit() {
+    let (disk, gateway) = on_a_small_root(&["--cache-dir", "none"]);
+    assert_eq!(gateway.request("MKCOL", "/d", &[], b"").status, 201);
+    let free = available(&gateway);
+    let len = usize::try_from(free / 14).unwrap();
+    for n in 0..6 {
+        let put = gateway.put(&format!("/d/{n}"), &content(n, len));
+        assert_eq!(put.status, 201, "{n}");
+    }
+    let copy = |to: &str| {
+        let to = [("Destination", to)];
+        gateway.request("COPY", "/d", &to, b"").status
+    };
+    assert_eq!((copy("/e"), copy("/f")), (201, 507));
+    assert!(gateway.get("/e/5").body == content(5, len));
+    drop(disk);
+}

@@ -16,7 +16,7 @@ use super::log::record::Record;
 use super::path::ResourcePath;
 use super::tree::{self, Entry, id_name};
 use super::types::{Check, Kind, Replaced};
-use super::upload::{Origin, Prepared};
+use super::upload::{Origin, Prepared, quota_exceeded};
 use super::usage::Reservation;
 use super::{Durability, Inner, Volume, cache_error, hop, now_ns, unavailable};
 use crate::objects::{IoContext, Writes};
@@ -231,12 +231,13 @@ impl Built {
     ) -> Result<(), VolumeError> {
         let inner = &self.inner;
         let (found, reader) = inner.open_read(path, IoContext::default())?;
-        inner.check_room(
-            path,
-            self.bytes.saturating_add(found.meta.len),
-            &mut self.reserved,
-        )?;
-        self.bytes += found.meta.len;
+        // The quota counts all of the copy at its end; what the disk has free is without what was copied so far.
+        let bytes = self.bytes.saturating_add(found.meta.len);
+        if !self.reserved.grow(bytes) {
+            return Err(quota_exceeded(path));
+        }
+        inner.check_disk(path, found.meta.len)?;
+        self.bytes = bytes;
         let props = inner.props_of(&reader, path)?;
         let target = create_in(to, name).at("create", path)?;
         let now = now_ns();

@@ -635,6 +635,11 @@ impl Inner {
         if !reserved.grow(len) {
             return Err(quota_exceeded(path));
         }
+        self.check_disk(path, len)
+    }
+
+    /// Refuses `len` bytes that the file system cannot take.
+    pub(super) fn check_disk(&self, path: &ResourcePath, len: u64) -> Result<(), VolumeError> {
         if len == 0 {
             return Ok(());
         }
