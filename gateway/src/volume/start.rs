@@ -519,7 +519,9 @@ pub(super) fn spawn_background(inner: &Arc<Inner>) -> Result<(), VolumeError> {
             })
             .map_err(|e| fail(format!("cannot start a thread: {e}")))?;
     }
-    if inner.usage.quota.is_some() && !load_used(inner) {
+    // Without a quota it is not kept up to date, and must not be found by a later start.
+    let known = load_used(inner);
+    if inner.usage.quota.is_some() && !known {
         // Before any client comes: what they change from now on is in the count.
         inner.usage.begin_count();
         let weak = Arc::downgrade(inner);
@@ -572,6 +574,11 @@ fn load_used(inner: &Inner) -> bool {
     let mut buf = [0u8; 8];
     let kept = rustix::fs::fgetxattr(&inner.tree.hidden, usage::ATTRIBUTE, &mut buf[..]);
     let removed = rustix::fs::fremovexattr(&inner.tree.hidden, usage::ATTRIBUTE);
+    if let Err(error) = removed
+        && error != Errno::NODATA
+    {
+        tracing::warn!(%error, "the sum of an earlier run cannot be removed: a later one may take it for its quota");
+    }
     let usable = matches!(kept, Ok(8)) && removed.is_ok();
     if usable {
         inner.usage.set(u64::from_le_bytes(buf));

@@ -20,6 +20,7 @@ use tiering::policy::{LruConfig, PolicyConfig};
 pub(super) struct Fixture {
     dir: TempDir,
     pub(super) cached: bool,
+    pub(super) object_bytes: u32,
     pub(super) durability: Durability,
     pub(super) write_policy: WritePolicy,
     pub(super) symlinks: Symlinks,
@@ -38,6 +39,7 @@ impl Fixture {
         Fixture {
             dir,
             cached,
+            object_bytes: tiering::DEFAULT_OBJECT_BYTES,
             durability: Durability::Commit,
             write_policy: WritePolicy::Back,
             symlinks: Symlinks::Refuse,
@@ -54,7 +56,7 @@ impl Fixture {
     pub(super) async fn try_open(&self) -> Result<Arc<Volume>, VolumeError> {
         Volume::open(VolumeOptions {
             root: self.root(),
-            cache: open_cache(self.cache_dir(), self.durability, self.write_policy),
+            cache: self.open_cache(),
             log_dir: self.cache_dir().map(|d| d.join("log")),
             durability: self.durability,
             symlinks: self.symlinks,
@@ -63,6 +65,21 @@ impl Fixture {
             ownership: None,
         })
         .await
+    }
+    fn open_cache(&self) -> Arc<ObjectCache> {
+        let options = CacheOptions {
+            cache_dir: self.cache_dir(),
+            capacity: Capacity::Bytes(if self.cached { 1 << 30 } else { 0 }),
+            object_bytes: self.object_bytes,
+            durability: self.durability,
+            write_policy: self.write_policy,
+            tuning: Tuning {
+                policy: PolicyConfig::Lru(LruConfig::default()),
+                ..Tuning::default()
+            },
+            ..CacheOptions::uncached()
+        };
+        ObjectCache::open(options, Recorder::disabled(), Arc::new(Metrics::new())).unwrap()
     }
     pub(super) async fn open(&self) -> Arc<Volume> {
         self.try_open().await.unwrap()
@@ -104,26 +121,6 @@ impl Fixture {
             .map(|e| e.unwrap().path())
             .collect()
     }
-}
-
-pub(super) fn open_cache(
-    cache_dir: Option<PathBuf>,
-    durability: Durability,
-    write_policy: WritePolicy,
-) -> Arc<ObjectCache> {
-    let capacity_bytes = if cache_dir.is_some() { 1 << 30 } else { 0 };
-    let options = CacheOptions {
-        cache_dir,
-        capacity: Capacity::Bytes(capacity_bytes),
-        durability,
-        write_policy,
-        tuning: Tuning {
-            policy: PolicyConfig::Lru(LruConfig::default()),
-            ..Tuning::default()
-        },
-        ..CacheOptions::uncached()
-    };
-    ObjectCache::open(options, Recorder::disabled(), Arc::new(Metrics::new())).unwrap()
 }
 
 pub(super) async fn put(v: &Volume, path: &str, data: &[u8]) -> Result<(Meta, bool), VolumeError> {
@@ -607,6 +604,27 @@ async fn a_quota_is_enforced_to_the_byte_and_freed_by_delete() {
             available: 6
         }
     );
+}
+
+#[tokio::test]
+async fn a_quota_that_was_away_for_a_run_is_counted_anew() {
+    let mut f = Fixture::new(false);
+    let counted = async |v: &Volume| {
+        while v.inner.usage.is_counting() {
+            tokio::task::yield_now().await;
+        }
+    };
+    for (quota, name) in [(Some(100), "/a"), (None, "/b")] {
+        f.quota = quota;
+        let v = f.open().await;
+        counted(&v).await;
+        put(&v, name, b"123456").await.unwrap();
+        v.shutdown().await.unwrap();
+    }
+    f.quota = Some(100);
+    let v = f.open().await;
+    counted(&v).await;
+    assert_eq!(v.quota().await.unwrap().used, 12);
 }
 
 /// A file is in use once, whatever the number of its names, and as long as it has one.

@@ -1,6 +1,6 @@
 //! Bytes of content in use, when a quota is configured.
 //!
-//! A clean shutdown leaves the sum in the attribute `user.tierdav.used` of `.tierdav`; any other
+//! A clean shutdown leaves the sum in the attribute `user.tierdav.used` of `.tierdav`, for the next start alone; any other
 //! start counts again in the background, and the quota is enforced on what is counted so far. What
 //! clients change meanwhile is counted once, whether the count comes by before or after.
 //! A file with several names is in it until the last of them goes; as some may be outside of the root, the next start counts again then.
