@@ -1,12 +1,16 @@
 //! `tierdav import` and `tierdav export`: moves content between plain files under the root and Ceph pools.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use serde::Serialize;
+use tiering::FileId;
 
 use crate::config::Config;
-use crate::objects::{CacheError, Unseen};
+use crate::objects::{CacheError, PooledTree, Unseen};
 use crate::tiers;
 use crate::volume::{Kind, ResourcePath, Transfer, Volume, VolumeError};
 
@@ -66,10 +70,11 @@ pub async fn run(config: &Config, direction: Direction, path: &str) -> anyhow::R
     }
     let tiers = tiers::open(config).await?;
     // What an interrupted run left goes first.
-    let unseen = tiers.volume.pooled_files().await?.unseen;
+    let PooledTree { files, unseen } = tiers.volume.pooled_files().await?;
     let hidden = unseen.iter().any(|name| name.is_pooled);
+    let taken = files.into_iter().map(|file| file.file).collect();
     tiers.cache.purge_queued().await?;
-    let moved = below(&tiers.volume, direction, path, &unseen).await;
+    let moved = below(&tiers.volume, direction, path, &unseen, taken).await;
     let moved = moved.map(|report| Report {
         unseen: unseen.into_iter().map(|name| name.path).collect(),
         incomplete: !report.damaged.is_empty()
@@ -89,11 +94,13 @@ async fn below(
     direction: Direction,
     path: ResourcePath,
     unseen: &[Unseen],
+    taken: HashSet<FileId>,
 ) -> anyhow::Result<Report> {
     let is_unseen = |path: &ResourcePath| {
         let path = path.to_string();
         unseen.iter().any(|unseen| unseen.path == path)
     };
+    let taken = Arc::new(Mutex::new(taken));
     let mut report = Report::default();
     let mut said = Instant::now();
     let mut left = vec![path];
@@ -110,7 +117,7 @@ async fn below(
             continue;
         }
         let moved = match direction {
-            Direction::Import => volume.import(&path).await,
+            Direction::Import => volume.import(&path, &taken).await,
             Direction::Export => volume.export(&path).await,
         };
         let moved = match moved {

@@ -244,7 +244,10 @@ pub(crate) fn forget(tree: &Tree, cache: &ObjectCache, found: &super::types::Fou
         // Someone gave it a further name beside the gateway: its objects are flushed for that.
         return;
     }
-    cache.forget(found.identity.file_id, found.identity.len);
+    // Beside pools a plain file has nothing in the cache, whatever may have got its id there.
+    if cache.pools().is_none() {
+        cache.forget(found.identity.file_id, found.identity.len);
+    }
     if let Some(gone) = found.stale.and_then(Stale::gone) {
         cache.drop_clean(gone);
     }

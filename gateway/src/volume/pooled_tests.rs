@@ -592,3 +592,71 @@ async fn a_move_over_a_collection_that_a_crash_cuts_in_two_is_finished_by_the_ne
     assert_eq!(objects_left(&v, &pools).await, 0);
     assert_eq!(std::fs::read_dir(at(".tierdav/tmp")).unwrap().count(), 0);
 }
+
+/// A plain file; `id`: with a record of its own, as a copy of an earlier file has that got its inode.
+fn plain(v: &Volume, root: &std::path::Path, name: &str, content: &[u8], id: Option<FileId>) {
+    let file = std::fs::File::create(root.join(name)).unwrap();
+    std::io::Write::write_all(&mut &file, content).unwrap();
+    let Entry::Found(found) = tree::look_fd(&file).unwrap() else {
+        panic!("it is there");
+    };
+    let Some(file_id) = id else { return };
+    let own = identity::Identity {
+        file_id,
+        ..found.identity
+    };
+    tree::set_identity(&file, &own).unwrap();
+    let path = p(&format!("/{name}"));
+    assert_eq!(v.inner.found(&path).unwrap().meta.file_id, file_id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_file_with_the_id_of_one_in_the_pools_does_not_touch_that_ones_content() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    v.inner
+        .cache
+        .attach_backing(Arc::clone(&v) as Arc<dyn Backing>);
+    let taken = Arc::default();
+    let id = FileId(7);
+    plain(&v, root.path(), "a", b"first", Some(id));
+    assert_eq!(
+        v.import(&p("/a"), &taken).await.unwrap(),
+        Transfer::Moved(5)
+    );
+    assert_eq!(v.stat(&p("/a")).await.unwrap().file_id, id);
+
+    // Its end, with the other's content in the cache pool alone.
+    plain(&v, root.path(), "b", b"other", Some(id));
+    v.remove(&p("/b"), unchecked()).await.unwrap();
+    assert_eq!(objects_left(&v, &pools).await, 1);
+    assert_eq!(get(&v, "/a").await.unwrap(), b"first");
+
+    // Its import, by this run or by another, and its end after that.
+    for taken in [taken, Arc::new(Mutex::new([id].into()))] {
+        plain(&v, root.path(), "b", b"other", Some(id));
+        v.import(&p("/b"), &taken).await.unwrap();
+        assert_eq!(get(&v, "/a").await.unwrap(), b"first");
+        assert_eq!(get(&v, "/b").await.unwrap(), b"other");
+        v.remove(&p("/b"), unchecked()).await.unwrap();
+        assert_eq!(objects_left(&v, &pools).await, 1);
+        assert_eq!(get(&v, "/a").await.unwrap(), b"first");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_gateway_wrote_gets_an_id_of_its_own_in_the_pools() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    plain(&v, root.path(), "a", b"content", None);
+    let before = v.stat(&p("/a")).await.unwrap();
+    v.import(&p("/a"), &Arc::default()).await.unwrap();
+    let after = v.stat(&p("/a")).await.unwrap();
+    assert!(identity::is_derived(before.file_id) && !identity::is_derived(after.file_id));
+    assert_eq!((after.len, after.modified), (before.len, before.modified));
+    v.export(&p("/a")).await.unwrap();
+    assert_eq!(v.stat(&p("/a")).await.unwrap().file_id, after.file_id);
+    assert_eq!(get(&v, "/a").await.unwrap(), b"content");
+}

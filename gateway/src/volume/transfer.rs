@@ -1,8 +1,14 @@
-//! Taking content of files into the pools, and out of them again. Name, id, entity tag, times and properties stay.
+//! Taking content of files into the pools, and out of them again. Name, times and properties stay; so do id and entity tag, but
+//! for files on their way into the pools that no gateway wrote.
 
+use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tiering::FileId;
 
 use super::apply::{self, Place};
 use super::error::{At, VolumeError};
@@ -30,6 +36,8 @@ pub enum Transfer {
 /// A file that is moved.
 struct Job {
     found: Found,
+    /// The version in its new form.
+    id: FileId,
     reader: ContentReader,
     props: Vec<u8>,
     /// Its new form in `.tierdav/tmp`.
@@ -40,13 +48,25 @@ struct Job {
 
 impl Volume {
     /// Moves the content of a plain file into the pools, verified, and leaves a placeholder. A crash leaves the plain file.
-    pub async fn import(&self, path: &ResourcePath) -> Result<Transfer, VolumeError> {
-        let job = match self.begin_transfer(path, State::Pooled).await? {
+    /// `taken`: the versions that are in the pools ([`Volume::pooled_files`]), whose objects bear their ids; this one joins them.
+    pub async fn import(
+        &self,
+        path: &ResourcePath,
+        taken: &Arc<Mutex<HashSet<FileId>>>,
+    ) -> Result<Transfer, VolumeError> {
+        let taken = Arc::clone(taken);
+        // What was derived from the file's inode is only that file's as long as it has the inode, which is about to be free. Nor
+        // is a record proof: a copy that somebody made of the file before its import may have got its inode.
+        let renamed = move |id| match !identity::is_derived(id) && taken.lock().insert(id) {
+            true => Ok(id),
+            false => identity::fresh(),
+        };
+        let job = match self.begin_transfer(path, State::Pooled, renamed).await? {
             Ok(job) => job,
             Err(skipped) => return Ok(skipped),
         };
         let cache = &self.inner.cache;
-        let (id, len) = (job.found.identity.file_id, job.found.identity.len);
+        let (id, len) = (job.id, job.found.identity.len);
         let staged = async {
             let io = IoContext::default();
             let staging = cache.stage_from(&job.reader, id, Arc::clone(&job.to), io);
@@ -74,11 +94,11 @@ impl Volume {
 
     /// Moves the content of a file out of the pools into a plain file, verified. A crash leaves it in the pools.
     pub async fn export(&self, path: &ResourcePath) -> Result<Transfer, VolumeError> {
-        let job = match self.begin_transfer(path, State::Inline).await? {
+        let job = match self.begin_transfer(path, State::Inline, Ok).await? {
             Ok(job) => job,
             Err(skipped) => return Ok(skipped),
         };
-        let (id, len) = (job.found.identity.file_id, job.found.identity.len);
+        let (id, len) = (job.id, job.found.identity.len);
         if let Err(e) = copy_out(&job, path, len).await {
             self.inner.cleaner.remove(job.name, false);
             return Err(e);
@@ -106,11 +126,12 @@ impl Volume {
         .await
     }
 
-    /// Opens a file and makes its new form; `Err`: there is nothing to do.
+    /// Opens a file and makes its new form, whose id `renamed` says; `Err`: there is nothing to do.
     async fn begin_transfer(
         &self,
         path: &ResourcePath,
         want: State,
+        renamed: impl FnOnce(FileId) -> io::Result<FileId> + Send + 'static,
     ) -> Result<Result<Job, Transfer>, VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         hop(move || {
@@ -124,17 +145,19 @@ impl Volume {
             let (_, props) = inner.stored_props(&path)?;
             // Objects that came to nothing are found by the name of the file beside them, which must never be that of a
             // version that lives in the pools.
-            let id = match want {
-                State::Pooled => found.identity.file_id,
+            let id = renamed(found.identity.file_id).at("draw an id for", &path)?;
+            let name = match want {
+                State::Pooled => id,
                 State::Inline | State::Dirty => identity::fresh().at("draw an id for", &path)?,
             };
-            let to = Arc::new(apply::create_tmp(&inner.tree, id).at("create", &path)?);
+            let to = Arc::new(apply::create_tmp(&inner.tree, name).at("create", &path)?);
             Ok(Ok(Job {
                 found,
+                id,
                 reader,
                 props,
                 to,
-                name: id_name(id),
+                name: id_name(name),
             }))
         })
         .await
@@ -180,6 +203,7 @@ impl Inner {
             return Err(VolumeError::PreconditionFailed { path: path.clone() });
         };
         let identity = Identity {
+            file_id: job.id,
             state,
             all_dirty: false,
             ..job.found.identity
