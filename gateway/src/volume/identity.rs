@@ -16,7 +16,7 @@
 //! | 40 | 8 | inode number the record was made for |
 //!
 //! When the state is inline, (mtime, len, inode) are the stamp: a file that differs was written
-//! beside the gateway, and its identity is derived from what it is now. A placeholder may be copied and touched, as long as
+//! beside the gateway, and its identity is derived from what it is now, its time of birth included. A placeholder may be copied and touched, as long as
 //! nothing is written into it ([`Identity::describes_if_hollow`]).
 
 use std::cell::RefCell;
@@ -148,9 +148,11 @@ fn checksum(bytes: &[u8; ENCODED_BYTES]) -> u32 {
 
 /// The identity of a file without a valid record: a hash of what it is now.
 ///
-/// The device number is left out: it changes over reboots.
-pub fn derived(mtime_ns: i64, len: u64, ino: u64) -> FileId {
-    FileId(mix(mix(mix(0x7469_6572, ino), mtime_ns as u64), len) | DERIVED)
+/// The device number is left out: it changes over reboots. Inodes are used again, and copies may keep length and mtime: the
+/// time of birth tells them apart, where the file system knows it.
+pub fn derived(mtime_ns: i64, len: u64, ino: u64, created_ns: i64) -> FileId {
+    let stamp = [ino, mtime_ns as u64, len, created_ns as u64];
+    FileId(stamp.into_iter().fold(0x7469_6572, mix) | DERIVED)
 }
 
 /// The identity of a directory without a record.
@@ -226,8 +228,14 @@ mod tests {
 
     #[test]
     fn derived_ids_differ_with_each_part_and_from_random_ones() {
-        let base = derived(1, 2, 3);
-        assert!(base != derived(2, 2, 3) && base != derived(1, 3, 3) && base != derived(1, 2, 4));
+        let base = derived(1, 2, 3, 4);
+        let others = [
+            derived(2, 2, 3, 4),
+            derived(1, 3, 3, 4),
+            derived(1, 2, 4, 4),
+            derived(1, 2, 3, 5),
+        ];
+        assert!(!others.contains(&base));
         assert_ne!(base.0 & DERIVED, 0);
         assert_eq!(fresh().unwrap().0 & DERIVED, 0);
     }

@@ -689,7 +689,7 @@ fn entry_as(record: Option<Identity>, stat: &Stat, touched: bool) -> Entry {
                 false => Stale::Copied,
             });
             Identity {
-                file_id: identity::derived(stat.mtime_ns, stat.len, stat.ino),
+                file_id: identity::derived(stat.mtime_ns, stat.len, stat.ino, stat.created_ns),
                 len: stat.len,
                 mtime_ns: stat.mtime_ns,
                 created_ns: r.map_or(stat.created_ns, |r| r.created_ns),
