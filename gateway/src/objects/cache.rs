@@ -293,6 +293,12 @@ impl ObjectCache {
         });
     }
 
+    /// Whether anybody reads or writes a version.
+    #[cfg(test)]
+    pub fn is_in_use(&self) -> bool {
+        !self.core.lock().pins.is_empty()
+    }
+
     /// Gives the mover its way to the backing tier; the first call wins.
     pub fn attach_backing(&self, backing: Arc<dyn Backing>) {
         let _ = self.backing.set(backing);

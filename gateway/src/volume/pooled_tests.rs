@@ -243,6 +243,10 @@ async fn objects_left(v: &Arc<Volume>, pools: &Arc<MemoryPools>) -> usize {
         .cache
         .attach_backing(Arc::clone(v) as Arc<dyn Backing>);
     v.inner.cleaner.finish();
+    // What was on its way when its upload was given up lands first.
+    while v.inner.cache.is_in_use() {
+        tokio::task::yield_now().await;
+    }
     v.inner.cache.purge_queued().await.unwrap();
     let in_pool = |tier| pools.list(tier).unwrap().objects.len();
     in_pool(Tier::Cache) + in_pool(Tier::Backing)
@@ -267,6 +271,49 @@ async fn a_change_far_behind_the_first_object_that_comes_to_nothing_leaves_no_ob
     drop(change);
     assert_eq!(objects_left(&v, &pools).await, 200);
     assert_eq!(get(&v, "/f").await.unwrap(), whole);
+}
+
+/// What is received of a change does not stay in memory until all of it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_all_of_a_file_writes_each_object_as_soon_as_it_is_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = try_open_with(root.path(), &pools, 64).await.unwrap();
+    let content =
+        |seed: usize| -> Vec<u8> { (0..64 * 200 - 9).map(|n| (n / 7 + seed) as u8).collect() };
+    let mut upload = v
+        .create(&p("/f"), IoContext::default(), None)
+        .await
+        .unwrap();
+    upload.write(Bytes::from(content(0))).await.unwrap();
+    upload.commit(unchecked()).await.unwrap();
+    for (seed, piece_bytes) in [(1, 40), (2, 64), (3, 100)] {
+        let before = pools.writes.load(Ordering::Relaxed);
+        let mut change = v.patch(&p("/f"), IoContext::default()).await.unwrap();
+        let new = Bytes::from(content(seed));
+        for at in (0..new.len()).step_by(piece_bytes) {
+            let piece = new.slice(at..new.len().min(at + piece_bytes));
+            change.write_at(at as u64, piece).await.unwrap();
+        }
+        let written = pools.writes.load(Ordering::Relaxed) - before;
+        // The last object might still grow.
+        assert_eq!(written, 199, "pieces of {piece_bytes} bytes");
+        change.commit(unchecked()).await.unwrap();
+        assert!(get(&v, "/f").await.unwrap() == new);
+    }
+    // Downwards, and past the end.
+    let mut change = v.patch(&p("/f"), IoContext::default()).await.unwrap();
+    let mut new = content(3);
+    for at in [64 * 200, 64 * 10 + 3, 64 * 2 + 60, 64 * 10 + 1, 64 * 10 + 5] {
+        change
+            .write_at(at as u64, Bytes::from(vec![at as u8; 20]))
+            .await
+            .unwrap();
+        new.resize(new.len().max(at + 20), 0);
+        new[at..at + 20].fill(at as u8);
+    }
+    change.commit(unchecked()).await.unwrap();
+    assert!(get(&v, "/f").await.unwrap() == new);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

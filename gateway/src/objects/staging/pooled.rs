@@ -33,6 +33,8 @@ const IN_FLIGHT_OBJECTS: usize = 32;
 pub(super) struct PooledStaging {
     shared: Arc<Shared>,
     slots: BTreeMap<u32, Slot>,
+    /// The object that was changed last.
+    changing: Option<u32>,
     origin: Option<Origin>,
     flights: VecDeque<Flight>,
     flying_bytes: u64,
@@ -65,6 +67,8 @@ struct Flight {
 enum Slot {
     /// In memory, not yet written.
     Gathering { parts: Parts, len: u32 },
+    /// In memory as a whole, being changed.
+    Changing(BytesMut),
     /// The same bytes as this object of the old version.
     Same { old: ObjectId, len: u32 },
     /// On its way; the outcome is in `flights`.
@@ -108,6 +112,7 @@ impl PooledStaging {
                 started,
             }),
             slots: BTreeMap::new(),
+            changing: None,
             origin: None,
             flights: VecDeque::new(),
             flying_bytes: 0,
@@ -153,8 +158,18 @@ impl PooledStaging {
     async fn put_part(&mut self, index: u32, within: u32, part: Bytes) -> Result<(), CacheError> {
         let object_bytes = self.shared.cache.opts.object_bytes;
         let end = within + part.len() as u32;
+        // A request writes upwards: what it has left behind need not wait in memory for its end.
+        if let Some(behind) = self.changing.filter(|changed| *changed != index) {
+            self.changing = None;
+            self.launch(behind).await?;
+        }
+        let covers = |old: u32| within == 0 && end >= old;
         let slot = match self.slots.remove(&index) {
             None if within == 0 => Slot::Gathering {
+                parts: Parts::default(),
+                len: 0,
+            },
+            Some(Slot::Same { len, .. }) if covers(len) => Slot::Gathering {
                 parts: Parts::default(),
                 len: 0,
             },
@@ -166,7 +181,11 @@ impl PooledStaging {
                     whole.resize(end as usize, 0);
                 }
                 whole[within as usize..end as usize].copy_from_slice(&part);
-                self.slots.insert(index, gathering(whole.freeze()));
+                self.slots.insert(index, Slot::Changing(whole));
+                self.changing = Some(index);
+                if end == object_bytes {
+                    self.launch(index).await?;
+                }
                 return Ok(());
             }
         };
@@ -192,6 +211,7 @@ impl PooledStaging {
                 parts.iter().for_each(|p| whole.extend_from_slice(p));
                 whole
             }
+            Some(Slot::Changing(whole)) => whole,
             Some(Slot::Same { old, len }) => {
                 let (bytes, _) = self.shared.cache.read_pooled(old, len, 0, len).await?;
                 BytesMut::from(&bytes[..])
@@ -295,29 +315,32 @@ impl PooledStaging {
         });
     }
 
-    /// Begins to write a gathered object, or to copy one; waits for older ones first where too much is under way.
+    /// Begins to write an object that is in memory, or to copy one; waits for older ones first where too much is under way.
     async fn launch(&mut self, index: u32) -> Result<(), CacheError> {
         let id = ObjectId::new(self.shared.file, index);
         let shared = Arc::clone(&self.shared);
-        let (task, bytes) = match self.slots.remove(&index) {
-            Some(Slot::Gathering { parts, len }) => {
-                self.make_room(u64::from(len)).await?;
-                let permit = shared.cache.flight(len).await;
-                let task = shared.write(id, parts.into_vec(), len, permit);
-                (tokio::spawn(task), u64::from(len))
+        let (parts, len) = match self.slots.remove(&index) {
+            Some(Slot::Gathering { parts, len }) => (parts.into_vec(), len),
+            Some(Slot::Changing(whole)) => {
+                let len = whole.len() as u32;
+                (vec![whole.freeze()], len)
             }
             Some(Slot::Same { old, len }) => {
                 self.make_room(0).await?;
-                (tokio::spawn(shared.copy(old, id, len)), 0)
-            }
-            other => {
-                if let Some(slot) = other {
-                    self.slots.insert(index, slot);
-                }
+                let task = tokio::spawn(shared.copy(old, id, len));
+                self.takes_off(index, 0, task.boxed());
                 return Ok(());
             }
+            Some(there @ (Slot::Flying | Slot::Written(_))) => {
+                self.slots.insert(index, there);
+                return Ok(());
+            }
+            None => return Ok(()),
         };
-        self.takes_off(index, bytes, task.boxed());
+        self.make_room(u64::from(len)).await?;
+        let permit = shared.cache.flight(len).await;
+        let task = tokio::spawn(shared.write(id, parts, len, permit));
+        self.takes_off(index, u64::from(len), task.boxed());
         Ok(())
     }
 
@@ -359,7 +382,7 @@ impl PooledStaging {
         let waiting: Vec<u32> = self
             .slots
             .iter()
-            .filter(|(_, s)| matches!(s, Slot::Gathering { .. } | Slot::Same { .. }))
+            .filter(|(_, s)| !matches!(s, Slot::Flying | Slot::Written(_)))
             .map(|(index, _)| *index)
             .collect();
         for index in waiting {
