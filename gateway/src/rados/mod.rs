@@ -5,6 +5,7 @@
 //! | `sys`, `shim.cc` | librados' asynchronous calls as futures; all that is unsafe |
 //! | `connect` | a connection, or a full account of why there is none |
 //! | `owner` | one gateway per namespace: the lock in the data pool |
+//! | `space` | what the monitors said last of the pools' space |
 //! | here | objects: names, attributes, errors |
 //!
 //! An object is named `{FileId:016x}.{index:08x}`. Its attribute `tierdav` is an [`ObjectInfo`]; a cached object that the
@@ -12,17 +13,17 @@
 
 mod connect;
 mod owner;
+mod space;
 mod sys;
 
 use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tiering::{ObjectId, Tier};
 
 use crate::config::PoolSettings;
@@ -32,12 +33,12 @@ use crate::objects::pools::{
     parse_object_name,
 };
 
+use space::LastAnswer;
+
 pub use owner::Owner;
 
 const INFO: &CStr = c"tierdav";
 const CLEAN: &CStr = c"tierdav.clean";
-/// How long the figures of [`Pools::space`] are used again.
-const SPACE_AGE: Duration = Duration::from_secs(5);
 /// The object that carries the owner's lock; no name of an object of ours.
 const OWNER: &CStr = c"tierdav.owner";
 
@@ -48,11 +49,12 @@ pub struct RadosPools {
     metrics: Arc<RadosMetrics>,
     /// Set while the owner's lock is not held: every operation is refused.
     fenced: AtomicBool,
-    /// What the cluster said last, and when.
-    space: Mutex<Option<(Instant, Spaces)>>,
+    /// What the cluster said last.
+    space: Arc<LastAnswer<Spaces>>,
 }
 
 /// Space of the two pools, as far as the cluster said.
+#[derive(Clone, Copy)]
 struct Spaces {
     cache: Option<PoolSpace>,
     data: Option<PoolSpace>,
@@ -80,7 +82,7 @@ impl RadosPools {
             options,
             metrics,
             fenced: AtomicBool::new(false),
-            space: Mutex::new(None),
+            space: LastAnswer::new(),
         })
     }
 
@@ -337,31 +339,25 @@ impl Pools for RadosPools {
         if tier == Tier::Cache && self.options.cache_pool.is_none() {
             return Err(PoolError::NotFound);
         }
-        let mut kept = self.space.lock();
-        if kept
-            .as_ref()
-            .is_none_or(|(at, _)| at.elapsed() >= SPACE_AGE)
-        {
+        let live = self.live.load_full();
+        let (cache, data) = (
+            self.options.cache_pool.clone(),
+            self.options.data_pool.clone(),
+        );
+        let spaces = self.space.get(Instant::now(), move || {
             let command = r#"{"prefix":"df","detail":"detail","format":"json"}"#;
-            let live = self.live.load_full();
             let reply = live.handle.mon_command(command).map_err(error_of)?;
             // Read once, asked by every upload.
-            let spaces = Spaces {
-                cache: self
-                    .options
-                    .cache_pool
-                    .as_ref()
-                    .and_then(|pool| space_of(&reply, pool)),
-                data: space_of(&reply, &self.options.data_pool),
-            };
-            *kept = Some((Instant::now(), spaces));
-        }
-        kept.as_ref()
-            .and_then(|(_, spaces)| match tier {
-                Tier::Backing => spaces.data,
-                Tier::Cache => spaces.cache,
+            Ok(Spaces {
+                cache: cache.and_then(|pool| space_of(&reply, &pool)),
+                data: space_of(&reply, &data),
             })
-            .ok_or_else(|| PoolError::Io(io::Error::other("unexpected answer to `ceph df`")))
+        })?;
+        match tier {
+            Tier::Backing => spaces.data,
+            Tier::Cache => spaces.cache,
+        }
+        .ok_or_else(|| PoolError::Io(io::Error::other("unexpected answer to `ceph df`")))
     }
 }
 
