@@ -60,6 +60,8 @@ mod flush_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod pooled_tests;
+#[cfg(test)]
 mod purge_tests;
 #[cfg(test)]
 pub(crate) mod test_pools;

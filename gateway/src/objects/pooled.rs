@@ -28,7 +28,7 @@ use super::residency::Entry;
 use super::store::{Mark, Stored};
 
 /// Bytes of objects in memory on their way to the pools, and as many read ahead, all requests together.
-const FLIGHT_BYTES: usize = 256 << 20;
+pub(super) const FLIGHT_BYTES: usize = 256 << 20;
 /// Unit in which they are counted.
 const FLIGHT_UNIT: u32 = 16 << 10;
 /// Lookups of an object that moves away under a reader.
@@ -39,6 +39,14 @@ const ASKED_AT_ONCE: usize = 256;
 const FLUSHED_AT_ONCE: usize = 4;
 /// How long a cache pool that did not answer gets no new objects.
 const CACHE_AWAY: Duration = Duration::from_secs(10);
+
+/// What was read of an object.
+pub(super) struct Read {
+    pub bytes: Bytes,
+    pub tier: Tier,
+    /// Checksum of all of the object, to which these bytes were compared if they are all.
+    pub crc: u32,
+}
 
 /// The pools, and what a cache over them has besides.
 pub(super) struct PoolSide {
@@ -188,7 +196,7 @@ impl ObjectCache {
         object_len: u32,
         within: u32,
         want: u32,
-    ) -> Result<(Bytes, Tier), CacheError> {
+    ) -> Result<Read, CacheError> {
         let Some(pools) = &self.pools else {
             return Err(CacheError::NoBacking);
         };
@@ -197,7 +205,13 @@ impl ObjectCache {
             let mut lost = None;
             if let Some(object) = cached {
                 match read_cached(&*pools.store, &object, object_len, within, want).await {
-                    Ok(bytes) => return Ok((bytes, Tier::Cache)),
+                    Ok(bytes) => {
+                        return Ok(Read {
+                            bytes,
+                            tier: Tier::Cache,
+                            crc: object.crc,
+                        });
+                    }
                     Err(error) => {
                         self.note_unreadable(&object, &error);
                         lost = Some(error);
@@ -209,7 +223,13 @@ impl ObjectCache {
                 read_checked(&*pools.store, Tier::Backing, id, object_len, within, want).await,
                 lost,
             ) {
-                (Ok(bytes), _) => return Ok((bytes, Tier::Backing)),
+                (Ok((bytes, crc)), _) => {
+                    return Ok(Read {
+                        bytes,
+                        tier: Tier::Backing,
+                        crc,
+                    });
+                }
                 // The cache pool alone has it, and cannot be reached.
                 (
                     Err(PoolError::NotFound),
@@ -352,7 +372,7 @@ async fn read_cached(
     }
 }
 
-/// Reads from one pool; a whole object is checked.
+/// Reads from one pool; a whole object is checked. The checksum is that of all of it.
 pub(super) async fn read_checked(
     pools: &dyn Pools,
     tier: Tier,
@@ -360,14 +380,14 @@ pub(super) async fn read_checked(
     object_len: u32,
     within: u32,
     want: u32,
-) -> Result<Bytes, PoolError> {
+) -> Result<(Bytes, u32), PoolError> {
     let (bytes, info) = pools.read(tier, id, within, want).await?;
     let whole = within == 0 && want == object_len;
     let right = info.len == object_len
         && bytes.len() == want as usize
         && (!whole || crc32c::crc32c(&bytes) == info.crc);
     if right {
-        Ok(bytes)
+        Ok((bytes, info.crc))
     } else {
         Err(PoolError::Damaged)
     }
@@ -381,7 +401,7 @@ fn copy_up(
 ) -> impl Future<Output = Result<(), PoolError>> + use<> {
     let pools = Arc::clone(pools);
     async move {
-        let bytes = read_checked(&*pools, Tier::Backing, id, info.len, 0, info.len).await?;
+        let (bytes, _) = read_checked(&*pools, Tier::Backing, id, info.len, 0, info.len).await?;
         let write: Pending<()> = pools.write(Tier::Cache, id, vec![bytes], info, true);
         write.await
     }

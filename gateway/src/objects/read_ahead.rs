@@ -31,7 +31,18 @@ pub(super) struct Stretch {
 struct Piece {
     stretch: Stretch,
     bytes: Bytes,
+    object_len: u32,
+    /// Checksum of all of the object.
+    object_crc: u32,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Checksum of an object's first bytes, while it is read in parts.
+#[derive(Clone, Copy)]
+struct Running {
+    index: u32,
+    end: u32,
+    crc: u32,
 }
 
 /// What is to be read of one object.
@@ -66,6 +77,7 @@ pub(super) struct ReadAhead {
     flights: VecDeque<Flight>,
     /// Offset within the version of the piece in hand.
     in_hand: Option<(u64, Piece)>,
+    running: Option<Running>,
 }
 
 impl ReadAhead {
@@ -77,6 +89,7 @@ impl ReadAhead {
             until: 0,
             flights: VecDeque::new(),
             in_hand: None,
+            running: None,
         }
     }
 
@@ -98,7 +111,8 @@ impl ReadAhead {
             }
             _ => {
                 fresh = true;
-                (offset, self.fetch(offset, max_len).await?)
+                let piece = self.fetch(offset, max_len).await?;
+                (offset, self.checked(piece).await?)
             }
         };
         let from = (offset - at) as usize;
@@ -108,6 +122,33 @@ impl ReadAhead {
             self.in_hand = Some((at, piece));
         }
         Ok((bytes, stretch.tier, fresh.then_some(stretch)))
+    }
+
+    /// Compares the checksum of an object that was read from its beginning to its end, but not at once, when its last part is here.
+    async fn checked(&mut self, piece: Piece) -> Result<Piece, CacheError> {
+        let Stretch {
+            index, within, len, ..
+        } = piece.stretch;
+        let before = match self.running.take() {
+            // At once: that was compared.
+            _ if len == piece.object_len => return Ok(piece),
+            _ if within == 0 => 0,
+            Some(r) if (r.index, r.end) == (index, within) => r.crc,
+            _ => return Ok(piece),
+        };
+        let (end, crc) = (within + len, crc32c::crc32c_append(before, &piece.bytes));
+        if end < piece.object_len {
+            self.running = Some(Running { index, end, crc });
+            return Ok(piece);
+        }
+        if crc == piece.object_crc {
+            return Ok(piece);
+        }
+        let id = ObjectId::new(self.file, index);
+        // Read at once it shows which copy is damaged, and the reader after this one gets the other.
+        let whole = self.cache.read_pooled(id, end, 0, end).await;
+        tracing::error!(object = %id, mended = whole.is_ok(), "an object read in parts was damaged; the reply is cut off");
+        Err(CacheError::Damaged { id })
     }
 
     async fn fetch(&mut self, offset: u64, max_len: usize) -> Result<Piece, CacheError> {
@@ -205,17 +246,19 @@ impl ReadAhead {
         async move {
             let started = cache.recorder.now();
             let id = ObjectId::new(file, index);
-            let (bytes, tier) = cache.read_pooled(id, object_len, within, len).await?;
+            let read = cache.read_pooled(id, object_len, within, len).await?;
             Ok(Piece {
                 stretch: Stretch {
                     index,
                     within,
                     len,
-                    tier,
+                    tier: read.tier,
                     started,
                     latency_ns: cache.recorder.now().since(started).0,
                 },
-                bytes,
+                bytes: read.bytes,
+                object_len,
+                object_crc: read.crc,
                 _room: room,
             })
         }

@@ -213,8 +213,8 @@ impl PooledStaging {
             }
             Some(Slot::Changing(whole)) => whole,
             Some(Slot::Same { old, len }) => {
-                let (bytes, _) = self.shared.cache.read_pooled(old, len, 0, len).await?;
-                BytesMut::from(&bytes[..])
+                let read = self.shared.cache.read_pooled(old, len, 0, len).await?;
+                BytesMut::from(&read.bytes[..])
             }
             Some(Slot::Flying) => {
                 while let Some((landed, written)) = self.land().await? {
@@ -606,8 +606,8 @@ impl Shared {
     /// Copies an object through this process.
     async fn carry(self: Arc<Self>, old: ObjectId, id: ObjectId, len: u32) -> Outcome {
         let permit = self.cache.flight(len).await;
-        let (bytes, _) = self.cache.read_pooled(old, len, 0, len).await?;
-        self.write(id, vec![bytes], len, permit).await
+        let read = self.cache.read_pooled(old, len, 0, len).await?;
+        self.write(id, vec![read.bytes], len, permit).await
     }
 
     /// An object that was copied, to one of the pools.
