@@ -116,6 +116,13 @@ impl ObjectCache {
         }
     }
 
+    /// The same, if that is what this error means: it may as well be about one object.
+    pub(super) fn leave_cache_if_away(&self, error: &PoolError) {
+        if matches!(error, PoolError::Io(e) if e.kind() == std::io::ErrorKind::TimedOut) {
+            self.leave_cache_alone();
+        }
+    }
+
     /// Whether the cache pool did not answer a moment ago.
     pub(crate) fn is_cache_away(&self) -> bool {
         let until = self.pools.as_ref().and_then(|s| *s.away_until.lock());
@@ -200,10 +207,12 @@ impl ObjectCache {
         let Some(pools) = &self.pools else {
             return Err(CacheError::NoBacking);
         };
-        for _ in 0..LOOKUPS_MAX {
+        for lookup in 0..LOOKUPS_MAX {
             let cached = self.lookup_or_lost(id)?.map(|(object, _)| object);
             let mut lost = None;
-            if let Some(object) = cached {
+            // Of a clean one the data pool has the same bytes, and nobody waits in vain. If it has not, the cache pool is asked after all.
+            let spared = |o: &Stored| lookup == 0 && o.mark == Mark::Clean && self.is_cache_away();
+            if let Some(object) = cached.filter(|o| !spared(o)) {
                 match read_cached(&*pools.store, &object, object_len, within, want).await {
                     Ok(bytes) => {
                         return Ok(Read {
@@ -213,6 +222,7 @@ impl ObjectCache {
                         });
                     }
                     Err(error) => {
+                        self.leave_cache_if_away(&error);
                         self.note_unreadable(&object, &error);
                         lost = Some(error);
                     }

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tiering::{FileId, ObjectId, Tier};
+use tiering::{FileId, ObjectId, Reason, Tier};
 
 use super::cache::ObjectCache;
 use super::error::CacheError;
@@ -96,4 +97,37 @@ async fn an_object_that_is_read_in_parts_for_lack_of_room_is_checked_as_a_whole(
         assert_eq!(again.is_ok(), policy.0 == WritePolicy::Through);
         assert!(again.is_err() || again.unwrap() == content);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_pool_that_does_not_answer_is_waited_for_once_where_the_data_pool_has_the_same() {
+    let content = Bytes::from((0..320).map(|n| n as u8).collect::<Vec<_>>());
+    let pools = pools();
+    let cache = with(&pools, 64, (WritePolicy::Back, ROOM), &content).await;
+    let flushed = Arc::clone(&cache);
+    let flush = move || {
+        let all = [0, 1, 2, 3, 4].map(|index| (index, Reason::SameRun));
+        flushed.flush_pooled(FILE, &all).moved
+    };
+    assert_eq!(tokio::task::spawn_blocking(flush).await.unwrap(), 5);
+    let asked = || pools.cache_asked.swap(0, Ordering::Relaxed);
+    let away = |away| pools.cache_away.store(away, Ordering::Relaxed);
+    asked();
+    away(true);
+    let reader = cache.pooled_reader(FILE, 320, IoContext::default());
+    for at in (0..320).step_by(64) {
+        let (read, tier) = reader.read(at as u64, 64).await.unwrap();
+        assert_eq!((&read[..], tier), (&content[at..at + 64], Tier::Backing));
+    }
+    assert_eq!(asked(), 1);
+    let tree = Arc::new(tempfile::tempfile().unwrap());
+    let copy = cache.stage_from(&reader, FileId(2), tree, IoContext::default());
+    copy.await.unwrap().finish().await.unwrap().publish();
+    assert_eq!(asked(), 0);
+
+    // What the data pool has lost is looked for where it should be.
+    away(false);
+    let first = ObjectId::new(FILE, 0);
+    pools.remove(Tier::Backing, first).await.unwrap();
+    assert_eq!(reader.read(0, 64).await.unwrap().1, Tier::Cache);
 }

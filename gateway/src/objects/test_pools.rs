@@ -139,6 +139,10 @@ impl Pools for MemoryPools {
     }
 }
 
+fn timed_out<T: Send + 'static>() -> Pending<T> {
+    now(Err(PoolError::Io(io::ErrorKind::TimedOut.into())))
+}
+
 /// Pools that fail when told to.
 pub struct FaultyPools {
     pub inner: Arc<dyn Pools>,
@@ -148,6 +152,10 @@ pub struct FaultyPools {
     pub unanswered: AtomicBool,
     /// The OSDs refuse to copy.
     pub copies_refused: AtomicBool,
+    /// Nothing in the cache pool is answered.
+    pub cache_away: AtomicBool,
+    /// Reads and copies in the cache pool so far.
+    pub cache_asked: AtomicU64,
 }
 
 impl FaultyPools {
@@ -157,6 +165,8 @@ impl FaultyPools {
             room: [AtomicI64::new(-1), AtomicI64::new(-1)],
             unanswered: AtomicBool::new(false),
             copies_refused: AtomicBool::new(false),
+            cache_away: AtomicBool::new(false),
+            cache_asked: AtomicU64::new(0),
         }
     }
     pub fn fill(&self, tier: Tier, room: i64) {
@@ -180,6 +190,13 @@ impl FaultyPools {
         room.fetch_sub(len, Ordering::Relaxed);
         true
     }
+    /// Asks a pool; `true` if it is the cache pool, and away.
+    fn asks(&self, tier: Tier) -> bool {
+        let cache = tier == Tier::Cache;
+        self.cache_asked
+            .fetch_add(u64::from(cache), Ordering::Relaxed);
+        cache && self.cache_away.load(Ordering::Relaxed)
+    }
     fn answer(&self, tier: Tier, done: Pending<()>) -> Pending<()> {
         if tier == Tier::Backing && self.unanswered.load(Ordering::Relaxed) {
             return Box::pin(async move {
@@ -199,6 +216,9 @@ impl Pools for FaultyPools {
         self.inner.describe()
     }
     fn read(&self, tier: Tier, id: ObjectId, at: u32, len: u32) -> Pending<(Bytes, ObjectInfo)> {
+        if self.asks(tier) {
+            return timed_out();
+        }
         self.inner.read(tier, id, at, len)
     }
     fn write(
@@ -217,6 +237,9 @@ impl Pools for FaultyPools {
     fn copy(&self, from: (Tier, ObjectId), to: (Tier, ObjectId)) -> Pending<()> {
         if self.copies_refused.load(Ordering::Relaxed) {
             return now(Err(PoolError::Io(io::ErrorKind::Unsupported.into())));
+        }
+        if self.asks(from.0) {
+            return timed_out();
         }
         if !self.takes(to.0, 1) {
             return now(Err(PoolError::Full));

@@ -554,7 +554,10 @@ impl Shared {
         let mut last = PoolError::NotFound;
         for _ in 0..TRIES {
             let cached = self.cache.lookup_or_lost(old)?.map(|(object, _)| object);
-            let stays = back && cached.is_some() && self.cache.reserve_now(len);
+            let stays = back
+                && cached.is_some()
+                && !self.cache.is_cache_away()
+                && self.cache.reserve_now(len);
             let (source, to) = match cached {
                 Some(_) if stays => (Tier::Cache, Tier::Cache),
                 Some(object) if object.mark == Mark::Dirty => (Tier::Cache, Tier::Backing),
@@ -575,6 +578,7 @@ impl Shared {
                 Err(e) => {
                     if stays {
                         self.cache.release(u64::from(len));
+                        self.cache.leave_cache_if_away(&e);
                     }
                     let gone = matches!(e, PoolError::NotFound);
                     last = e;
