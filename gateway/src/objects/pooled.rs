@@ -276,6 +276,12 @@ impl ObjectCache {
             // Evicted since the lookup.
             return;
         }
+        if matches!(error, PoolError::NotFound) && current.is_some_and(|o| o.mark == Mark::Clean) {
+            // As after an eviction that was done, but not answered. Where the data pool has it, nothing is lost.
+            tracing::warn!(object = %object.id, "a clean object is not in the cache pool any more; the data pool is asked");
+            self.drop_damaged(object);
+            return;
+        }
         tracing::error!(object = %object.id, %error, "cached object cannot be read; the data pool is asked");
         if wrong {
             self.count_damage();

@@ -131,3 +131,21 @@ async fn a_cache_pool_that_does_not_answer_is_waited_for_once_where_the_data_poo
     pools.remove(Tier::Backing, first).await.unwrap();
     assert_eq!(reader.read(0, 64).await.unwrap().1, Tier::Cache);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_object_that_an_unanswered_eviction_removed_is_no_damage() {
+    let content = Bytes::from_static(&[7; 128]);
+    let pools = pools();
+    let cache = with(&pools, 64, (WritePolicy::Through, ROOM), &content).await;
+    let second = ObjectId::new(FILE, 1);
+    pools.remove(Tier::Cache, second).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(read_all(&cache, 128).await.unwrap(), content);
+    }
+    assert_eq!(cache.status().damage_found, 0);
+    assert!(cache.lookup(second).is_none());
+    // Without the data pool's, too, it is lost.
+    pools.remove(Tier::Backing, second).await.unwrap();
+    assert!(read_all(&cache, 128).await.is_err());
+    assert_eq!(cache.status().damage_found, 1);
+}
