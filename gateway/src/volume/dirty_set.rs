@@ -5,6 +5,9 @@
 //! whole: a flag in the identity record says so. For the others the attribute `user.tierdav.dirty` holds
 //! CRC-32C of the rest (4 bytes, little endian), then pairs of LEB128 numbers: objects skipped, objects dirty.
 //!
+//! Objects are counted in the size that the cache tier was cut at. That goes with a cache that is lost, so that the attribute
+//! `user.tierdav.object_size` of `.tierdav/dirty` has it, too (4 bytes, little endian).
+//!
 //! The set is not kept up to date: a flushed object stays in the cache tier until its version is settled.
 
 use std::io;
@@ -14,6 +17,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 const ATTRIBUTE: &str = "user.tierdav.dirty";
+const OBJECT_SIZE: &str = "user.tierdav.object_size";
 /// Beside identity and properties in one 4 KiB attribute block of ext4. Enough for some 500 runs.
 const BYTES_MAX: usize = 2048;
 
@@ -110,6 +114,24 @@ pub(crate) fn remove(file: &impl AsFd) -> io::Result<()> {
         Ok(()) | Err(Errno::NODATA) => Ok(()),
         Err(e) => Err(e.into()),
     }
+}
+
+/// The size of the objects that dirty files are counted in, as far as that was written down.
+pub(crate) fn object_bytes(dirty: &impl AsFd) -> io::Result<Option<u32>> {
+    let mut buf = [0u8; 4];
+    match rustix::fs::fgetxattr(dirty, OBJECT_SIZE, &mut buf[..]) {
+        Ok(4) => Ok(Some(u32::from_le_bytes(buf))),
+        Ok(_) | Err(Errno::RANGE) => Err(io::Error::other("damaged record of the size of objects")),
+        Err(Errno::NODATA) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Writes it down, durably: dirty files come after it.
+pub(crate) fn set_object_bytes(dirty: &impl AsFd, bytes: u32) -> io::Result<()> {
+    let value = bytes.to_le_bytes();
+    rustix::fs::fsetxattr(dirty, OBJECT_SIZE, &value, XattrFlags::empty())?;
+    Ok(rustix::fs::fsync(dirty)?)
 }
 
 #[cfg(test)]

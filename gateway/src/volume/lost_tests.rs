@@ -261,6 +261,37 @@ async fn what_was_lost_with_its_cache_is_refused_by_a_gateway_without_one() {
     assert_eq!(get(&v, "/d/a").await.unwrap(), b"new");
 }
 
+#[tokio::test]
+async fn what_was_lost_is_counted_in_the_size_that_it_was_cut_at() {
+    for (then, now) in [(OBJECT as u32, 1 << 20), (1 << 20, OBJECT as u32)] {
+        let mut f = Fixture::new(true);
+        f.object_bytes = then;
+        let v = f.open().await;
+        let data = pattern(2 * OBJECT);
+        put_half_past_the_cache(&v, "/a", &data).await;
+        crash(v).await;
+        std::fs::remove_dir_all(f.cache_dir().unwrap()).unwrap();
+        std::fs::remove_file(f.root().join(".tierdav/cache")).unwrap();
+
+        f.object_bytes = now;
+        let refused = f.try_open().await.err().unwrap().to_string();
+        assert!(refused.contains(&then.to_string()), "{refused}");
+        f.object_bytes = then;
+        let v = f.open().await;
+        for at in [0, OBJECT as u64 - 10] {
+            assert!(read(&v, "/a", at, 10).await.is_err(), "at {at}");
+        }
+        assert_eq!(
+            read(&v, "/a", OBJECT as u64, 10).await.unwrap(),
+            data[OBJECT..OBJECT + 10]
+        );
+        v.remove(&p("/a"), unchecked()).await.unwrap();
+        v.shutdown().await.unwrap();
+        f.object_bytes = now;
+        f.open().await;
+    }
+}
+
 /// A root on another disk: with its hard links it is the same, without them nobody knows which file has which name.
 #[tokio::test]
 async fn a_root_that_was_copied_keeps_what_only_the_cache_has_or_is_refused() {

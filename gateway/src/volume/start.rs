@@ -23,7 +23,7 @@ use super::path::{HIDDEN, ResourcePath};
 use super::tree::{self, Entry, Tree};
 use super::types::{Kind, VolumeOptions};
 use super::usage::{self, Usage};
-use super::{Durability, Inner, exchange, journal, locks, log, replay, swift, sync};
+use super::{Durability, Inner, dirty_set, exchange, journal, locks, log, replay, swift, sync};
 use crate::objects::ObjectCache;
 use crate::objects::pools::{AttachError, Claim};
 
@@ -102,6 +102,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
     let recovery = |e: io::Error| fail(format!("root {}: recovery failed: {e}", root.display()));
 
     if options.cache.pools().is_none() {
+        keep_object_size(&tree, root, options.cache.object_bytes())?;
         replay::adopt_dirty(&tree, &options.cache).map_err(recovery)?;
     }
     let mut applied = load_applied(&tree).map_err(recovery)?;
@@ -172,6 +173,21 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         owner,
         owner_is_lent,
     }))
+}
+
+/// Refuses another size of objects while there are files that are counted in the one before: of what is lost of them, the wrong part
+/// would be refused, and zeros served for the rest. The cache directory keeps it, too, but may be lost.
+fn keep_object_size(tree: &Tree, root: &Path, bytes: u32) -> Result<(), VolumeError> {
+    let wrong = |e: io::Error| fail(format!("root {}: .tierdav/dirty: {e}", root.display()));
+    match dirty_set::object_bytes(&tree.dirty).map_err(wrong)? {
+        Some(kept) if kept == bytes => Ok(()),
+        Some(kept) if !dirty_ids(tree).map_err(wrong)?.is_empty() => Err(fail(format!(
+            "object_size = {bytes}, but root {} has files that were not flushed from objects of {kept} bytes: set object_size to that \
+             until they are flushed, or, if the cache is lost, overwritten or deleted",
+            root.display()
+        ))),
+        Some(_) | None => dirty_set::set_object_bytes(&tree.dirty, bytes).map_err(wrong),
+    }
 }
 
 /// What the marker files of a root and its cache say.
