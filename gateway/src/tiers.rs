@@ -15,7 +15,7 @@ use crate::objects::{
 };
 use crate::recorder::{Recorder, RecorderConfig};
 use crate::volume::{
-    Kind, Ownership, ResourcePath, Volume, VolumeError, VolumeOptions, is_cache, is_known,
+    Kind, Ownership, ResourcePath, Volume, VolumeError, VolumeOptions, Walked, is_cache, is_known,
 };
 
 /// A cache tier of at most this, unless the configuration says otherwise.
@@ -166,8 +166,9 @@ fn keep_object_size(dir: &Path, object_size: u32) -> anyhow::Result<()> {
 pub async fn learn_paths(volume: &Volume) -> Result<Vec<ResourcePath>, VolumeError> {
     let mut forbidden = Vec::new();
     let mut queue = vec![ResourcePath::root()];
+    let mut walked = Walked::default();
     while let Some(collection) = queue.pop() {
-        let members = match volume.list(&collection).await {
+        let members = match volume.list_once(&collection, &mut walked).await {
             Err(VolumeError::Forbidden { path, .. }) => {
                 forbidden.push(path);
                 continue;

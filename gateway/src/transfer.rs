@@ -12,7 +12,7 @@ use tiering::FileId;
 use crate::config::Config;
 use crate::objects::{CacheError, PooledTree, Unseen};
 use crate::tiers;
-use crate::volume::{Kind, ResourcePath, Transfer, Volume, VolumeError};
+use crate::volume::{Kind, ResourcePath, Transfer, Volume, VolumeError, Walked};
 
 /// How often it is said how far it has come.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
@@ -104,10 +104,11 @@ async fn below(
     let mut report = Report::default();
     let mut said = Instant::now();
     let mut left = vec![path];
+    let mut walked = Walked::default();
     while let Some(path) = left.pop() {
         let kind = volume.stat(&path).await?.kind;
         if kind == Kind::Collection {
-            let members = match volume.list(&path).await {
+            let members = match volume.list_once(&path, &mut walked).await {
                 Err(VolumeError::Forbidden { .. }) if is_unseen(&path) => continue,
                 members => members?,
             };

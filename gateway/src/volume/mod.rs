@@ -98,6 +98,7 @@ pub(crate) use open_files::Opened;
 pub use open_files::Told;
 pub use ownership::Ownership;
 pub use path::{PathError, ResourcePath};
+pub use placeholders::Walked;
 pub use start::{is_cache, is_known};
 pub use transfer::Transfer;
 pub use types::{

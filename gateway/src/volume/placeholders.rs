@@ -1,6 +1,6 @@
 //! Which files have their content in pools, and which names may hide such a file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,11 +14,37 @@ use super::error::{At, VolumeError};
 use super::identity::{self, Identity, State};
 use super::path::ResourcePath;
 use super::tree::{self, Entry};
-use super::types::Kind;
+use super::types::{Kind, Meta};
 use super::{Inner, Volume, hop};
 use crate::objects::{PooledFile, PooledTree, Unseen};
 
+/// The collections that a walk through the tree has come to. Links may lead to one of them, or back to one above.
+#[derive(Default)]
+pub struct Walked(HashSet<((u32, u32), u64)>);
+
+impl Walked {
+    /// Whether this open collection is a new one.
+    fn enter(&mut self, dir: &OwnedFd) -> io::Result<bool> {
+        let stat = tree::statx(dir, "", AtFlags::EMPTY_PATH)?;
+        Ok(self.0.insert((stat.dev, stat.ino)))
+    }
+}
+
 impl Volume {
+    /// [`Volume::list`] for a walk: nothing of a collection that it has come to before, by whatever name.
+    pub async fn list_once(
+        &self,
+        path: &ResourcePath,
+        walked: &mut Walked,
+    ) -> Result<Vec<(String, Meta)>, VolumeError> {
+        let (inner, at) = (Arc::clone(&self.inner), path.clone());
+        let dir = hop(move || inner.tree.dir(&at).at("list", &at)).await?;
+        match walked.enter(&dir).at("list", path)? {
+            true => self.list(path).await,
+            false => Ok(Vec::new()),
+        }
+    }
+
     /// All files whose content is in pools. Reads the whole tree; waits until discarded collections are gone. Placeholders that
     /// came back from a backup become what they were, unless two have the same version.
     pub async fn pooled_files(&self) -> Result<PooledTree, VolumeError> {
@@ -28,6 +54,7 @@ impl Volume {
             let mut walk = Walk {
                 inner: &inner,
                 left: vec![ResourcePath::root()],
+                walked: Walked::default(),
                 found: PooledTree::default(),
                 strange: Vec::new(),
             };
@@ -45,6 +72,7 @@ impl Volume {
 struct Walk<'a> {
     inner: &'a Inner,
     left: Vec<ResourcePath>,
+    walked: Walked,
     found: PooledTree,
     /// Placeholders that may be copies.
     strange: Vec<(FileId, ResourcePath)>,
@@ -60,6 +88,9 @@ impl Walk<'_> {
             }
             dir => dir?,
         };
+        if !self.walked.enter(&dir).at("list", path)? {
+            return Ok(());
+        }
         for name in tree::names(&dir).at("list", path)? {
             match String::from_utf8(name) {
                 Ok(name) => self.member(&dir, path, &name)?,

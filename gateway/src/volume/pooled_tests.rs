@@ -707,3 +707,22 @@ async fn what_no_gateway_wrote_gets_an_id_of_its_own_in_the_pools() {
     assert_eq!(v.stat(&p("/a")).await.unwrap().file_id, after.file_id);
     assert_eq!(get(&v, "/a").await.unwrap(), b"content");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_walk_goes_into_each_collection_once_wherever_links_lead() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = try_open_as(root.path(), &pools, 8192, Symlinks::InsideRoot)
+        .await
+        .unwrap();
+    put(&v, b"content", unchecked()).await.unwrap();
+    v.mkcol(&p("/d"), unchecked()).await.unwrap();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, root.path().join(name));
+    // One back to the root; and two, through which there are more paths than anybody can walk.
+    for (to, name) in [(".", "loop"), ("../d", "d/x"), (".", "d/y")] {
+        link(to, name).unwrap();
+    }
+    let tree = v.pooled_files().await.unwrap();
+    assert_eq!((tree.files.len(), tree.unseen.len()), (1, 0));
+    assert!(crate::tiers::learn_paths(&v).await.unwrap().is_empty());
+}
