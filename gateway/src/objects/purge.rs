@@ -44,6 +44,8 @@ pub enum Extent {
     Whole(u64),
     /// An upload that came to nothing. Objects may be anywhere in so many bytes, and one after the other behind them.
     Unfinished(u64),
+    /// An upload that was given up, when no more than so many objects, from the first, were begun.
+    Begun(u32),
 }
 
 /// A version to be removed from the pools.
@@ -155,7 +157,7 @@ impl ObjectCache {
                 self.event(&mut core, &Event::Deleted { file, objects });
                 core.queue.cancel(file);
             }
-            Extent::Unfinished(_) => core.residency.spare_nothing(file),
+            Extent::Unfinished(_) | Extent::Begun(_) => core.residency.spare_nothing(file),
         }
         match core.pins.get_mut(&file) {
             Some(pin) => {
@@ -174,7 +176,7 @@ impl ObjectCache {
     pub(super) fn knowing(&self, purge: Purge, rows: &[Entry]) -> Purge {
         let all_known = match purge.extent {
             Extent::Whole(len) => rows.len() == self.objects_in(len) as usize,
-            Extent::Unfinished(_) => false,
+            Extent::Unfinished(_) | Extent::Begun(_) => false,
         };
         Purge {
             alone: all_known && rows.iter().all(|row| row.alone),
@@ -334,6 +336,10 @@ impl ObjectCache {
                 let within = self.objects_in(len);
                 self.remove_objects(file, 0..within, false).await?;
                 self.remove_until_absent(file, within).await
+            }
+            Extent::Begun(objects) => {
+                let removed = self.remove_objects(file, 0..objects, false);
+                removed.await.map(|_| ())
             }
         }
     }

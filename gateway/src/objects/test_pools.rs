@@ -23,6 +23,8 @@ pub struct MemoryPools {
     cache_pool: Option<&'static str>,
     /// Writes so far.
     pub writes: AtomicU64,
+    /// Removals so far, of nothing, too.
+    pub removals: AtomicU64,
 }
 
 impl Default for MemoryPools {
@@ -31,6 +33,7 @@ impl Default for MemoryPools {
             pools: Arc::default(),
             cache_pool: Some("memory"),
             writes: AtomicU64::new(0),
+            removals: AtomicU64::new(0),
         }
     }
 }
@@ -42,6 +45,7 @@ impl MemoryPools {
             pools: Arc::clone(&self.pools),
             cache_pool,
             writes: AtomicU64::new(0),
+            removals: AtomicU64::new(0),
         }
     }
     fn pool(&self, tier: Tier) -> &Mutex<BTreeMap<ObjectId, Kept>> {
@@ -120,6 +124,7 @@ impl Pools for MemoryPools {
         now(found.ok_or(PoolError::NotFound))
     }
     fn remove(&self, tier: Tier, id: ObjectId) -> Pending<bool> {
+        self.removals.fetch_add(1, Ordering::Relaxed);
         now(Ok(self.pool(tier).lock().remove(&id).is_some()))
     }
     fn list(&self, tier: Tier) -> Result<PoolListing, PoolError> {

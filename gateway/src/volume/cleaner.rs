@@ -21,8 +21,13 @@ use super::usage::Usage;
 use crate::objects::{Extent, ObjectCache};
 
 enum Job {
-    /// Remove `.tierdav/tmp/<name>` with all below it; `counted`: its bytes are in the usage.
-    Remove { name: String, counted: bool },
+    /// Remove `.tierdav/tmp/<name>` with all below it; `counted`: its bytes are in the usage. `begun`: of an upload, the objects
+    /// that may be in pools.
+    Remove {
+        name: String,
+        counted: bool,
+        begun: Option<u32>,
+    },
     /// Answer when everything before is done.
     Barrier(SyncSender<()>),
 }
@@ -56,12 +61,25 @@ impl Cleaner {
 
     /// Queues the removal of `.tierdav/tmp/<name>`.
     pub fn remove(&self, name: String, counted: bool) {
+        self.send(name, counted, None);
+    }
+
+    /// The same of an upload that was given up, when no more than so many objects of it, from the first, were begun.
+    pub fn remove_upload(&self, name: String, begun: Option<u32>) {
+        self.send(name, false, begun);
+    }
+
+    fn send(&self, name: String, counted: bool, begun: Option<u32>) {
         if let Some(jobs) = &*self.jobs.lock() {
             if counted {
                 self.counted.fetch_add(1, Ordering::SeqCst);
             }
             // The thread is gone only at the end of the process; the next start cleans up.
-            let _ = jobs.send(Job::Remove { name, counted });
+            let _ = jobs.send(Job::Remove {
+                name,
+                counted,
+                begun,
+            });
         }
     }
 
@@ -96,8 +114,12 @@ impl Drop for Cleaner {
 fn run(tree: &Tree, cache: &ObjectCache, usage: &Usage, jobs: &Receiver<Job>, left: &AtomicUsize) {
     while let Ok(job) = jobs.recv() {
         match job {
-            Job::Remove { name, counted } => {
-                if let Err(error) = remove_all(tree, cache, usage, &name, counted) {
+            Job::Remove {
+                name,
+                counted,
+                begun,
+            } => {
+                if let Err(error) = remove_all(tree, cache, usage, &name, counted, begun) {
                     tracing::warn!(%error, name, "could not remove a discarded entry; the next start tries again");
                 }
                 if counted {
@@ -121,6 +143,7 @@ pub(crate) fn remove_all(
     usage: &Usage,
     name: &str,
     counted: bool,
+    begun: Option<u32>,
 ) -> io::Result<()> {
     let mut doomed = vec![name.to_owned()];
     while let Some(name) = doomed.pop() {
@@ -136,7 +159,7 @@ pub(crate) fn remove_all(
                     if counted {
                         usage.name_gone(f, usage.frees(tree, f));
                     }
-                    if purge(tree, cache, &name, f)? {
+                    if purge(tree, cache, &name, f, begun)? {
                         continue;
                     }
                     forget(tree, cache, f);
@@ -193,7 +216,13 @@ fn empty(
 
 /// A file in `.tierdav/tmp` whose content is in pools, or was on its way there: the objects go first, and the file with the
 /// last of them. `false` when it is none.
-fn purge(tree: &Tree, cache: &ObjectCache, name: &str, found: &Found) -> io::Result<bool> {
+fn purge(
+    tree: &Tree,
+    cache: &ObjectCache,
+    name: &str,
+    found: &Found,
+    begun: Option<u32>,
+) -> io::Result<bool> {
     if found.pooled() {
         if found.links > 1 {
             // The version still has its own name.
@@ -210,9 +239,12 @@ fn purge(tree: &Tree, cache: &ObjectCache, name: &str, found: &Found) -> io::Res
     let unfinished = found.identity.state == State::Inline && found.stale.is_none();
     let id = u64::from_str_radix(name, 16).ok().map(FileId);
     match id.filter(|id| cache.pools().is_some() && unfinished && id_name(*id) == name) {
+        // Each removal of nothing is a write for an OSD, too.
+        Some(_) if begun == Some(0) => Ok(false),
         Some(id) => {
             // As long as the version that it began with, if it is a change of one.
-            cache.purge(id, Extent::Unfinished(found.identity.len));
+            let anywhere = Extent::Unfinished(found.identity.len);
+            cache.purge(id, begun.map_or(anywhere, Extent::Begun));
             Ok(true)
         }
         None => Ok(false),

@@ -72,7 +72,7 @@ impl Volume {
         let (inner, source, target) = (Arc::clone(&self.inner), from.clone(), to.clone());
         inner.turn_to_upload(to).await?;
         let io = IoContext::default();
-        let (reader, prepared, origin, reserved) = hop(move || {
+        let (reader, mut prepared, origin, reserved) = hop(move || {
             let (found, reader) = inner.open_read(&source, io)?;
             if version.is_some_and(|version| found.meta.file_id != version) {
                 return Err(VolumeError::PreconditionFailed { path: source });
@@ -101,6 +101,7 @@ impl Volume {
                 .stage_from(&reader, prepared.id, tree, io)
                 .await?;
             inner.tune(&mut staging);
+            prepared.follow(&staging);
             staging.finish().await
         }
         .await

@@ -317,6 +317,33 @@ async fn a_change_of_all_of_a_file_writes_each_object_as_soon_as_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_upload_that_is_given_up_what_it_began_is_removed_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = try_open_with(root.path(), &pools, 64).await.unwrap();
+    let removals = || pools.removals.swap(0, Ordering::Relaxed);
+    for (bytes, objects) in [(0, 0), (63, 0), (64, 1), (200, 3)] {
+        let mut upload = v
+            .create(&p("/f"), IoContext::default(), None)
+            .await
+            .unwrap();
+        upload.write(Bytes::from(vec![7; bytes])).await.unwrap();
+        drop(upload);
+        assert_eq!(objects_left(&v, &pools).await, 0);
+        assert_eq!(removals(), 2 * objects, "after {bytes} bytes");
+    }
+    // Whole, and refused at its commit.
+    let upload = v.create(&p("/f"), IoContext::default(), None).await;
+    let mut upload = upload.unwrap();
+    upload.write(Bytes::from(vec![7; 100])).await.unwrap();
+    assert!(upload.commit(Box::new(|_| false)).await.is_err());
+    assert_eq!(objects_left(&v, &pools).await, 0);
+    assert!(removals() <= 6);
+    let left = std::fs::read_dir(root.path().join(".tierdav/tmp")).unwrap();
+    assert_eq!(left.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_go_only_after_the_change_that_ends_their_version_is_durable() {
     let root = tempfile::tempdir().unwrap();
     let pools = Arc::new(MemoryPools::default());

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -39,6 +39,8 @@ pub(crate) struct Prepared {
     content: Option<Checksum>,
     /// Its name and inode in the tree.
     changes: Moment,
+    /// Its objects in pools, if it is known which they can be.
+    begun: Option<Arc<AtomicU32>>,
     named: bool,
 }
 
@@ -53,8 +55,14 @@ impl Prepared {
             tree,
             content: None,
             changes,
+            begun: None,
             named: true,
         })
+    }
+
+    /// If it comes to nothing, the objects that this has begun are removed, and no others are looked for.
+    pub fn follow(&mut self, staging: &Staging) {
+        self.begun = staging.begun();
     }
 }
 
@@ -62,7 +70,8 @@ impl Drop for Prepared {
     fn drop(&mut self) {
         if self.named {
             // No system call here: this may be an async thread.
-            self.inner.cleaner.remove(id_name(self.id), false);
+            let begun = self.begun.as_ref().map(|n| n.load(Ordering::Relaxed));
+            self.inner.cleaner.remove_upload(id_name(self.id), begun);
         }
     }
 }
@@ -167,7 +176,7 @@ impl Volume {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         inner.turn_to_upload(&path).await?;
         let cache = Arc::clone(&inner.cache);
-        let (path, old, reader, prepared, reserved) = hop(move || {
+        let (path, old, reader, mut prepared, reserved) = hop(move || {
             let (found, reader) = inner.open_read(&path, io)?;
             let mut reserved = inner.reservation(Some(&found));
             inner.check_room(&path, found.meta.len, &mut reserved)?;
@@ -185,6 +194,7 @@ impl Volume {
             .await
             .map_err(|e| cache_error("patch", &path, e))?;
         self.inner.tune(&mut staging);
+        prepared.follow(&staging);
         Ok(Upload {
             inner: Arc::clone(&self.inner),
             path,
@@ -263,7 +273,7 @@ impl Writing {
         let (inner, path) = (Arc::clone(inner), path.clone());
         hop(move || {
             let old = inner.target_of_put(&path)?;
-            let (prepared, reserved) = inner.prepare(&path, old.as_ref(), expected_len)?;
+            let (mut prepared, reserved) = inner.prepare(&path, old.as_ref(), expected_len)?;
             let mut staging = inner
                 .cache
                 .stage(prepared.id, Arc::clone(&prepared.tree), io);
@@ -271,6 +281,7 @@ impl Writing {
                 staging.expect_len(len);
             }
             inner.tune(&mut staging);
+            prepared.follow(&staging);
             Ok(Writing {
                 prepared,
                 staging,
@@ -298,9 +309,10 @@ impl Writing {
             let old = inner.target_of_put(&path)?;
             admit(&path, old.as_ref(), &change.origin, &change.check)?;
             // The placeholder first: what is left of an upload that a crash ends is found by it.
-            let (prepared, reserved) = inner.prepare(&path, old.as_ref(), Some(len))?;
+            let (mut prepared, reserved) = inner.prepare(&path, old.as_ref(), Some(len))?;
             let cache = &inner.cache;
             let staging = cache.stage_whole_pooled(&pools, prepared.id, io, data, room);
+            prepared.follow(&staging);
             let writing = Writing {
                 prepared,
                 staging,

@@ -5,6 +5,7 @@ mod pooled;
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use bytes::Bytes;
 use tiering::trace::Op;
@@ -157,6 +158,14 @@ impl Staging {
     /// Whether there are no bytes yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How many objects, from the first, may be in pools by now, as long as this lives; `None` when they go elsewhere.
+    pub fn begun(&self) -> Option<Arc<AtomicU32>> {
+        match &self.to {
+            To::Local(_) => None,
+            To::Pools(pooled) => Some(pooled.begun()),
+        }
     }
 
     /// Announces the final length, so that the policy places objects by their real size.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -41,6 +42,8 @@ pub(super) struct PooledStaging {
     expected: Option<u64>,
     /// No object was taken back to be changed: what is written first may lie in the data pool yet.
     first_hand: bool,
+    /// Objects, from the first, beyond which no write was begun.
+    begun: Arc<AtomicU32>,
     finished: bool,
 }
 
@@ -118,6 +121,7 @@ impl PooledStaging {
             flying_bytes: 0,
             expected: None,
             first_hand: true,
+            begun: Arc::default(),
             finished: false,
         }
     }
@@ -135,6 +139,10 @@ impl PooledStaging {
             let old = ObjectId::new(old.file(), index);
             self.slots.insert(index, Slot::Same { old, len });
         }
+    }
+
+    pub fn begun(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.begun)
     }
 
     pub fn expect_len(&mut self, len: u64) {
@@ -306,6 +314,7 @@ impl PooledStaging {
         bytes: u64,
         outcome: BoxFuture<'static, Result<Outcome, JoinError>>,
     ) {
+        self.begun.fetch_max(index + 1, Ordering::Relaxed);
         self.slots.insert(index, Slot::Flying);
         self.flying_bytes += bytes;
         self.flights.push_back(Flight {
