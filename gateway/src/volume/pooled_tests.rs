@@ -317,6 +317,26 @@ async fn a_change_of_all_of_a_file_writes_each_object_as_soon_as_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_replaced_during_a_change_of_it_is_no_damage() {
+    let root = tempfile::tempdir().unwrap();
+    let pools = Arc::new(MemoryPools::default());
+    let v = open(root.path(), &pools).await;
+    v.inner
+        .cache
+        .attach_backing(Arc::clone(&v) as Arc<dyn Backing>);
+    put(&v, b"old content", unchecked()).await.unwrap();
+    let mut change = v.patch(&p("/f"), IoContext::default()).await.unwrap();
+    put(&v, b"new content", unchecked()).await.unwrap();
+    v.inner.cleaner.finish();
+    v.inner.cache.purge_queued().await.unwrap();
+    change.write_at(3, Bytes::from_static(b"-")).await.unwrap();
+    assert!(change.commit(unchecked()).await.is_err());
+    assert_eq!(v.inner.cache.status().damage_found, 0);
+    assert_eq!(objects_left(&v, &pools).await, 1);
+    assert_eq!(get(&v, "/f").await.unwrap(), b"new content");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_an_upload_that_is_given_up_what_it_began_is_removed_and_nothing_else() {
     let root = tempfile::tempdir().unwrap();
     let pools = Arc::new(MemoryPools::default());

@@ -37,6 +37,8 @@ pub(super) struct PooledStaging {
     /// The object that was changed last.
     changing: Option<u32>,
     origin: Option<Origin>,
+    /// Of the old version, some of whose objects are read only when they are changed.
+    _old: Option<Pinned>,
     flights: VecDeque<Flight>,
     flying_bytes: u64,
     expected: Option<u64>,
@@ -54,6 +56,18 @@ struct Shared {
     file: FileId,
     io: IoContext,
     started: Nanos,
+}
+
+/// Keeps a version's objects, though it may be replaced or deleted.
+struct Pinned {
+    cache: Arc<ObjectCache>,
+    file: FileId,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.cache.unpin(self.file);
+    }
 }
 
 type Outcome = Result<Written, CacheError>;
@@ -117,6 +131,7 @@ impl PooledStaging {
             slots: BTreeMap::new(),
             changing: None,
             origin: None,
+            _old: None,
             flights: VecDeque::new(),
             flying_bytes: 0,
             expected: None,
@@ -130,6 +145,11 @@ impl PooledStaging {
     pub fn share(&mut self, old: &ContentReader) {
         let cache = &self.shared.cache;
         let objects = cache.objects_in(old.len());
+        cache.pin(old.file(), None);
+        self._old = Some(Pinned {
+            cache: Arc::clone(cache),
+            file: old.file(),
+        });
         self.origin = Some(Origin {
             file: old.file(),
             objects,
