@@ -42,11 +42,13 @@ def rule_object():
 CLIENTS = [
     ("Requests by method", "reqps",
      [("sum by (method) (rate(tierdav_requests_total{$i}[$__rate_interval]))", "{{method}}")],
-     "Requests finished per second."),
+     "Requests finished per second, also those that were refused before WebDAV saw them, or whose answer was broken off."),
     ("Answers by status", "reqps",
      [("sum by (status) (rate(tierdav_requests_total{$i}[$__rate_interval]))", "{{status}}"),
-      ("sum(rate(tierdav_unchanged_uploads_total{$i}[$__rate_interval]))", "of these, uploads of what was there")],
-     "503 means: try again (starting, stopping, pool away). davfs2 retries 5xx and gives up on 4xx and 507."),
+      ("sum(rate(tierdav_unchanged_uploads_total{$i}[$__rate_interval]))", "of these, uploads of what was there"),
+      ("sum by (reason) (rate(tierdav_replies_broken_total{$i}[$__rate_interval]))", "of these, broken off: {{reason}}")],
+     "503 means: try again (starting, stopping, pool away). davfs2 retries 5xx and gives up on 4xx and 507. "
+     "Broken off: gone, the client went away; unreadable, the content could not be read."),
     ("Latency of requests, median and 99th percentile", "s",
      [(f"histogram_quantile({q}, sum by (le, method) (rate(tierdav_request_duration_seconds_bucket"
        '{$i,method=~"get|put|propfind|lock"}[$__rate_interval])))', "{{method}} p" + p)
@@ -56,7 +58,7 @@ CLIENTS = [
      [("sum(rate(tierdav_received_bytes_total{$i}[$__rate_interval]))", "received"),
       ("sum(rate(tierdav_unchanged_upload_bytes_total{$i}[$__rate_interval]))", "received and there already"),
       ("sum(rate(tierdav_sent_bytes_total{$i}[$__rate_interval]))", "sent")],
-     "Bodies only. What was there already is not written."),
+     "Bodies only, as far as they came or left. What was there already is not written."),
     ("Connections, requests in flight, locks", "short",
      [("sum(tierdav_connections{$i})", "connections"),
       ("sum(tierdav_requests_in_flight{$i})", "in flight"),

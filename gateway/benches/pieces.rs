@@ -122,7 +122,7 @@ impl Server {
             durability: Durability::Relaxed,
             ..CacheOptions::uncached()
         };
-        let cache = ObjectCache::open(cache, recorder.clone(), Arc::clone(&metrics)).unwrap();
+        let cache = ObjectCache::open(cache, recorder.clone(), metrics).unwrap();
         let volume = Volume::open(VolumeOptions {
             root,
             cache,
@@ -139,7 +139,7 @@ impl Server {
             sync_locks: false,
             ..DavOptions::default()
         };
-        let dav = Dav::new(Arc::clone(&volume), recorder, metrics, opts).await;
+        let dav = Dav::new(Arc::clone(&volume), recorder, opts).await;
         Server {
             volume,
             dav: dav.unwrap(),
@@ -159,6 +159,7 @@ impl Server {
             client: ([127, 0, 0, 1], 1).into(),
             user: None,
             io_client: 0,
+            started: tiering::Nanos(0),
         };
         let response = self.dav.handle(context, request).await;
         assert!(response.status().is_success(), "{}", response.status());

@@ -85,6 +85,12 @@ labels! {
 }
 
 labels! {
+    /// Why a reply ended before its last byte: whoever asked for it went away, or did not take it, or the gateway had to stop; or its
+    /// content could not be read.
+    Broken { Gone => "gone", Unreadable => "unreadable", }
+}
+
+labels! {
     /// What became of a movement that was proposed.
     MoveResult { Ok => "ok", Failed => "failed", Dropped => "dropped", }
 }
@@ -353,6 +359,7 @@ pub struct Metrics {
     spared_objects: AtomicU64,
     spared_bytes: AtomicU64,
     bytes_out: AtomicU64,
+    broken: [AtomicU64; Broken::ALL.len()],
     in_flight: AtomicI64,
     connections: AtomicI64,
     connections_total: AtomicU64,
@@ -413,6 +420,7 @@ impl Metrics {
             spared_objects: AtomicU64::new(0),
             spared_bytes: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            broken: Default::default(),
             in_flight: AtomicI64::new(0),
             connections: AtomicI64::new(0),
             connections_total: AtomicU64::new(0),
@@ -430,7 +438,7 @@ impl Metrics {
         }
     }
 
-    /// Counts one finished request. A status that HTTP does not have counts as 0.
+    /// Counts one finished request: so many bytes came and left, and it took so long from its head to the end of its reply. A status that HTTP does not have counts as 0.
     pub fn request(
         &self,
         method: Method,
@@ -448,6 +456,16 @@ impl Metrics {
         }
         self.bytes_in.fetch_add(bytes_in, Relaxed);
         self.bytes_out.fetch_add(bytes_out, Relaxed);
+    }
+
+    /// Counts a reply that did not leave as a whole.
+    pub fn reply_broken(&self, why: Broken) {
+        self.broken[why as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How many there were.
+    pub fn replies_broken(&self, why: Broken) -> u64 {
+        self.broken[why as usize].load(Relaxed)
     }
 
     /// Counts an upload of the bytes that the resource had already.
@@ -632,7 +650,12 @@ impl Metrics {
     }
 
     fn render_requests(&self, o: &mut String) {
-        head(o, "tierdav_requests_total", "counter", "Requests finished.");
+        head(
+            o,
+            "tierdav_requests_total",
+            "counter",
+            "Requests finished, however much of the response left.",
+        );
         for (method, row) in Method::ALL.iter().zip(&self.requests) {
             for (status, count) in row.iter().enumerate() {
                 let count = count.load(Relaxed);
@@ -687,9 +710,20 @@ impl Metrics {
             o,
             "tierdav_sent_bytes_total",
             "counter",
-            "Bytes of response bodies.",
+            "Bytes of response bodies that left.",
             self.bytes_out.load(Relaxed),
         );
+        let name = "tierdav_replies_broken_total";
+        head(
+            o,
+            name,
+            "counter",
+            "Replies that ended before their last byte; unreadable: the content could not be read; gone: the client went away, or took nothing for too long, or a stop came first.",
+        );
+        for why in Broken::ALL {
+            let count = self.replies_broken(*why);
+            let _ = writeln!(o, "{name}{{reason=\"{}\"}} {count}", why.as_str());
+        }
         single(
             o,
             "tierdav_requests_in_flight",

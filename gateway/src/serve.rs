@@ -172,13 +172,8 @@ pub async fn serve(config: Config, raw: Raw) -> anyhow::Result<()> {
         lock_timeout_max: config.lock_timeout_max,
         sync_locks: config.durability == Durability::Commit,
     };
-    let dav = Dav::new(
-        Arc::clone(&tiers.volume),
-        tiers.recorder.clone(),
-        Arc::clone(&tiers.metrics),
-        dav_options,
-    )
-    .await?;
+    let recorder = tiers.recorder.clone();
+    let dav = Dav::new(Arc::clone(&tiers.volume), recorder, dav_options).await?;
     {
         let dav = Arc::downgrade(&dav);
         tiers.metrics.gauge(Gauge::Locks, move || {

@@ -124,7 +124,7 @@ fn numbers(o: &mut String, status: &Status) {
         "Requests",
         &format!("{:.1} per s", minute.rate(minute.requests)),
         &format!(
-            "{} under way; {} of {} in the last hour failed (500 and above)",
+            "{} under way; {} of {} in the last hour failed (500 and above, or broken off here)",
             status.in_flight, hour.errors, hour.requests
         ),
     );
@@ -334,7 +334,9 @@ fn hour(o: &mut String, steps: &[Sample]) {
         steps,
         &[
             line("all", "other", |s| Some(s.rate(s.requests))),
-            line("failed (500 and above)", "bad", |s| Some(s.rate(s.errors))),
+            line("failed (500 and above, or broken off here)", "bad", |s| {
+                Some(s.rate(s.errors))
+            }),
         ],
         None,
         |v| format!("{v:.1} per s"),

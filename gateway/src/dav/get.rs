@@ -18,7 +18,7 @@ use super::body::{self, Body};
 use super::guard::Intent;
 use super::range::{self, Multipart, Selection};
 use super::status::Refusal;
-use super::{Call, Reply, Served, Touched, listing, mime, validators};
+use super::{Call, Reply, Touched, listing, mime, validators};
 use crate::objects::ContentReader;
 use crate::volume::{Kind, Meta, VolumeError};
 
@@ -256,7 +256,9 @@ async fn send(
         ready.push(bytes);
         tier = from;
     }
-    response.extensions_mut().insert(Served { tier, bytes: 0 });
+    if let Some(touched) = response.extensions_mut().get_mut::<Touched>() {
+        touched.tier = tier;
+    }
     if source.at_end() && ready.len() <= 1 {
         let all = ready.pop().unwrap_or_default();
         *response.body_mut() = body::full(all.clone());

@@ -49,7 +49,7 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use lru::LruCache;
 use parking_lot::Mutex;
 use tiering::trace::{Op, Record};
-use tiering::{FileId, Tier};
+use tiering::{FileId, Nanos, Tier};
 use tokio::sync::Semaphore;
 
 pub use body::Body;
@@ -60,7 +60,7 @@ pub use quick::{MEANINGLESS, QuickReply, Wanted};
 use status::Refusal;
 use uri::{Ours, Target, UriError};
 
-use crate::metrics::{self, Metrics};
+use crate::metrics;
 use crate::objects::IoContext;
 use crate::recorder::Recorder;
 use crate::volume::{Kind, Meta, PathError, ResourcePath, Volume, VolumeError};
@@ -85,6 +85,8 @@ pub struct RequestContext {
     pub user: Option<Arc<User>>,
     /// The client's id in the trace.
     pub io_client: u32,
+    /// When it came, by the recorder's clock.
+    pub started: Nanos,
 }
 
 /// How to serve.
@@ -134,13 +136,15 @@ pub enum DavError {
     },
 }
 
-/// Extension of a reply: for the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Served {
-    /// The tier of the first content byte.
-    pub tier: Option<Tier>,
-    /// Length of the reply's body, if known.
-    pub bytes: u64,
+/// Extension of a reply: what is to be told of its request when the last of it has left.
+#[derive(Debug, Clone, Copy)]
+pub struct Account {
+    /// As what it is counted.
+    pub method: metrics::Method,
+    /// Bytes of the request's body.
+    pub received: u64,
+    /// The trace's row, but for what only the end of the reply can tell.
+    pub record: Record,
 }
 
 /// Trace details that a handler adds to its reply.
@@ -154,6 +158,8 @@ pub(crate) struct Touched {
     /// Only a part of the content was written.
     pub part: bool,
     pub to: Option<ResourcePath>,
+    /// The tier of the first byte that was read.
+    pub tier: Option<Tier>,
 }
 
 /// One lock, for the administrator.
@@ -179,7 +185,6 @@ pub struct LockInfo {
 pub struct Dav {
     volume: Arc<Volume>,
     recorder: Recorder,
-    metrics: Arc<Metrics>,
     opts: DavOptions,
     locks: Arc<LockTable>,
     /// Where a lock is gone that may have made a resource: that goes, too.
@@ -211,7 +216,6 @@ impl Dav {
     pub async fn new(
         volume: Arc<Volume>,
         recorder: Recorder,
-        metrics: Arc<Metrics>,
         opts: DavOptions,
     ) -> Result<Arc<Dav>, DavError> {
         let dir = volume.state_dir().to_path_buf();
@@ -238,7 +242,6 @@ impl Dav {
         Ok(Arc::new(Dav {
             volume,
             recorder,
-            metrics,
             opts,
             locks,
             unborn: Mutex::default(),
@@ -248,13 +251,12 @@ impl Dav {
         }))
     }
 
-    /// Answers one request.
+    /// Answers one request. Whoever sends the reply counts it, by its [`Account`].
     pub async fn handle<B>(&self, ctx: RequestContext, req: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let started = self.recorder.now();
         let (parts, body) = req.into_parts();
         let mut incoming = Incoming::new(body, &parts.headers, self.opts.body_idle_timeout);
         if self.locks.due(guard::now()) {
@@ -300,35 +302,24 @@ impl Dav {
         if parts.method == Method::HEAD {
             *response.body_mut() = body::empty();
         }
-        self.account(&parts.method, started, io, received, &mut response);
+        let record = self.record_of(&parts.method, ctx.started, io, &mut response);
+        let account = Account {
+            method: (&parts.method).into(),
+            received,
+            record,
+        };
+        response.extensions_mut().insert(account);
         response
     }
 
-    fn account(
+    fn record_of(
         &self,
         method: &Method,
-        started: tiering::Nanos,
+        started: Nanos,
         io: IoContext,
-        received: u64,
         response: &mut Response<Body>,
-    ) {
-        let latency_ns = self.recorder.now().0.saturating_sub(started.0);
+    ) -> Record {
         let status = response.status();
-        let announced = response
-            .headers()
-            .get(header::CONTENT_LENGTH)
-            .and_then(|v| v.to_str().ok()?.parse().ok());
-        let bytes = announced
-            .or_else(|| http_body::Body::size_hint(response.body()).exact())
-            .unwrap_or(0);
-        let bytes = if *method == Method::HEAD { 0 } else { bytes };
-        let mut served = response
-            .extensions()
-            .get::<Served>()
-            .copied()
-            .unwrap_or_default();
-        served.bytes = bytes;
-        response.extensions_mut().insert(served);
         let touched = response
             .extensions_mut()
             .remove::<Touched>()
@@ -338,7 +329,7 @@ impl Dav {
         } else {
             op_of(method, status)
         };
-        let record = Record {
+        Record {
             at_ns: started.0,
             client: io.client,
             op,
@@ -350,19 +341,10 @@ impl Dav {
             object: u32::MAX,
             offset: touched.offset,
             len: touched.len,
-            tier: served.tier.into(),
-            latency_ns,
+            tier: touched.tier.into(),
+            latency_ns: 0,
             status: status.as_u16(),
-        };
-        self.note(method.into(), received, bytes, record);
-    }
-
-    /// Counts a request with so many bytes in and out, and puts it into the trace.
-    fn note(&self, method: metrics::Method, bytes_in: u64, bytes_out: u64, record: Record) {
-        let latency = Duration::from_nanos(record.latency_ns);
-        let (status, metrics) = (record.status, &self.metrics);
-        metrics.request(method, status, bytes_in, bytes_out, latency);
-        self.recorder.record(record);
+        }
     }
 
     /// Every active lock.

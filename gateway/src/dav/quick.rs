@@ -8,7 +8,7 @@
 use std::io::Write;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue};
@@ -22,7 +22,7 @@ use super::dates::{Dates, http_date};
 use super::get::head_of;
 use super::range::{self, Selection};
 use super::status::Refusal;
-use super::{Call, Dav, User, guard, uri};
+use super::{Account, Call, Dav, User, guard, uri};
 use crate::metrics;
 use crate::objects::IoContext;
 use crate::volume::{Content, Meta, Opened, ResourcePath, Told, VolumeError};
@@ -86,14 +86,10 @@ impl Wanted<'_> {
 pub struct QuickReply {
     /// Of the request.
     pub method: &'static Method,
-    /// Of the reply.
-    pub status: StatusCode,
     /// Empty for HEAD.
     pub content: Content,
-    /// The tier of the content.
-    pub tier: Option<Tier>,
-    /// From the request to the answer.
-    pub latency: Duration,
+    /// What is to be told of the request.
+    pub account: Account,
 }
 
 impl Dav {
@@ -148,7 +144,7 @@ impl Dav {
             content,
             tier,
         };
-        Some(self.answered(started, io, answer))
+        Some(answer.reply(started, io))
     }
 
     /// Begins to answer a GET of a small file of pools that is not in memory: as [`Dav::quick`], but what is returned tells the
@@ -202,7 +198,7 @@ impl Dav {
                 tier,
             };
             date(&mut head);
-            (head, content, dav.answered(started, io, answer))
+            (head, content, answer.reply(started, io))
         })
     }
 
@@ -243,46 +239,11 @@ impl Dav {
             content: Content::Memory(told.content.clone()),
             tier: None,
         };
-        Some(self.answered(started, io, answer))
-    }
-
-    /// Counts an answer whose head was just written, and puts it into the trace.
-    fn answered(&self, started: Nanos, io: IoContext, answer: Answer) -> QuickReply {
-        let Answer {
-            method,
-            status,
-            content,
-            tier,
-            ..
-        } = answer;
-        let latency_ns = self.recorder.now().0.saturating_sub(started.0);
-        let record = Record {
-            at_ns: started.0,
-            client: io.client,
-            op: answer.op,
-            path: io.path,
-            path2: 0,
-            file: answer.file,
-            object: u32::MAX,
-            offset: answer.offset,
-            len: answer.len,
-            tier: tier.into(),
-            latency_ns,
-            status: status.as_u16(),
-        };
-        let bytes_out = content.len();
-        self.note(answer.counted, answer.asked, bytes_out, record);
-        QuickReply {
-            method,
-            status,
-            content,
-            tier,
-            latency: Duration::from_nanos(latency_ns),
-        }
+        Some(answer.reply(started, io))
     }
 }
 
-/// What is said, counted and traced of an answer.
+/// What is said and traced of an answer.
 struct Answer {
     method: &'static Method,
     counted: metrics::Method,
@@ -296,6 +257,35 @@ struct Answer {
     asked: u64,
     content: Content,
     tier: Option<Tier>,
+}
+
+impl Answer {
+    /// The answer to a request that came at `started`.
+    fn reply(self, started: Nanos, io: IoContext) -> QuickReply {
+        let record = Record {
+            at_ns: started.0,
+            client: io.client,
+            op: self.op,
+            path: io.path,
+            path2: 0,
+            file: self.file,
+            object: u32::MAX,
+            offset: self.offset,
+            len: self.len,
+            tier: self.tier.into(),
+            latency_ns: 0,
+            status: self.status.as_u16(),
+        };
+        QuickReply {
+            method: self.method,
+            content: self.content,
+            account: Account {
+                method: self.counted,
+                received: self.asked,
+                record,
+            },
+        }
+    }
 }
 
 /// The resource that a request target of a file names, and what the asker sees as `/`.

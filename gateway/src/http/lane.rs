@@ -26,7 +26,8 @@ use super::HEADERS_MAX;
 use super::activity::Activity;
 use super::direct::Direct;
 use crate::dav::{MEANINGLESS, Wanted};
-use crate::volume::{Content, FileContent};
+use crate::metrics::Broken;
+use crate::volume::FileContent;
 
 /// Answers given one after the other before other connections get their turn.
 const TURN_ANSWERS: usize = 16;
@@ -69,13 +70,18 @@ pub trait Quick {
 /// An answer.
 pub enum Answer {
     /// Its head is in `out`, this is its content.
-    Now(Content),
+    Now(Bytes),
+    /// Its head is in `out`, the kernel sends this; who wants to know how that went.
+    Sent(FileContent, OnSent),
     /// It has to be waited for.
     Later(Later),
 }
 
 /// The head and the content of an answer to come.
 pub type Later = Pin<Box<dyn Future<Output = (Vec<u8>, Bytes)> + Send>>;
+
+/// Told how many bytes of a file left, and why not all.
+pub type OnSent = Box<dyn FnOnce(u64, Option<Broken>) + Send>;
 
 /// What comes next on the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +177,21 @@ impl<S, Q> Lane<S, Q> {
 struct Sending {
     content: FileContent,
     sent: u64,
+    unreadable: bool,
+    on_sent: Option<OnSent>,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let broken = match self.sent >= self.content.len() {
+            true => None,
+            false if self.unreadable => Some(Broken::Unreadable),
+            false => Some(Broken::Gone),
+        };
+        if let Some(tell) = self.on_sent.take() {
+            tell(self.sent, broken);
+        }
+    }
 }
 
 impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
@@ -249,7 +270,7 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
 
     /// Has the kernel send the file that the answer consists of, after its head.
     fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(Sending { content, sent }) = &self.file {
+        while let Some(Sending { content, sent, .. }) = &self.file {
             if self.turn == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -264,7 +285,11 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
                     Ok(rustix::net::send(socket, head, flags)?)
                 }
             });
-            let n = ready!(self.noted(polled))?;
+            let polled = ready!(self.noted(polled));
+            if let (Err(error), Some(sending)) = (&polled, &mut self.file) {
+                sending.unreadable = FileContent::is_trouble(error);
+            }
+            let n = polled?;
             if of_head {
                 self.written += n;
             } else {
@@ -302,9 +327,14 @@ impl<S: AsyncRead + Direct + Unpin, Q: Quick + Unpin> Lane<S, Q> {
                     Wish::Properties(body) => body.len(),
                 };
                 match answer {
-                    Answer::Now(Content::Memory(bytes)) => self.content = bytes,
-                    Answer::Now(Content::File(content)) => {
-                        self.file = Some(Sending { content, sent: 0 });
+                    Answer::Now(bytes) => self.content = bytes,
+                    Answer::Sent(content, on_sent) => {
+                        self.file = Some(Sending {
+                            content,
+                            sent: 0,
+                            unreadable: false,
+                            on_sent: Some(on_sent),
+                        });
                     }
                     Answer::Later(later) => {
                         self.later = Some((later, head + body));

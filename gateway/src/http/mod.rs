@@ -31,7 +31,8 @@ use crate::auth::{Certificate, Users, Verdict};
 use crate::dav::{self, Body, Dav, RequestContext, User, Wanted};
 use crate::metrics::{LoginFailure, Metrics};
 use crate::recorder::Recorder;
-use crate::volume::Company;
+use crate::volume::{Company, Content};
+use access::{Asked, Entry};
 use activity::{Activity, Busy};
 use direct::Direct;
 use lane::{Answer, Ask, Lane, Quick, Wish};
@@ -322,8 +323,22 @@ impl Front {
             },
             Wish::Properties(asked) => dav.quick_properties(asked, ask.target, asker, out)?,
         };
-        access::at_once(ask.target, visitor.peer, user.as_deref(), &answer);
-        Some(Answer::Now(answer.content))
+        let asked = Asked {
+            method: answer.method,
+            path: ask.target,
+            peer: visitor.peer,
+        };
+        Some(match answer.content {
+            Content::Memory(bytes) => {
+                let sent = bytes.len() as u64;
+                asked.at_once(self, user.as_deref(), answer.account, sent);
+                Answer::Now(bytes)
+            }
+            Content::File(file) => {
+                let front = Arc::clone(&visitor.front);
+                Answer::Sent(file, asked.once_sent(front, user, answer.account))
+            }
+        })
     }
 
     /// Begins to answer a GET of a small file of pools.
@@ -336,25 +351,31 @@ impl Front {
     ) -> Option<Answer> {
         let reading = dav.quick_pooled(target, (user.as_deref(), visitor.io_client))?;
         let running = self.metrics.request_started();
+        let front = Arc::clone(&visitor.front);
         let (path, peer) = (target.to_owned(), visitor.peer);
         Some(Answer::Later(Box::pin(async move {
             let (head, content, reply) = reading.await;
-            access::at_once(&path, peer, user.as_deref(), &reply);
+            let asked = Asked {
+                method: reply.method,
+                path: &path,
+                peer,
+            };
+            let sent = content.len() as u64;
+            asked.at_once(&front, user.as_deref(), reply.account, sent);
             drop(running);
             (head, content)
         })))
     }
 
     async fn answer(
-        &self,
+        self: Arc<Self>,
         request: Request<Incoming>,
         peer: SocketAddr,
         certificate: Option<Arc<Certificate>>,
         io_client: u32,
         busy: Busy,
     ) -> Response<Body> {
-        let entry = access::Entry::new(&request, peer);
-        let _in_flight = self.metrics.request_started();
+        let entry = Entry::new(&self, &request, peer);
         let (user, dav) = match self.admit(&request, peer, certificate).await {
             Ok(user) => (user, self.dav.get().ok_or_else(starting)),
             Err(refused) => (None, Err(refused)),
@@ -365,6 +386,7 @@ impl Front {
                     client: peer,
                     user: user.clone(),
                     io_client,
+                    started: entry.started(),
                 };
                 dav.handle(ctx, request).await
             }
@@ -378,7 +400,7 @@ impl Front {
                 refused
             }
         };
-        entry.finish(user.as_deref(), busy, response)
+        entry.finish(self, user.as_deref(), busy, response)
     }
 
     /// Everything that can refuse a request before the protocol sees it.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tiering::{ActionKind, Tier};
 
-use super::{Method, Metrics, ObjectOp, tier_index};
+use super::{Broken, Method, Metrics, ObjectOp, tier_index};
 
 /// Length of a step.
 pub const STEP: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub struct Sample {
     pub seconds: f64,
     /// Requests finished.
     pub requests: u64,
-    /// Of these, answered with 500 or more.
+    /// Of these, answered with 500 or more, or broken off because content could not be read.
     pub errors: u64,
     /// Bytes of request bodies.
     pub received_bytes: u64,
@@ -138,7 +138,8 @@ impl Totals {
             counts: Sample {
                 at_s: since.unwrap_or_default().as_secs(),
                 requests: all.map(|c| c.load(Relaxed)).sum(),
-                errors: failed.map(|c| c.load(Relaxed)).sum(),
+                errors: failed.map(|c| c.load(Relaxed)).sum::<u64>()
+                    + metrics.replies_broken(Broken::Unreadable),
                 received_bytes: metrics.bytes_in.load(Relaxed),
                 sent_bytes: metrics.bytes_out.load(Relaxed),
                 cache_reads,
@@ -320,12 +321,14 @@ mod tests {
         metrics.object_io(ObjectOp::Read, Tier::Backing, 100, ms(20));
         metrics.request(Method::Get, 200, 0, 400, ms(21));
         metrics.request(Method::Put, 503, 7, 0, ms(5));
+        metrics.reply_broken(Broken::Unreadable);
+        metrics.reply_broken(Broken::Gone);
         window.step(&metrics);
         metrics.request(Method::Get, 200, 0, 1, ms(1));
         window.step(&metrics);
         let steps = window.steps(&metrics);
         assert_eq!(steps[0].byte_hit_ratio(), Some(0.75));
-        assert_eq!((steps[0].requests, steps[0].errors), (2, 1));
+        assert_eq!((steps[0].requests, steps[0].errors), (2, 2));
         assert_eq!((steps[0].received_bytes, steps[0].sent_bytes), (7, 400));
         assert!((20_000..20_300).contains(&steps[0].backing_read.p50_us));
         assert_eq!(steps[1].hit_ratio(), None);

@@ -138,14 +138,19 @@ impl FileContent {
     pub fn send(&self, socket: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
         let sent = self.send_checked(socket, at);
         if let Err(error) = &sent
-            && (matches!(
-                error.kind(),
-                ErrorKind::UnexpectedEof | ErrorKind::InvalidData
-            ) || error.raw_os_error() == Some(Errno::IO.raw_os_error()))
+            && FileContent::is_trouble(error)
         {
             tracing::error!(%error, "content cannot be sent; connection broken off");
         }
         sent
+    }
+
+    /// Whether such an error is one of the content, not of the socket.
+    pub fn is_trouble(error: &io::Error) -> bool {
+        matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData
+        ) || error.raw_os_error() == Some(Errno::IO.raw_os_error())
     }
 
     fn send_checked(&self, socket: BorrowedFd<'_>, at: u64) -> io::Result<usize> {

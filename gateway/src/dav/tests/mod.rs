@@ -72,7 +72,7 @@ async fn open(dir: &std::path::Path, opts: &DavOptions) -> (Arc<Volume>, Arc<Dav
         cache_dir: Some(cache_dir.clone()),
         ..CacheOptions::uncached()
     };
-    let cache = ObjectCache::open(cache_options, recorder.clone(), Arc::clone(&metrics)).unwrap();
+    let cache = ObjectCache::open(cache_options, recorder.clone(), metrics).unwrap();
     let options = VolumeOptions {
         root,
         cache,
@@ -84,7 +84,7 @@ async fn open(dir: &std::path::Path, opts: &DavOptions) -> (Arc<Volume>, Arc<Dav
         ownership: None,
     };
     let volume = Volume::open(options).await.unwrap();
-    let dav = Dav::new(Arc::clone(&volume), recorder, metrics, opts.clone())
+    let dav = Dav::new(Arc::clone(&volume), recorder, opts.clone())
         .await
         .unwrap();
     (volume, dav)
@@ -141,6 +141,7 @@ impl Gateway {
             client,
             user: self.user.clone(),
             io_client: 0,
+            started: tiering::Nanos(0),
         };
         self.dav.handle(ctx, request).await
     }

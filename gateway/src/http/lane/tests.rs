@@ -48,7 +48,7 @@ impl Quick for Answers {
             })));
         }
         out.extend_from_slice(&head);
-        Some(Answer::Now(Content::Memory(content)))
+        Some(Answer::Now(content))
     }
 }
 
@@ -586,7 +586,7 @@ impl Quick for Files {
             self.0.len()
         );
         out.extend_from_slice(head.as_bytes());
-        Some(Answer::Now(Content::File(self.0.clone())))
+        Some(Answer::Sent(self.0.clone(), Box::new(|_, _| {})))
     }
 }
 
