@@ -760,7 +760,7 @@ impl Metrics {
             o,
             "tierdav_object_operations_total",
             "counter",
-            "Object reads and writes for clients, by tier.",
+            "Object reads and writes for clients, by tier; adjacent reads of one object by one request are one.",
         );
         for (op, tier) in pairs() {
             let count = self.object_counts(op, tier).0;

@@ -131,3 +131,22 @@ fn a_request_that_is_refused_before_webdav_counts_too() {
     });
     assert!(metric(&gateway, SENT) >= denied.body.len() as f64);
 }
+
+#[test]
+fn metrics_trace_and_shadows_count_the_same_object_reads() {
+    let flags = ["--object-size", "4MiB", "--shadow", "lru"];
+    let gateway = Gateway::start(&flags);
+    let body = content(1, 10 << 20);
+    assert_eq!(gateway.put("/f", &body).status, 201);
+    assert!(gateway.get("/f").body == body);
+    let count = |what: &str, tier: &str| {
+        let name = format!("tierdav_object_{what}_total{{op=\"read\",tier=\"{tier}\"}}");
+        metric(&gateway, &name)
+    };
+    let all = |what: &str| count(what, "cache") + count(what, "backing");
+    eventually("the rows", || rows(&gateway, Op::ObjectRead).len() == 3);
+    assert_eq!(all("operations"), 3.0);
+    assert_eq!(all("bytes"), body.len() as f64);
+    let shadow = r#"tierdav_shadow_reads_total{policy="lru",size="1x"}"#;
+    eventually("the shadow", || metric(&gateway, shadow) == 3.0);
+}

@@ -52,7 +52,7 @@ struct ReadState {
     running: Option<Running>,
     /// The object whose first parts came from memory: the next that comes from the device is checked with all before it.
     unchecked: Option<u32>,
-    /// The run of adjacent reads not yet told to the policy and the trace.
+    /// The run of adjacent reads not yet told to metrics, trace and policy.
     run: Option<Run>,
 }
 
@@ -234,7 +234,6 @@ impl Shared {
         let max_len = max_len.min(CHUNK_BYTES_MAX);
         let (bytes, tier, stretch) = ahead.next(offset, max_len).await?;
         if let Some(s) = stretch {
-            self.cache.count_read(tier, u64::from(s.len), s.latency_ns);
             self.note(s.index, s.within, s.len, tier, s.started, s.latency_ns);
         }
         Ok((bytes, tier))
@@ -309,7 +308,6 @@ impl Shared {
         started: Nanos,
     ) -> (Bytes, Tier) {
         let latency_ns = self.cache.recorder.now().0.saturating_sub(started.0);
-        self.cache.count_read(tier, buf.len() as u64, latency_ns);
         self.note(index, within, buf.len() as u32, tier, started, latency_ns);
         (Bytes::from(buf), tier)
     }
@@ -518,8 +516,9 @@ impl Shared {
 }
 
 impl ObjectCache {
-    /// Tells trace and policy that `run` of a version of `len` bytes was read.
+    /// Tells metrics, trace and policy that `run` of a version of `len` bytes was read: to all of them it is one read.
     fn report(&self, file: FileId, len: u64, io: IoContext, run: Run) {
+        self.count_read(run.tier, u64::from(run.len), run.latency_ns);
         let id = ObjectId::new(file, run.index);
         self.trace_object(
             tiering::trace::Op::ObjectRead,
@@ -573,7 +572,7 @@ impl ObjectCache {
         }
     }
 
-    /// A client read a `part` of a version of `len` bytes from memory: counts it, and tells trace and policy. Returns the tier that has
+    /// A client read a `part` of a version of `len` bytes from memory: tells metrics, trace and policy. Returns the tier that has
     /// it; `None` if that is not certain, or is not the one where it was `found`, or has not been read since the start, or there are two.
     pub fn read_in_memory(
         &self,
@@ -598,7 +597,6 @@ impl ObjectCache {
             return None;
         }
         let latency_ns = self.recorder.now().0.saturating_sub(started.0);
-        self.count_read(tier, u64::from(part_len), latency_ns);
         let run = Run {
             index: id.index,
             offset,
