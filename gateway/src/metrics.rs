@@ -109,6 +109,9 @@ pub enum Gauge {
     MigratorQueue,
     PurgesWaiting,
     OldestDirtySeconds,
+    LostObjects,
+    DamageFound,
+    CacheWriteErrors,
     TraceRecords,
     TraceDropped,
     TraceErrors,
@@ -123,7 +126,7 @@ pub enum Gauge {
 
 impl Gauge {
     /// Name with labels, type and help. Variants of one family stand side by side in this order.
-    const ALL: [Gauge; 20] = [
+    const ALL: [Gauge; 23] = [
         Gauge::Locks,
         Gauge::CacheCapacityBytes,
         Gauge::CacheUsedBytes,
@@ -134,6 +137,9 @@ impl Gauge {
         Gauge::MigratorQueue,
         Gauge::PurgesWaiting,
         Gauge::OldestDirtySeconds,
+        Gauge::LostObjects,
+        Gauge::DamageFound,
+        Gauge::CacheWriteErrors,
         Gauge::TraceRecords,
         Gauge::TraceDropped,
         Gauge::TraceErrors,
@@ -202,6 +208,24 @@ impl Gauge {
                 "",
                 "gauge",
                 "How long the oldest dirty data has been in the cache tier only.",
+            ),
+            Gauge::LostObjects => (
+                "tierdav_lost_objects",
+                "",
+                "gauge",
+                "Objects of changed content whose bytes are lost: their files answer 503 until they are deleted or overwritten.",
+            ),
+            Gauge::DamageFound => (
+                "tierdav_damage_found_total",
+                "",
+                "counter",
+                "Reads that found an object damaged or gone, in either tier.",
+            ),
+            Gauge::CacheWriteErrors => (
+                "tierdav_cache_write_errors_total",
+                "",
+                "counter",
+                "Writes that the cache tier refused, and that went to the backing tier instead.",
             ),
             Gauge::TraceRecords => (
                 "tierdav_trace_records_total",

@@ -150,3 +150,56 @@ fn metrics_trace_and_shadows_count_the_same_object_reads() {
     let shadow = r#"tierdav_shadow_reads_total{policy="lru",size="1x"}"#;
     eventually("the shadow", || metric(&gateway, shadow) == 3.0);
 }
+
+/// The files of the cache's objects of `len` bytes that nobody else has.
+fn dirty(gateway: &Gateway, len: u64) -> Vec<std::path::PathBuf> {
+    let dirs = std::fs::read_dir(gateway.cache().join("objects")).unwrap();
+    let files = dirs.flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap());
+    let files = files.map(|e| e.unwrap().path());
+    let dirty = |p: &std::path::PathBuf| p.extension().is_some_and(|e| e == "d");
+    let mut all: Vec<_> = files
+        .filter(|p| dirty(p) && p.metadata().unwrap().len() == len)
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn damage_and_loss_are_in_the_metrics() {
+    let mut gateway = Gateway::start(&[
+        "--object-size=1MiB",
+        "--write-policy=back",
+        "--max-dirty-age=1h",
+    ]);
+    let body = content(1, (2 << 20) + 70_000);
+    assert_eq!(gateway.put("/damaged", &body).status, 201);
+    assert_eq!(gateway.put("/lost", &content(2, 90_000)).status, 201);
+    for name in LOSSES {
+        assert_eq!(metric(&gateway, name), 0.0);
+    }
+    gateway.kill();
+    let [last] = &dirty(&gateway, 70_000)[..] else {
+        panic!("one object of that length");
+    };
+    let mut bytes = std::fs::read(last).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(last, bytes).unwrap();
+    let lost = dirty(&gateway, 90_000);
+    assert_eq!(lost.len(), 1);
+    std::fs::remove_file(&lost[0]).unwrap();
+    gateway.restart();
+    let broken = gateway.connect().request("GET", "/damaged", &[], b"");
+    assert!(broken.is_err(), "its end must not come");
+    assert_eq!(gateway.get("/lost").status, 503);
+    let ok = r#"tierdav_requests_total{method="get",status="200"}"#;
+    eventually("its end is counted", || metric(&gateway, ok) == 1.0);
+    let seen = LOSSES.map(|name| metric(&gateway, name));
+    assert_eq!(seen, [1.0, 1.0, 1.0], "{LOSSES:?}");
+    assert!(metric(&gateway, SENT) < body.len() as f64);
+}
+
+const LOSSES: [&str; 3] = [
+    "tierdav_lost_objects",
+    "tierdav_damage_found_total",
+    r#"tierdav_replies_broken_total{reason="unreadable"}"#,
+];

@@ -287,6 +287,13 @@ impl ObjectCache {
         gauge(Gauge::OldestDirtySeconds, |_, core| {
             core.residency.oldest_dirty().as_secs()
         });
+        gauge(Gauge::LostObjects, |_, core| core.damaged.len() as u64);
+        gauge(Gauge::DamageFound, |c, _| {
+            c.counts.damaged.load(Ordering::Relaxed)
+        });
+        gauge(Gauge::CacheWriteErrors, |c, _| {
+            c.counts.cache_write_errors.load(Ordering::Relaxed)
+        });
         gauge(Gauge::PurgesWaiting, |_, core| core.purging.len() as u64);
         gauge(Gauge::MigratorQueue, |_, core| {
             core.queue.lengths().iter().sum()
