@@ -231,13 +231,13 @@ impl Gauge {
                 "tierdav_trace_records_total",
                 "",
                 "counter",
-                "Trace records accepted.",
+                "Trace records written.",
             ),
             Gauge::TraceDropped => (
                 "tierdav_trace_dropped_records_total",
                 "",
                 "counter",
-                "Trace records dropped because the queue was full.",
+                "Trace records dropped: the queue was full, or the disk did not take them.",
             ),
             Gauge::TraceErrors => (
                 "tierdav_trace_errors_total",

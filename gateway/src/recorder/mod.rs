@@ -69,9 +69,9 @@ pub enum RecorderError {
 /// Counters of a recorder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RecorderStats {
-    /// Records accepted.
+    /// Records handed to the kernel.
     pub records: u64,
-    /// Records dropped because the queue was full.
+    /// Records that never were: the queue was full, or the disk did not take them.
     pub dropped: u64,
     /// Writes, seals or removals that failed.
     pub errors: u64,
@@ -230,11 +230,9 @@ impl Recorder {
         let Some(queue) = &self.shared.queue else {
             return;
         };
-        let counter = match queue.0.try_send(Message::Record(r)) {
-            Ok(()) => &self.shared.counters.records,
-            Err(_) => &self.shared.counters.dropped,
-        };
-        counter.fetch_add(1, Relaxed);
+        if queue.0.try_send(Message::Record(r)).is_err() {
+            self.shared.counters.dropped.fetch_add(1, Relaxed);
+        }
     }
 
     /// Writes what is queued and seals the segment. Blocks for as long as that takes; later records are dropped.

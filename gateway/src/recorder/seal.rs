@@ -64,12 +64,17 @@ pub fn seal(live: &Path) -> io::Result<()> {
         });
     let mut rows = rows.peekable();
     if rows.peek().is_some() {
-        let out = write_parquet(BufWriter::new(File::create(&temporary)?), rows)
-            .map_err(io::Error::other)?;
-        out.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()?;
-        fs::rename(&temporary, &sealed)?;
+        let written = File::create(&temporary).and_then(|file| {
+            let out = write_parquet(BufWriter::new(file), rows).map_err(io::Error::other)?;
+            let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &sealed)
+        });
+        if let Err(error) = written {
+            // What there is of it takes room that others need.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         if let Some(dir) = live.parent() {
             File::open(dir)?.sync_all()?;
         }

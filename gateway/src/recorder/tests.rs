@@ -132,7 +132,7 @@ fn a_full_queue_drops_and_counts() {
     assert_eq!(
         recorder.stats(),
         RecorderStats {
-            records: 2,
+            records: 0,
             dropped: 3,
             errors: 0
         }
@@ -201,4 +201,35 @@ fn a_segment_that_has_no_head_yet_is_no_trouble_for_the_next_start() {
     recorder.finish();
     assert_eq!(recorder.stats().errors, 0);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_segment_that_could_not_be_sealed_is_sealed_after_the_next_that_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cfg = RecorderConfig::new(dir.path());
+    cfg.segment_bytes = 4096;
+    let recorder = Recorder::start(cfg).unwrap();
+    put(&recorder, 0);
+    let live = loop {
+        if let Some(live) = seal::live_segments(dir.path()).unwrap().pop() {
+            break live;
+        }
+        std::thread::yield_now();
+    };
+    // Where it would be written aside there is something else.
+    let obstacle = live.with_extension("tmp");
+    std::fs::create_dir(&obstacle).unwrap();
+    let mut count = 1;
+    while recorder.stats().errors == 0 {
+        put(&recorder, count);
+        count += 1;
+        std::thread::yield_now();
+    }
+    std::fs::remove_dir(&obstacle).unwrap();
+    put(&recorder, count);
+    recorder.finish();
+    assert!(seal::live_segments(dir.path()).unwrap().is_empty());
+    let stats = recorder.stats();
+    assert_eq!(stats.records + stats.dropped, count + 1);
+    assert_eq!(sealed_rows(dir.path()).len() as u64, stats.records);
 }

@@ -1,6 +1,6 @@
 //! The thread that appends to the live segment.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -31,6 +31,8 @@ pub(super) struct Writer {
     paths: LruCache<u32, Box<str>>,
     clients: LruCache<u32, Box<str>>,
     frame: FrameWriter,
+    /// Records in it.
+    framed: u64,
     segment: Option<Segment>,
     sequence: u32,
     /// The time in the name of the newest segment.
@@ -67,10 +69,20 @@ impl Writer {
             if let Err(error) = rustix::process::setpriority_process(None, 19) {
                 tracing::debug!(%error, "traces are sealed at full priority");
             }
+            let mut left = VecDeque::new();
             for path in paths {
-                if let Err(error) = seal::seal(&path).and_then(|()| seal::retain(&dir, retention)) {
-                    seal_counters.errors.fetch_add(1, Relaxed);
-                    tracing::warn!(segment = %path.display(), %error, "trace segment not sealed");
+                let mut next = Some(path);
+                // Where one could be sealed there may be room for one that could not.
+                while let Some(path) = next {
+                    let sealed = seal::seal(&path);
+                    next = sealed.as_ref().ok().and_then(|()| left.pop_front());
+                    if let Err(error) = sealed.and_then(|()| seal::retain(&dir, retention)) {
+                        seal_counters.errors.fetch_add(1, Relaxed);
+                        tracing::warn!(segment = %path.display(), %error, "trace segment not sealed");
+                    }
+                    if path.exists() {
+                        left.push_back(path);
+                    }
                 }
             }
         })?;
@@ -87,6 +99,7 @@ impl Writer {
             paths: LruCache::new(entries),
             clients: LruCache::new(entries),
             frame: FrameWriter::default(),
+            framed: 0,
             segment: None,
             sequence: 0,
             newest_us,
@@ -116,7 +129,7 @@ impl Writer {
                         self.clients.put(id, name);
                     }
                     // What comes after the end is not written.
-                    Message::Record(_) if !done.is_empty() => self.uncount(),
+                    Message::Record(_) if !done.is_empty() => self.drop_records(1),
                     Message::Record(record) => self.add(&record),
                     Message::Finish(sender) => done.push(sender),
                 }
@@ -140,17 +153,16 @@ impl Writer {
         while queue.take(&mut messages, Duration::ZERO) {
             for message in messages.drain(..) {
                 if let Message::Record(_) = message {
-                    self.uncount();
+                    self.drop_records(1);
                 }
             }
         }
         drop(done);
     }
 
-    /// A record that was counted is not written after all.
-    fn uncount(&self) {
-        self.counters.records.fetch_sub(1, Relaxed);
-        self.counters.dropped.fetch_add(1, Relaxed);
+    /// Counts records that came through the queue, and are not written.
+    fn drop_records(&self, count: u64) {
+        self.counters.dropped.fetch_add(count, Relaxed);
     }
 
     fn add(&mut self, record: &Record) {
@@ -159,7 +171,7 @@ impl Writer {
             self.note(opened);
         }
         let Some(segment) = &mut self.segment else {
-            self.counters.dropped.fetch_add(1, Relaxed);
+            self.drop_records(1);
             return;
         };
         for id in [record.path, record.path2] {
@@ -177,6 +189,7 @@ impl Writer {
             self.frame.client(record.client, name);
         }
         self.frame.record(record);
+        self.framed += 1;
     }
 
     fn open(&mut self) -> io::Result<()> {
@@ -221,7 +234,15 @@ impl Writer {
         if !self.frame.is_empty() {
             self.frame.finish(&mut out);
         }
-        let written = segment.file.write_all(&out).and_then(|()| {
+        let framed = std::mem::take(&mut self.framed);
+        let written = segment.file.write_all(&out);
+        // Of a torn frame nothing can be read.
+        let counter = match &written {
+            Ok(()) => &self.counters.records,
+            Err(_) => &self.counters.dropped,
+        };
+        counter.fetch_add(framed, Relaxed);
+        let written = written.and_then(|()| {
             segment.bytes += out.len() as u64;
             if segment.synced.elapsed() >= SYNC_EVERY {
                 segment.synced = Instant::now();
@@ -259,5 +280,55 @@ impl Writer {
                 self.failing = true;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tiering::trace::{Op, read_live};
+
+    #[test]
+    fn a_record_is_in_the_trace_or_is_counted_as_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let counters = Arc::<Counters>::default();
+        let cfg = RecorderConfig::new(dir.path());
+        let mut writer = Writer::new(cfg, 0, Arc::clone(&counters)).unwrap();
+        let add = |writer: &mut Writer, count: u64| {
+            (0..count).for_each(|n| writer.add(&Record::new(Op::Get, n)));
+        };
+        let counted = || {
+            let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+            (of(&counters.records), of(&counters.dropped))
+        };
+        add(&mut writer, 10);
+        writer.flush();
+        assert_eq!(counted(), (10, 0));
+        add(&mut writer, 7);
+        let segment = writer.segment.as_mut().unwrap();
+        let first = segment.path.clone();
+        segment.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        writer.flush();
+        assert_eq!(counted(), (10, 7));
+        // No segment is begun for a while.
+        writer.retry_at += Duration::from_secs(3600);
+        add(&mut writer, 3);
+        writer.flush();
+        assert_eq!(counted(), (10, 10));
+        writer.retry_at = Instant::now();
+        add(&mut writer, 5);
+        writer.flush();
+        assert_eq!(counted(), (15, 10));
+        let second = writer.segment.as_ref().unwrap().path.clone();
+        let bytes = std::fs::read(second).unwrap();
+        assert_eq!(read_live(&bytes[..]).unwrap().count(), 5);
+        writer.rotate();
+        let (queue, sealer) = writer.sealer.take().unwrap();
+        drop(queue);
+        sealer.join().unwrap();
+        let sealed = File::open(first.with_extension("parquet")).unwrap();
+        let rows = tiering::trace::ParquetReader::new(sealed).unwrap();
+        assert_eq!(rows.count(), 10);
     }
 }
