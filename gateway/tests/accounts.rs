@@ -130,6 +130,17 @@ fn a_request_that_is_refused_before_webdav_counts_too() {
             && count(r#"method="get",status="414""#) == 1.0
     });
     assert!(metric(&gateway, SENT) >= denied.body.len() as f64);
+    for wrong in ["Basic !!!", "Bearer x", "Basic YWxpY2U6d3Jvbmc="] {
+        let reply = gateway.request("GET", "/f", &[("Authorization", wrong)], b"");
+        assert_eq!(reply.status, 401);
+    }
+    let failed = ["malformed", "bad_credentials"].map(|why| {
+        metric(
+            &gateway,
+            &format!("tierdav_login_failures_total{{reason=\"{why}\"}}"),
+        )
+    });
+    assert_eq!(failed, [2.0, 1.0]);
 }
 
 #[test]

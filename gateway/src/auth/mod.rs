@@ -47,6 +47,8 @@ pub enum Verdict {
     Known(Arc<User>),
     /// None, or wrong ones: 401.
     Denied,
+    /// Some that are no name and password: 401.
+    Malformed,
     /// Too many failures with this name from this address: 503 (a 4xx would make davfs2 drop a user's upload for good).
     Wait,
 }
@@ -234,9 +236,11 @@ impl Users {
         if !self.required() {
             return Verdict::Anonymous;
         }
-        let authorization = headers.get(header::AUTHORIZATION);
-        let Some((name, password)) = authorization.and_then(|v| basic(v.as_bytes())) else {
+        let Some(authorization) = headers.get(header::AUTHORIZATION) else {
             return Verdict::Denied;
+        };
+        let Some((name, password)) = basic(authorization.as_bytes()) else {
+            return Verdict::Malformed;
         };
         let sent = (name, password);
         let key = self.key(&sent);
@@ -291,7 +295,7 @@ impl Users {
         }
         match state.remembers(key)? {
             Verdict::Known(user) => Some(user),
-            Verdict::Anonymous | Verdict::Denied | Verdict::Wait => None,
+            Verdict::Anonymous | Verdict::Denied | Verdict::Malformed | Verdict::Wait => None,
         }
     }
 

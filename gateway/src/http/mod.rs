@@ -449,8 +449,10 @@ impl Front {
                     "too many failed logins with this name from this address",
                 ))
             }
-            Verdict::Denied => {
-                if request.headers().contains_key(header::AUTHORIZATION) {
+            verdict @ (Verdict::Denied | Verdict::Malformed) => {
+                if matches!(verdict, Verdict::Malformed) {
+                    self.metrics.login_failed(LoginFailure::Malformed);
+                } else if request.headers().contains_key(header::AUTHORIZATION) {
                     self.metrics.login_failed(LoginFailure::BadCredentials);
                 }
                 let mut response = refusal(
