@@ -8,7 +8,7 @@ use http::header::HeaderValue;
 
 use super::body::Incoming;
 use super::guard::{self, Intent};
-use super::locks::{Lock, Refused, Unlock};
+use super::locks::{Ended, Lock, Refused, Unlock};
 use super::status::Refusal;
 use super::xml::{self, DAV, Element};
 use super::{Call, Depth, Reply, bare, uri, xml_reply};
@@ -58,6 +58,7 @@ impl Call<'_> {
             principal: self.user.map(|u| u.name.clone()),
             timeout_s: timeout.as_secs(),
             expires_ms: now + timeout.as_millis() as u64,
+            came: false,
         };
         let durable = self
             .dav
@@ -231,7 +232,7 @@ impl Drop for Undo<'_> {
             let dav = self.call.dav;
             dav.locks.break_lock(token);
             let made = guard::key(&self.call.target.path);
-            dav.unborn.lock().insert(made);
+            dav.unborn.lock().insert((made, Ended::Bare));
         }
     }
 }

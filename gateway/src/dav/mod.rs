@@ -55,7 +55,7 @@ use tokio::sync::Semaphore;
 pub use body::Body;
 use body::{BoxError, Incoming};
 use guard::{Guard, Intent, Tagged};
-use locks::LockTable;
+use locks::{Ended, LockTable};
 pub use quick::{MEANINGLESS, QuickReply, Wanted};
 use status::Refusal;
 use uri::{Ours, Target, UriError};
@@ -187,8 +187,8 @@ pub struct Dav {
     recorder: Recorder,
     opts: DavOptions,
     locks: Arc<LockTable>,
-    /// Where a lock is gone that may have made a resource: that goes, too.
-    unborn: Mutex<BTreeSet<String>>,
+    /// Where a lock is gone that may have made a resource: that goes, too, or is an ordinary one from now on.
+    unborn: Mutex<BTreeSet<(String, Ended)>>,
     patching: put::PatchQueue,
     /// Resources whose properties were asked for lately.
     asked: Mutex<LruCache<ResourcePath, ()>>,
@@ -376,7 +376,7 @@ impl Dav {
         true
     }
 
-    /// Drops locks that ran out, and with them resources that nobody ever PUT. Call it about once a second.
+    /// Drops locks that ran out, and with them resources to which nothing was done since. Call it about once a second.
     pub async fn expire(&self) {
         self.expire_at(guard::now()).await;
     }
@@ -385,18 +385,25 @@ impl Dav {
         self.unborn.lock().extend(self.locks.expire(now));
         loop {
             let next = self.unborn.lock().pop_first();
-            let Some(key) = next else { return };
-            let mut unfinished = Unfinished(&self.unborn, Some(key.clone()));
+            let Some((key, how)) = next else { return };
+            let mut unfinished = Unfinished(&self.unborn, Some((key.clone(), how)));
             let path = guard::path_of(&key);
-            let (locks, at) = (Arc::clone(&self.locks), key.clone());
-            let unlocked = move || locks.has_nothing(&at);
-            match self.volume.remove_lock_null(&path, unlocked).await {
-                Ok(_) | Err(VolumeError::NotFound { .. }) => {}
-                Err(error) => {
-                    tracing::warn!(%path, error = &error as &dyn std::error::Error, "lock-null resource stays")
-                }
+            match how {
+                Ended::Came => self.settle_lock_null(&path).await,
+                Ended::Bare => self.remove_lock_null(&path, key).await,
             }
             unfinished.1 = None;
+        }
+    }
+
+    async fn remove_lock_null(&self, path: &ResourcePath, key: String) {
+        let locks = Arc::clone(&self.locks);
+        let unlocked = move || locks.has_nothing(&key);
+        match self.volume.remove_lock_null(path, unlocked).await {
+            Ok(_) | Err(VolumeError::NotFound { .. }) => {}
+            Err(error) => {
+                tracing::warn!(%path, error = &error as &dyn std::error::Error, "lock-null resource stays")
+            }
         }
     }
 
@@ -413,7 +420,10 @@ impl Dav {
 
 /// A key that goes back into the set if whoever asks goes away before it is dealt with. Not there meanwhile: what is put into it in
 /// that time is to be dealt with anew.
-struct Unfinished<'a>(&'a Mutex<BTreeSet<String>>, Option<String>);
+struct Unfinished<'a>(
+    &'a Mutex<BTreeSet<(String, Ended)>>,
+    Option<(String, Ended)>,
+);
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {

@@ -12,7 +12,7 @@ use super::exchange::Exchange;
 use super::identity::{self, Identity, State};
 use super::log::record::Record;
 use super::path::ResourcePath;
-use super::types::{Check, Found, Kind, Meta, PropChange, Replaced};
+use super::types::{Check, Found, Kind, PropChange, Replaced, unchecked};
 use super::{
     Durability, Inner, Volume, cleaner, decode_props, now_ns, props, tree, visit, visit_unless,
 };
@@ -95,18 +95,31 @@ impl Volume {
         .await
     }
 
-    /// Removes a resource if a LOCK made it and nothing was PUT since, and it is `unlocked`; `true` when it went.
+    /// Removes a resource if a LOCK made it and nothing was done to it since, and it is `unlocked`; `true` when it went. One that was
+    /// given properties becomes an ordinary empty one: that was acknowledged.
     pub async fn remove_lock_null(
         &self,
         path: &ResourcePath,
         unlocked: impl Fn() -> bool + Send + 'static,
     ) -> Result<bool, VolumeError> {
-        let only_lock_null: Check =
-            Box::new(move |meta: Option<&Meta>| meta.is_some_and(|m| m.lock_null) && unlocked());
-        match self.remove(path, only_lock_null).await {
-            Ok(()) => Ok(true),
-            Err(VolumeError::NotFound { .. } | VolumeError::PreconditionFailed { .. }) => Ok(false),
-            Err(e) => Err(e),
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let guard = inner.locks.lock(&[&path]).await;
+        let removed = visit(&self.inner, move || {
+            let _guard = guard;
+            let (found, props) = inner.stored_props(&path)?;
+            if !found.meta.lock_null || !unlocked() {
+                return Ok(false);
+            }
+            if found.meta.executable || !props.is_empty() {
+                inner.set_attributes(&path, Vec::new(), None, true)?;
+                return Ok(false);
+            }
+            inner.remove(&path, unchecked())?;
+            Ok(true)
+        });
+        match removed.await {
+            Err(VolumeError::NotFound { .. }) => Ok(false),
+            other => other,
         }
     }
 }

@@ -51,6 +51,18 @@ pub struct Lock {
     pub timeout_s: u64,
     /// When it runs out, milliseconds since the Unix epoch.
     pub expires_ms: u64,
+    /// Its resource came here by a MOVE, and was a lock again when its owner asked to go on.
+    #[serde(default)]
+    pub came: bool,
+}
+
+/// What becomes of a resource that only a LOCK made, where a lock ran out. In this order, if several did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ended {
+    /// It stays: it was moved here since, and that was acknowledged.
+    Came,
+    /// It goes: no lock is left.
+    Bare,
 }
 
 /// A lock whose resource its owner moved away.
@@ -320,6 +332,7 @@ impl LockTable {
                 let lock = Lock {
                     path: path.into(),
                     deep: false,
+                    came: true,
                     ..moved.lock.clone()
                 };
                 if state
@@ -575,34 +588,36 @@ impl LockTable {
         self.state.lock().next_expiry_ms <= now
     }
 
-    /// Drops what has run out and returns the paths on which nothing is left: a resource there that nobody ever PUT
-    /// goes with its lock.
-    pub fn expire(&self, now: u64) -> Vec<String> {
+    /// Drops what has run out and returns where, and what that means for a resource there that nobody ever PUT.
+    pub fn expire(&self, now: u64) -> Vec<(String, Ended)> {
         let mut state = self.state.lock();
         if state.next_expiry_ms > now {
             return Vec::new();
         }
-        let held = state.by_path.values().flatten();
-        let run_out = held
-            .map(|l| (l, &l.path))
-            .chain(state.moved.values().map(|m| (&m.lock, &m.to)));
-        let run_out: Vec<(String, String)> = run_out
-            .filter(|(l, _)| l.expires_ms <= now)
-            .map(|(l, p)| (l.token.clone(), p.clone()))
-            .collect();
-        run_out
-            .iter()
-            .for_each(|(token, _)| self.forget(&mut state, token));
+        let over = |lock: &Lock| lock.expires_ms <= now;
+        let mut tokens = Vec::new();
+        let mut ended = Vec::new();
+        for lock in state.by_path.values().flatten().filter(|l| over(l)) {
+            let how = if lock.came { Ended::Came } else { Ended::Bare };
+            tokens.push(lock.token.clone());
+            ended.push((lock.path.clone(), how));
+        }
+        for moved in state.moved.values().filter(|m| over(&m.lock)) {
+            tokens.push(moved.lock.token.clone());
+            ended.push((moved.to.clone(), Ended::Came));
+        }
+        for token in &tokens {
+            self.forget(&mut state, token);
+        }
         let held = state.by_path.values().flatten().map(|l| l.expires_ms);
         let next = held
             .chain(state.moved.values().map(|m| m.lock.expires_ms))
             .min();
         state.next_expiry_ms = next.unwrap_or(u64::MAX);
-        let mut paths: Vec<String> = run_out.into_iter().map(|(_, p)| p).collect();
-        paths.sort();
-        paths.dedup();
-        paths.retain(|p| state.has_nothing(p));
-        paths
+        ended.sort();
+        ended.dedup();
+        ended.retain(|(path, how)| *how == Ended::Came || state.has_nothing(path));
+        ended
     }
 
     /// Whether no lock has its root at `path`, or has been left behind by what is there.

@@ -13,6 +13,7 @@ fn lock(token: &str, path: &str, shared: bool, deep: bool) -> Lock {
         principal: None,
         timeout_s: 1800,
         expires_ms: NOW + 1_800_000,
+        came: false,
     }
 }
 
@@ -249,8 +250,8 @@ fn expiry_names_the_paths_that_nothing_holds_any_more() {
     let end = NOW + 1_800_000;
     assert!(t.expire(end - 1).is_empty());
     assert!(t.due(end));
-    assert_eq!(t.expire(end), ["/a"]);
+    assert_eq!(t.expire(end), [("/a".to_string(), Ended::Bare)]);
     assert!(!t.due(end));
-    assert_eq!(t.expire(end + 1), ["/b"]);
+    assert_eq!(t.expire(end + 1), [("/b".to_string(), Ended::Bare)]);
     assert!(t.is_empty());
 }

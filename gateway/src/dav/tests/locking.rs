@@ -98,6 +98,52 @@ async fn what_only_a_lock_made_goes_when_the_lock_runs_out_and_what_was_put_stay
 }
 
 #[tokio::test]
+async fn what_was_done_to_a_locked_name_stays_when_the_lock_runs_out() {
+    let gw = Gateway::start().await;
+    let patch = |prop: &str| {
+        format!(r#"<propertyupdate xmlns="DAV:"><set><prop>{prop}</prop></set></propertyupdate>"#)
+    };
+    let executable = r#"<executable xmlns="http://apache.org/dav/props/">T</executable>"#;
+    for (path, prop) in [("/dead", r#"<x xmlns="u"/>"#), ("/mode", executable)] {
+        let token = gw.lock(path, 201).await;
+        let headers = [("if", &*format!("(<{token}>)"))];
+        let patched = gw.send("PROPPATCH", path, &headers, patch(prop)).await;
+        assert!(patched.is(207).text().contains("200 OK"));
+    }
+    // Also where its owner asked to go on at the new name, or another took a lock there.
+    for (from, to) in [("/m1", "/n1"), ("/m2", "/n2"), ("/m3", "/n3")] {
+        let token = gw.lock(from, 201).await;
+        let headers = [("destination", to), ("if", &*format!("(<{token}>)"))];
+        gw.send("MOVE", from, &headers, "").await.is(201);
+        match to {
+            "/n2" => {
+                let condition = format!("(<{token}>)");
+                let refresh = gw.send("LOCK", to, &[("if", &condition)], "").await;
+                refresh.is(200);
+            }
+            "/n3" => drop(gw.lock(to, 200).await),
+            _ => {}
+        }
+    }
+    gw.mkcol("/c").await.is(201);
+    let token = gw.lock("/c/member", 201).await;
+    let condition = format!("</c/member> (<{token}>)");
+    let headers = [("destination", "/d"), ("if", &*condition)];
+    gw.send("MOVE", "/c", &headers, "").await.is(201);
+    gw.lock("/untouched", 201).await;
+
+    let gw = gw.restart().await;
+    gw.dav.expire_at(u64::MAX).await;
+    gw.get("/untouched").await.is(404);
+    for path in ["/dead", "/mode", "/n1", "/n2", "/n3", "/d/member"] {
+        assert_eq!(gw.get(path).await.is(200).body.len(), 0, "{path}");
+        // And is an ordinary resource.
+        let put = gw.send("PUT", path, &[("if-none-match", "*")], "x").await;
+        put.is(412);
+    }
+}
+
+#[tokio::test]
 async fn a_move_needs_only_the_sources_token_and_the_late_upload_reaches_the_new_name() {
     let gw = Gateway::start().await;
     for (overwrites, unlock_at) in [(false, "/to1"), (true, "/from2")] {
