@@ -178,7 +178,7 @@ impl Incoming {
                 Refusal::bad_request(e.to_string()).with_condition("<D:no-external-entities/>")
             }
             XmlError::Malformed(_) | XmlError::TooDeep => Refusal::bad_request(e.to_string()),
-            XmlError::TooManyNames => Refusal::too_large(e.to_string()),
+            XmlError::TooManyNames | XmlError::TooManyNodes => Refusal::too_large(e.to_string()),
         })?;
         Ok((bytes, Some(parsed)))
     }

@@ -26,6 +26,9 @@ const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of all names and namespaces of a document, each counted for every element that is in its scope: that much is copied,
 /// while the document itself names a namespace once.
 const NAMES_BYTES_MAX: usize = 16 << 20;
+/// Most elements, attributes and pieces of text of a document: each takes a hundred times the bytes in memory that it has in the
+/// document, and its time on the thread that other connections wait for. Ten times as many as names that PROPFIND takes.
+const NODES_MAX: usize = 10_000;
 /// Documents that a thread remembers.
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// Longest of them, bytes.
@@ -46,6 +49,9 @@ pub enum XmlError {
     /// A small document that would become a large one.
     #[error("request body has too many elements in the scope of too long namespaces")]
     TooManyNames,
+    /// More than 10 000 elements, attributes and pieces of text.
+    #[error("request body has too many elements")]
+    TooManyNodes,
 }
 
 /// One attribute with its namespace resolved.
@@ -107,6 +113,11 @@ impl Element {
 
     /// Parses one document.
     pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
+        Element::parse_up_to(NODES_MAX, bytes)
+    }
+
+    /// [`Element::parse`] of a document of so many elements, attributes and pieces of text.
+    pub(super) fn parse_up_to(nodes_max: usize, bytes: &[u8]) -> Result<Element, XmlError> {
         let config = ParserConfig::new()
             .trim_whitespace(false)
             .whitespace_to_characters(true)
@@ -117,6 +128,11 @@ impl Element {
             .max_attributes(ATTRIBUTES_MAX)
             .max_attribute_length(ATTRIBUTE_BYTES_MAX);
         let mut left = NAMES_BYTES_MAX;
+        let mut nodes_left = nodes_max;
+        let mut count = |nodes: usize| {
+            nodes_left = nodes_left.checked_sub(nodes)?;
+            Some(())
+        };
         let mut open: Vec<Element> = Vec::new();
         let mut root = None;
         for event in xml::EventReader::new_with_config(bytes, config) {
@@ -130,6 +146,7 @@ impl Element {
                     if open.len() >= DEPTH_MAX {
                         return Err(XmlError::TooDeep);
                     }
+                    count(1 + attributes.len()).ok_or(XmlError::TooManyNodes)?;
                     let in_scope = namespace
                         .0
                         .iter()
@@ -165,6 +182,7 @@ impl Element {
                     }
                 }
                 XmlEvent::Characters(text) | XmlEvent::CData(text) | XmlEvent::Whitespace(text) => {
+                    count(1).ok_or(XmlError::TooManyNodes)?;
                     if let Some(parent) = open.last_mut() {
                         parent.children.push(Node::Text(text));
                     }
@@ -386,9 +404,16 @@ mod tests {
         assert!(Element::parse(format!("<a{}/>", attributes(300)).as_bytes()).is_err());
         let plain = format!(
             "<D:a xmlns:D=\"DAV:\">{}</D:a>",
-            "<D:getetag/>".repeat(50_000)
+            "<D:getetag/>".repeat(NODES_MAX - 1)
         );
         assert!(Element::parse(plain.as_bytes()).is_ok());
+        for node in ["<b/>", "<b c=''/>", "x<b/>"] {
+            let many = format!("<a>{}</a>", node.repeat(NODES_MAX));
+            assert_eq!(
+                Element::parse(many.as_bytes()).err(),
+                Some(XmlError::TooManyNodes)
+            );
+        }
     }
 
     #[test]

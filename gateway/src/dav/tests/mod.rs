@@ -46,7 +46,8 @@ impl Reply {
     }
 
     pub fn xml(&self) -> Element {
-        Element::parse(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+        Element::parse_up_to(usize::MAX, &self.body)
+            .unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
     #[track_caller]
