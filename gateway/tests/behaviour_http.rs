@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use common::{Gateway, LOCK, eventually};
 
 #[test]
@@ -63,6 +66,33 @@ fn expect_100_continue_is_answered_before_the_body() {
     assert_eq!(client.reply_head().unwrap().status, 100);
     client.send(b"ok").unwrap();
     assert_eq!(client.reply(false).unwrap().status, 201);
+}
+
+#[test]
+fn a_body_in_a_transfer_coding_that_is_not_undone_is_not_stored() {
+    let gateway = Gateway::start(&[]);
+    for codings in [
+        "gzip, chunked",
+        "chunked, chunked",
+        "gzip\r\nTransfer-Encoding: chunked",
+    ] {
+        let mut stream = TcpStream::connect(gateway.address).unwrap();
+        let head = format!("PUT /f HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {codings}\r\n\r\n");
+        let body = "8\r\n3\r\nabc\r\n\r\n5\r\n0\r\n\r\n\r\n0\r\n\r\n";
+        stream.write_all((head + body).as_bytes()).unwrap();
+        let mut reply = [0; 12];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"HTTP/1.1 501", "{codings}");
+        assert_eq!(gateway.get("/f").status, 404);
+    }
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    let plain =
+        "PUT /f HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    stream.write_all(plain.as_bytes()).unwrap();
+    let mut reply = [0; 12];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"HTTP/1.1 201");
+    assert_eq!(gateway.get("/f").body, b"abc");
 }
 
 #[test]

@@ -299,6 +299,19 @@ impl Call<'_> {
                 ));
             }
         }
+        // A coding of the message, which is not part of the content: all but the last `chunked` would be left in it.
+        let mut codings = self
+            .parts
+            .headers
+            .get_all(header::TRANSFER_ENCODING)
+            .into_iter();
+        let chunked = |v: &HeaderValue| v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        if !codings.next().is_none_or(chunked) || codings.next().is_some() {
+            return Err(Refusal::new(
+                StatusCode::NOT_IMPLEMENTED,
+                "no Transfer-Encoding but chunked is understood",
+            ));
+        }
         match self.header("content-encoding") {
             None => Ok(()),
             Some(e) if e.is_empty() || e.eq_ignore_ascii_case("identity") => Ok(()),
