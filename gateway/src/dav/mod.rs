@@ -457,6 +457,16 @@ fn op_of(method: &Method, status: StatusCode) -> Op {
     }
 }
 
+const CHANGES: &[&str] = &[
+    "PUT",
+    "PATCH",
+    "PROPPATCH",
+    "MKCOL",
+    "DELETE",
+    "COPY",
+    "MOVE",
+    "LOCK",
+];
 const METHODS_ANY: &str = "OPTIONS, PROPFIND, PROPPATCH, COPY, MOVE, DELETE, LOCK, UNLOCK";
 
 impl Call<'_> {
@@ -465,6 +475,12 @@ impl Call<'_> {
         let reads = matches!(method, "GET" | "HEAD" | "OPTIONS" | "PROPFIND");
         if !reads && self.user.is_some_and(|u| u.read_only) {
             return Err(Refusal::forbidden("this user may only read"));
+        }
+        // Not cut off, as little as that of a `Destination`: what is left names another resource, which would be changed.
+        if CHANGES.contains(&method) && self.parts.uri.query().is_some() {
+            return Err(Refusal::bad_request(
+                "a change of a URL with a query; in a name ? is %3F",
+            ));
         }
         match method {
             "GET" | "HEAD" => self.get().await,

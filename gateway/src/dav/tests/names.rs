@@ -24,6 +24,22 @@ async fn the_namespace_answers_as_rfc_4918_says() {
 }
 
 #[tokio::test]
+async fn a_change_of_a_name_with_a_question_mark_does_not_meet_what_is_named_before_it() {
+    let gw = Gateway::start().await;
+    gw.mkcol("/k").await.is(201);
+    gw.put("/k/f", "1").await.is(201);
+    for target in ["/k/f?.txt", "/k/?old", "/k/f?"] {
+        for method in super::super::CHANGES {
+            let headers = [("destination", "/k/g")];
+            gw.send(method, target, &headers, "").await.is(400);
+        }
+    }
+    assert_eq!(gw.get("/k/f?x").await.is(200).text(), "1");
+    gw.put("/k/f%3F.txt", "2").await.is(201);
+    assert_eq!(gw.get("/k/f%3F.txt").await.is(200).text(), "2");
+}
+
+#[tokio::test]
 async fn copy_and_move_keep_to_their_headers() {
     let gw = Gateway::with(DavOptions {
         public_base_url: vec!["https://dav.example.org/base".parse().unwrap()],
