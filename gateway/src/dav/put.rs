@@ -67,7 +67,10 @@ impl Call<'_> {
                 Some(range.ok_or_else(|| Refusal::bad_request("malformed Content-Range"))?)
             }
         };
-        if partial.is_none() && self.is_small(body) {
+        if partial.is_none()
+            && let Some(small) = self.small(body)
+            && let Some(_room) = self.dav.volume.gather(small)
+        {
             return self.put_whole(body).await;
         }
         let (guard, meta) = self.writable().await?;
@@ -108,10 +111,12 @@ impl Call<'_> {
         }
     }
 
-    /// Whether the body is better received first: its rules are then looked at once, with the change itself.
-    fn is_small(&self, body: &Incoming) -> bool {
-        let small = |len| len <= self.dav.volume.whole_bytes_max();
-        body.announced().is_some_and(small) && !body.expects_continue()
+    /// The length of a body that is better received first: its rules are then looked at once, with the change itself.
+    fn small(&self, body: &Incoming) -> Option<u64> {
+        let small = |len: &u64| *len <= self.dav.volume.whole_bytes_max();
+        body.announced()
+            .filter(small)
+            .filter(|_| !body.expects_continue())
     }
 
     async fn put_whole(&self, body: &mut Incoming) -> Reply {

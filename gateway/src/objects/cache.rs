@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::dir::DirStore;
 use super::error::CacheError;
+use super::gathering::Gathering;
 use super::heat::Heat;
 use super::io::Faults;
 use super::migrator::Queue;
@@ -57,6 +58,8 @@ pub struct ObjectCache {
     pub(super) wake: Notify,
     /// A move ended.
     pub(super) moved: Notify,
+    /// What all uploads have in memory.
+    pub(super) gathering: Arc<Gathering>,
     /// Foreground I/Os under way.
     pub(super) foreground: AtomicUsize,
     /// New content goes to the backing tier (draining).
@@ -192,6 +195,7 @@ impl ObjectCache {
         let cached = found.iter().map(|object| u64::from(object.len)).sum();
         let cache = Arc::new(ObjectCache {
             capacity_bytes: opts.capacity.bytes(cached),
+            gathering: Arc::default(),
             dir,
             pools,
             tree_faults,

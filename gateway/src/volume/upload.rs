@@ -24,7 +24,7 @@ use super::{
     visit_unless,
 };
 use crate::objects::pools::Pools;
-use crate::objects::{ContentReader, IoContext, Staged, Staging, TreeBytes};
+use crate::objects::{ContentReader, Gathered, IoContext, Staged, Staging, TreeBytes};
 use crate::sync_failures::Moment;
 
 /// Longest content that is written where the request is, if others may be waiting there.
@@ -211,6 +211,11 @@ impl Volume {
     /// Bytes up to which [`Volume::put_whole`] takes content; 0 when it takes none.
     pub fn whole_bytes_max(&self) -> u64 {
         self.inner.cache.whole_bytes_max()
+    }
+
+    /// Room in memory for so many bytes of it, to be held until [`Volume::put_whole`] is over; `None` while uploads have enough there.
+    pub fn gather(&self, bytes: u64) -> Option<Gathered> {
+        self.inner.cache.gather(bytes)
     }
 
     /// A whole PUT of content that is all here: [`Volume::create`], the writes and [`Upload::commit`] in one visit to a blocking

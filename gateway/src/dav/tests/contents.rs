@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures_util::StreamExt;
 use http_body::Frame;
 use http_body_util::StreamBody;
 
@@ -382,6 +383,43 @@ async fn parts_are_written_atomically() {
     .await
     .is(404);
     assert_eq!(gw.get("/p").await.text(), "Z1XY456789acdef");
+}
+
+#[tokio::test]
+async fn what_slow_uploads_have_in_memory_is_bounded_over_all_of_them() {
+    const SIZE: usize = 1 << 20;
+    let gw = Arc::new(Gateway::start().await);
+    let (received, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let mut uploads = Vec::new();
+    for n in 0..100 {
+        let (gw, received, mut gone) = (Arc::clone(&gw), received.clone(), gone.clone());
+        let rest = async move {
+            // Asked for when all before it has been taken.
+            received.send(()).unwrap();
+            gone.wait_for(|go| *go).await.unwrap();
+            Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"!")))
+        };
+        let most = (0..SIZE - 1).step_by(64 << 10);
+        let most = most.map(|at| Bytes::from(vec![b'x'; (SIZE - 1 - at).min(64 << 10)]));
+        let body = futures_util::stream::iter(most.map(|part| Ok(Frame::data(part))));
+        let body = StreamBody::new(body.chain(futures_util::stream::once(rest)));
+        let request = Request::put(format!("/{n}")).header("content-length", SIZE);
+        let request = request.body(body).unwrap();
+        uploads.push(tokio::spawn(async move { gw.raw(request).await.status() }));
+    }
+    for _ in 0..uploads.len() {
+        waiting.recv().await.unwrap();
+    }
+    // What has no room in memory is on its way in files.
+    let files = std::fs::read_dir(gw.root().join(".tierdav/tmp")).unwrap();
+    assert!(files.count() >= 36);
+    go.send(true).unwrap();
+    for upload in uploads {
+        assert_eq!(upload.await.unwrap(), 201);
+    }
+    let last = gw.get("/99").await.is(200).body;
+    assert!(last.len() == SIZE && last.ends_with(b"x!"));
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use tiering::{FileId, Nanos, ObjectId, Tier};
 use super::super::cache::{ObjectCache, blocking, entry_of};
 use super::super::error::CacheError;
 use super::super::file_system_sync::Writes;
+use super::super::gathering::Gathered;
 use super::super::io::{copy_range, read_full_at, sync_data, write_all_at};
 use super::super::options::{Durability, IoContext, WritePolicy};
 use super::super::reader::ContentReader;
@@ -33,6 +34,8 @@ pub(super) struct LocalStaging {
     work: Option<Box<Work>>,
     pending: Vec<(u64, Bytes)>,
     pending_bytes: usize,
+    /// Room for what is pending.
+    gathered: Option<Gathered>,
     expected: Option<u64>,
     tree_bytes: TreeBytes,
     cache: Arc<ObjectCache>,
@@ -102,6 +105,7 @@ impl LocalStaging {
             })),
             pending: Vec::new(),
             pending_bytes: 0,
+            gathered: None,
             expected: None,
             tree_bytes: TreeBytes::Synced,
             cache,
@@ -155,9 +159,17 @@ impl LocalStaging {
 
     /// Writes at `offset`, which is not past the end.
     pub async fn push(&mut self, offset: u64, data: Bytes) -> Result<(), CacheError> {
+        let bytes = data.len() as u64;
+        let room = match &mut self.gathered {
+            Some(gathered) => gathered.grow(bytes),
+            None => {
+                self.gathered = self.cache.gathering.take(bytes);
+                self.gathered.is_some()
+            }
+        };
         self.pending_bytes += data.len();
         self.pending.push((offset, data));
-        if self.pending_bytes >= GATHER_BYTES {
+        if self.pending_bytes >= GATHER_BYTES || !room {
             self.apply().await?;
         }
         Ok(())
@@ -169,6 +181,7 @@ impl LocalStaging {
         }
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
+        let _gathered = self.gathered.take();
         let expected = self.expected;
         self.hop(move |work| work.write(pending, expected)).await
     }

@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::cache::ObjectCache;
 use super::error::CacheError;
+use super::gathering::Gathered;
 use super::options::IoContext;
 use super::pools::Pools;
 use super::reader::ContentReader;
@@ -239,6 +240,11 @@ impl ObjectCache {
     /// Bytes up to which [`ObjectCache::stage_whole`] and [`ObjectCache::stage_whole_pooled`] take a version.
     pub fn whole_bytes_max(&self) -> u64 {
         u64::from(self.opts.object_bytes).min(local::GATHER_BYTES as u64)
+    }
+
+    /// Room in memory for content of so many bytes that [`ObjectCache::stage_whole`] is to take; `None` while uploads have enough there.
+    pub fn gather(&self, bytes: u64) -> Option<Gathered> {
+        self.gathering.take(bytes)
     }
 
     /// Whether content is looked at where the request is, as far as the kernel has it in memory.
