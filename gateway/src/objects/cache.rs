@@ -641,6 +641,18 @@ impl ObjectCache {
         self.lookup_or_lost(id).ok().flatten()
     }
 
+    /// [`ObjectCache::lookup_or_lost`] of a file that is in the tree. Over pools such a one has nothing in the cache, whatever has
+    /// got its id there.
+    pub(super) fn lookup_beside_tree(
+        &self,
+        id: ObjectId,
+    ) -> Result<Option<(Stored, bool)>, CacheError> {
+        match self.pools {
+            Some(_) => Ok(None),
+            None => self.lookup_or_lost(id),
+        }
+    }
+
     /// What the cache has of an object; an error if only the cache had it, and it is gone.
     pub(super) fn lookup_or_lost(
         &self,

@@ -317,7 +317,7 @@ impl Shared {
         let open = self.state.lock().open.clone().filter(|(o, _)| o.id == id);
         let cached = match open {
             Some(open) => Some(open),
-            None => match self.cache.lookup_or_lost(id).ok()? {
+            None => match self.cache.lookup_beside_tree(id).ok()? {
                 Some((_, false)) => return None,
                 Some((object, true)) => {
                     let file = self.cache.dir.as_ref()?.open_object_now(&object)?;
@@ -363,7 +363,7 @@ impl Shared {
         }
         // Without a cache, too: what was lost with one is not in the tree.
         for attempt in 1..=LOOKUPS_MAX {
-            let Some((object, verified)) = self.cache.lookup_or_lost(id)? else {
+            let Some((object, verified)) = self.cache.lookup_beside_tree(id)? else {
                 break;
             };
             match self.cache.open_object(&object) {
