@@ -199,7 +199,7 @@ const PLAIN: &[Key] = &[
     key(
         "cache_capacity",
         "auto",
-        "a size, or \"auto\": half of what the cache device has free beside the cache, at most 64GiB; 80 % of a cache pool",
+        "a size, or \"auto\": half of what the cache device has free beside the cache, at most 64GiB; 80 % of a cache pool, for one root in it",
         "bytes of content in the cache tier",
     ),
     key(
