@@ -10,6 +10,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,6 +38,8 @@ const LOOKUPS_MAX: usize = 4;
 const ASKED_AT_ONCE: usize = 256;
 /// Objects of one run that are flushed at once.
 const FLUSHED_AT_ONCE: usize = 4;
+/// Longest wait for room for what is on its way, while nobody else gets any.
+const FLIGHT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a cache pool that did not answer gets no new objects.
 const CACHE_AWAY: Duration = Duration::from_secs(10);
 
@@ -52,6 +55,8 @@ pub(super) struct Read {
 pub(super) struct PoolSide {
     pub store: Arc<dyn Pools>,
     writes: Arc<Semaphore>,
+    /// How often somebody got room for a write.
+    flights: AtomicU64,
     reads: Arc<Semaphore>,
     away_until: Mutex<Option<Instant>>,
     /// Held by readers from the look at a name to the pin of its version.
@@ -66,6 +71,7 @@ impl PoolSide {
         PoolSide {
             store,
             writes: room(),
+            flights: AtomicU64::new(0),
             reads: room(),
             away_until: Mutex::new(None),
             looking: RwLock::new(()),
@@ -137,13 +143,42 @@ impl ObjectCache {
     }
 
     /// Room for `len` bytes on their way to the pools; waits while there is none.
-    pub(crate) async fn flight(&self, len: u32) -> Option<OwnedSemaphorePermit> {
-        let side = self.pools.as_ref()?;
+    ///
+    /// # Errors
+    /// Nobody has got any for [`FLIGHT_WAIT_MAX`]: OSDs that do not answer have it all.
+    pub(crate) async fn flight(
+        &self,
+        len: u32,
+    ) -> Result<Option<OwnedSemaphorePermit>, CacheError> {
+        let Some(side) = &self.pools else {
+            return Ok(None);
+        };
         let units = len.div_ceil(FLIGHT_UNIT);
-        Arc::clone(&side.writes)
-            .acquire_many_owned(units)
-            .await
-            .ok()
+        let room = Arc::clone(&side.writes).acquire_many_owned(units);
+        tokio::pin!(room);
+        loop {
+            let before = side.flights.load(Ordering::Relaxed);
+            match tokio::time::timeout(FLIGHT_WAIT_MAX, &mut room).await {
+                Ok(room) => {
+                    side.flights.fetch_add(1, Ordering::Relaxed);
+                    return Ok(room.ok());
+                }
+                Err(_) if side.flights.load(Ordering::Relaxed) != before => {}
+                Err(_) => {
+                    return Err(CacheError::Io {
+                        op: "wait for room on the way to the pools".into(),
+                        source: std::io::ErrorKind::TimedOut.into(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Room that is free for what is on its way to the pools.
+    #[cfg(test)]
+    pub(super) fn free_flight_bytes(&self) -> usize {
+        let free = |side: &PoolSide| side.writes.available_permits() * FLIGHT_UNIT as usize;
+        self.pools.as_ref().map_or(0, free)
     }
 
     /// Room for `len` bytes read ahead, if there is some now.

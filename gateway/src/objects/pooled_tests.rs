@@ -149,3 +149,30 @@ async fn a_clean_object_that_an_unanswered_eviction_removed_is_no_damage() {
     assert!(read_all(&cache, 128).await.is_err());
     assert_eq!(cache.status().damage_found, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_cluster_holds_of_writes_that_timed_out_takes_room_until_it_lets_go() {
+    let pools = pools();
+    let small = Bytes::from_static(b"small");
+    let cache = with(&pools, 1 << 20, (WritePolicy::Back, ROOM), &small).await;
+    assert_eq!(cache.free_flight_bytes(), FLIGHT_BYTES);
+    *pools.hanging.lock() = Some(Vec::new());
+    let tree = Arc::new(tempfile::tempfile().unwrap());
+    let mut staging = cache.stage(FileId(2), tree, IoContext::default());
+    let parts = Bytes::from(vec![7; 1 << 20]);
+    for at in (0..1 << 20).step_by(1 << 18) {
+        let part = parts.slice(at..at + (1 << 18));
+        staging.write(part).await.unwrap();
+    }
+    assert!(staging.finish().await.is_err());
+    assert_eq!(cache.free_flight_bytes(), FLIGHT_BYTES - (1 << 20));
+
+    // Who wants more than there is is told to come back, as soon as nobody gets anything.
+    let rest = (FLIGHT_BYTES - (1 << 20)) as u32;
+    let taken = cache.flight(rest).await.unwrap();
+    assert!(cache.flight(1).await.is_err());
+    *pools.hanging.lock() = None;
+    assert!(cache.flight(1).await.unwrap().is_some());
+    drop(taken);
+    assert_eq!(cache.free_flight_bytes(), FLIGHT_BYTES);
+}

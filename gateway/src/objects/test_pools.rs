@@ -159,6 +159,8 @@ pub struct FaultyPools {
     pub copies_refused: AtomicBool,
     /// Nothing in the cache pool is answered.
     pub cache_away: AtomicBool,
+    /// Writes are not answered in time, and their bytes kept here.
+    pub hanging: Mutex<Option<Vec<Vec<Bytes>>>>,
     /// Reads and copies in the cache pool so far.
     pub cache_asked: AtomicU64,
 }
@@ -171,6 +173,7 @@ impl FaultyPools {
             unanswered: AtomicBool::new(false),
             copies_refused: AtomicBool::new(false),
             cache_away: AtomicBool::new(false),
+            hanging: Mutex::default(),
             cache_asked: AtomicU64::new(0),
         }
     }
@@ -234,6 +237,10 @@ impl Pools for FaultyPools {
         info: ObjectInfo,
         clean: bool,
     ) -> Pending<()> {
+        if let Some(kept) = &mut *self.hanging.lock() {
+            kept.push(parts);
+            return timed_out();
+        }
         if !self.takes(tier, i64::from(info.len)) {
             return now(Err(PoolError::Full));
         }

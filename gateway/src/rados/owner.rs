@@ -218,6 +218,8 @@ impl Lock {
         let mut renewed = Instant::now();
         let (mut moved, mut given_back) = (0, 0);
         while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            // Where writes hang, none ends that would look whether others are over.
+            super::sys::settle_loans();
             // Once after each load, when it is over.
             let now = self.pools.metrics.moved_bytes();
             if now == moved && now != given_back {

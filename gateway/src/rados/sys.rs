@@ -443,11 +443,16 @@ extern "C" fn give_back(owner: *mut c_void) {
     drop(unsafe { Box::from_raw(owner.cast::<Vec<Bytes>>()) });
 }
 
+/// Takes back what was lent to writes whose time was over before librados had let go of it, as far as it has now.
+pub fn settle_loans() {
+    // SAFETY: no pointer goes in or out; the shim locks what it looks at.
+    unsafe { tierdav_settle_loans() };
+}
+
 /// Gives memory that was freed back to the system. Objects of some MiB, mixed with small buffers, leave glibc's heaps full of
 /// holes: after a load it would keep ten times what it uses. Takes milliseconds, so it is for times without load.
 pub fn give_back_memory() {
-    // SAFETY: no pointer goes in or out; the shim locks what it looks at.
-    unsafe { tierdav_settle_loans() };
+    settle_loans();
     #[cfg(target_env = "gnu")]
     // SAFETY: no pointer goes in or out, and any thread may call it (malloc_trim(3): MT-Safe).
     unsafe {

@@ -113,7 +113,7 @@ pub(super) enum Stage {
         len: u64,
         crc: u32,
     },
-    Writing(Writing),
+    Writing(Box<Writing>),
 }
 
 /// A version that is being written.
@@ -160,7 +160,10 @@ impl Volume {
                 len: 0,
                 crc: 0,
             },
-            None => Stage::Writing(Writing::begin(&inner, path, io, expected_len).await?),
+            None => {
+                let begun = Writing::begin(&inner, path, io, expected_len).await?;
+                Stage::Writing(Box::new(begun))
+            }
         };
         Ok(Upload {
             inner,
@@ -199,11 +202,11 @@ impl Volume {
             inner: Arc::clone(&self.inner),
             path,
             io,
-            stage: Stage::Writing(Writing {
+            stage: Stage::Writing(Box::new(Writing {
                 prepared,
                 staging,
                 reserved,
-            }),
+            })),
             origin: Origin::Partial(old),
         })
     }
@@ -309,7 +312,7 @@ impl Writing {
         let (inner, path, pools) = (Arc::clone(inner), path.clone(), Arc::clone(pools));
         let len: u64 = data.iter().map(|part| part.len() as u64).sum();
         let room = inner.cache.flight(u32::try_from(len).unwrap_or(u32::MAX));
-        let room = room.await;
+        let room = room.await.map_err(|e| cache_error("write", &path, e))?;
         hop(move || {
             let old = inner.target_of_put(&path)?;
             admit(&path, old.as_ref(), &change.origin, &change.check)?;
@@ -452,7 +455,7 @@ impl Upload {
                 let source = io::Error::other("changed beside the gateway meanwhile");
                 return Err(unavailable("write", &self.path, source));
             }
-            self.stage = Stage::Writing(writing);
+            self.stage = Stage::Writing(Box::new(writing));
         }
         match &mut self.stage {
             Stage::Writing(writing) => Ok((writing, &self.path)),

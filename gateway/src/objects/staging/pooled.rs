@@ -367,7 +367,7 @@ impl PooledStaging {
             None => return Ok(()),
         };
         self.make_room(u64::from(len)).await?;
-        let permit = shared.cache.flight(len).await;
+        let permit = shared.cache.flight(len).await?;
         let task = tokio::spawn(shared.write(id, parts, len, permit));
         self.takes_off(index, u64::from(len), task.boxed());
         Ok(())
@@ -496,6 +496,24 @@ impl Drop for PooledStaging {
     }
 }
 
+/// Bytes on their way, and the room that they take as long as anybody has them: the client of a cluster that does not answer
+/// may hold them long after their write has timed out.
+struct Lent {
+    bytes: Bytes,
+    _room: Arc<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn lend(bytes: Bytes, room: &Arc<OwnedSemaphorePermit>) -> Bytes {
+    let _room = Arc::clone(room);
+    Bytes::from_owner(Lent { bytes, _room })
+}
+
 fn gathering(whole: Bytes) -> Slot {
     let len = whole.len() as u32;
     let mut parts = Parts::default();
@@ -513,6 +531,11 @@ impl Shared {
         len: u32,
         permit: Option<OwnedSemaphorePermit>,
     ) -> impl Future<Output = Outcome> + Send + 'static {
+        let permit = permit.map(Arc::new);
+        let parts = match &permit {
+            Some(room) => parts.into_iter().map(|part| lend(part, room)).collect(),
+            None => parts,
+        };
         let started = self.cache.recorder.now();
         let through = self.cache.opts.write_policy == WritePolicy::Through;
         let wanted = self.cache.place(id, len) == Tier::Cache;
@@ -638,7 +661,7 @@ impl Shared {
 
     /// Copies an object through this process.
     async fn carry(self: Arc<Self>, old: ObjectId, id: ObjectId, len: u32) -> Outcome {
-        let permit = self.cache.flight(len).await;
+        let permit = self.cache.flight(len).await?;
         let read = self.cache.read_pooled(old, len, 0, len).await?;
         self.write(id, vec![read.bytes], len, permit).await
     }
