@@ -128,7 +128,9 @@ impl Refusal {
 pub fn of(error: &VolumeError) -> StatusCode {
     match error {
         VolumeError::NotFound { .. } => StatusCode::NOT_FOUND,
-        VolumeError::Conflict { .. } | VolumeError::NotCollection { .. } => StatusCode::CONFLICT,
+        VolumeError::Conflict { .. }
+        | VolumeError::NotCollection { .. }
+        | VolumeError::Unseen { .. } => StatusCode::CONFLICT,
         VolumeError::Exists { .. } | VolumeError::IsCollection { .. } => {
             StatusCode::METHOD_NOT_ALLOWED
         }
@@ -170,6 +172,15 @@ impl From<VolumeError> for Refusal {
             VolumeError::IsCollection { .. } => "is a collection".into(),
             VolumeError::PreconditionFailed { .. } => "a precondition does not hold".into(),
             VolumeError::Forbidden { why, .. } => (*why).into(),
+            VolumeError::Unseen { path, place } => {
+                // From the collection's own name on: its asker need not see what is above.
+                let above = path.relative().len() - path.name().len();
+                let place = place.relative().get(above..).unwrap_or_default();
+                format!(
+                    "{place} has a name that is not UTF-8, which is not served: rename it beside the gateway"
+                )
+                .into()
+            }
             VolumeError::NameTooLong { .. } => "name too long".into(),
             VolumeError::InvalidPath(e) => e.to_string().into(),
             VolumeError::NoSpace { why, .. } => format!("no space: {why}").into(),

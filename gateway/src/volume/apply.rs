@@ -267,10 +267,10 @@ fn identify_dir(parent: &OwnedFd, name: &str, identity: &Identity) -> io::Result
 /// Removes a resource; a collection with all below it, at once.
 pub(crate) fn remove(tree: &Tree, at: &Place<'_>, found: &Found) -> io::Result<Left> {
     match found.meta.kind {
-        Kind::Collection => match rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR) {
-            Ok(()) => Ok(Left::Nothing),
+        Kind::Collection => match remove_empty(at) {
+            true => Ok(Left::Nothing),
             // It has members, which go with it at once.
-            Err(_) => set_aside(tree, at),
+            false => set_aside(tree, at),
         },
         Kind::File if found.pooled() => Ok(match take_out(tree, at, found)? {
             true => Left::Version(Box::new(found.clone())),
@@ -281,6 +281,11 @@ pub(crate) fn remove(tree: &Tree, at: &Place<'_>, found: &Found) -> io::Result<L
             Ok(Left::Version(Box::new(found.clone())))
         }
     }
+}
+
+/// Removes a collection without members, if it is one.
+pub(crate) fn remove_empty(at: &Place<'_>) -> bool {
+    rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR).is_ok()
 }
 
 /// Creates `.tierdav/tmp/<id>` to be filled.

@@ -182,6 +182,14 @@ impl Inner {
         if !check(Some(&found.meta)) {
             return Err(VolumeError::PreconditionFailed { path: path.clone() });
         }
+        if found.meta.kind == Kind::Collection {
+            let place = Place { dir: &dir, name };
+            // There is nothing in it to be seen; and nothing of this is logged.
+            if self.durability == Durability::Relaxed && apply::remove_empty(&place) {
+                return Ok(());
+            }
+            self.all_seen(path)?;
+        }
         let record = || Record::Delete {
             path: path.clone(),
             id: found.meta.file_id,
@@ -227,6 +235,12 @@ impl Inner {
         }
         if !check(old.as_ref().map(|f| &f.meta)) || (old.is_some() && !overwrite) {
             return Err(VolumeError::PreconditionFailed { path: to.clone() });
+        }
+        if old
+            .as_ref()
+            .is_some_and(|old| old.meta.kind == Kind::Collection)
+        {
+            self.all_seen(to)?;
         }
         let id = found.meta.file_id;
         let record = || Record::Move {

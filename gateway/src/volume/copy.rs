@@ -187,8 +187,12 @@ impl Built {
                 break;
             }
             for name in tree::names(&dir).at("list", &path)? {
-                let Ok(name) = String::from_utf8(name) else {
-                    continue;
+                let name = match String::from_utf8(name) {
+                    Ok(name) => name,
+                    Err(other) => {
+                        inner.tell_unseen(&path, other.as_bytes());
+                        continue;
+                    }
                 };
                 let Ok(child) = path.join(&name) else {
                     continue;
@@ -293,6 +297,12 @@ impl Built {
         let old = inner.occupant(&dir, name, to)?;
         if !check(old.as_ref().map(|f| &f.meta)) || (old.is_some() && !overwrite) {
             return Err(VolumeError::PreconditionFailed { path: to.clone() });
+        }
+        if old
+            .as_ref()
+            .is_some_and(|old| old.meta.kind == Kind::Collection)
+        {
+            inner.all_seen(to)?;
         }
         let tmp = id_name(self.id);
         let record = || Record::Install {

@@ -55,6 +55,14 @@ pub enum VolumeError {
         /// The reason.
         why: &'static str,
     },
+    /// The collection cannot go: what nobody sees would go with it.
+    #[error("{path}: {place} has a name that is not UTF-8, or too long")]
+    Unseen {
+        /// The collection.
+        path: ResourcePath,
+        /// The collection, it or below it, that has the name.
+        place: ResourcePath,
+    },
     /// A name or the whole path is longer than the file system takes.
     #[error("{path}: name too long")]
     NameTooLong {
@@ -130,6 +138,7 @@ impl VolumeError {
             | VolumeError::NotCollection { .. }
             | VolumeError::PreconditionFailed { .. }
             | VolumeError::Forbidden { .. }
+            | VolumeError::Unseen { .. }
             | VolumeError::NameTooLong { .. }
             | VolumeError::InvalidPath(_)
             | VolumeError::NoSpace { .. }

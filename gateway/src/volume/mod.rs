@@ -18,6 +18,7 @@
 //! | `kept`, `content`, `page_cache` | what is answered at once: files in memory, here or with the kernel |
 //! | `placeholders` | which files have their content in pools |
 //! | `listings` | replies about collections in which nothing has changed |
+//! | `unseen` | names that cannot be served |
 //! | `swift`, `company` | whether a change may be made where the request is |
 
 mod apply;
@@ -69,6 +70,7 @@ mod tree;
 mod types;
 #[cfg(test)]
 mod unchanged_tests;
+mod unseen;
 mod upload;
 mod usage;
 
@@ -76,7 +78,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -147,7 +149,7 @@ pub(crate) struct Inner {
     hot: hot_objects::HotObjects,
     listings: listings::Listings,
     state_dir: PathBuf,
-    skipped_names: AtomicU64,
+    unseen: unseen::Told,
     ready: AtomicBool,
     /// A change was made whose sync failed: what is in the tree, or in the kernel's memory of it, need not be on the disk.
     unsynced: AtomicBool,
@@ -188,7 +190,7 @@ impl Volume {
         self.inner.found(path).ok().map(|found| found.meta)
     }
 
-    /// The resources in a collection, by name. Names that are not UTF-8 are left out and counted.
+    /// The resources in a collection, by name. Names that are not UTF-8 are left out.
     pub async fn list(&self, path: &ResourcePath) -> Result<Vec<(String, Meta)>, VolumeError> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         hop(move || Ok(inner.list(&path, false)?.0)).await
@@ -294,11 +296,6 @@ impl Volume {
         self.inner.ready.load(Ordering::Relaxed)
     }
 
-    /// Names seen in listings that are not UTF-8.
-    pub fn skipped_names(&self) -> u64 {
-        self.inner.skipped_names.load(Ordering::Relaxed)
-    }
-
     /// Closes files that are kept open for no reader, and forgets old listings. Call it about once a second.
     pub fn close_old(&self) {
         let now = Instant::now();
@@ -390,9 +387,7 @@ pub(crate) fn cache_error(op: &'static str, path: &ResourcePath, e: CacheError) 
 impl Inner {
     /// Whether what is there takes its time to remove, whatever the disk.
     fn is_large(&self, path: &ResourcePath) -> bool {
-        self.tree
-            .file_len(path)
-            .is_some_and(|len| len > LARGE_BYTES)
+        self.tree.is_large(path, LARGE_BYTES)
     }
 
     fn found(&self, path: &ResourcePath) -> Result<Found, VolumeError> {
@@ -425,9 +420,12 @@ impl Inner {
         let names = tree::names(&dir).at("list", path)?;
         let mut out = Vec::with_capacity(names.len());
         for name in names {
-            let Ok(name) = String::from_utf8(name) else {
-                self.skipped_names.fetch_add(1, Ordering::Relaxed);
-                continue;
+            let name = match String::from_utf8(name) {
+                Ok(name) => name,
+                Err(other) => {
+                    self.tell_unseen(path, other.as_bytes());
+                    continue;
+                }
             };
             if path.is_root() && name == path::HIDDEN {
                 continue;

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -165,7 +165,7 @@ pub(super) fn open(options: VolumeOptions) -> Result<Arc<Inner>, VolumeError> {
         room: super::room::Room::default(),
         hot: super::hot_objects::HotObjects::default(),
         state_dir,
-        skipped_names: AtomicU64::new(0),
+        unseen: super::unseen::Told::default(),
         ready: AtomicBool::new(true),
         unsynced: AtomicBool::new(false),
         ended: OnceCell::new(),

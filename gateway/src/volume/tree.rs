@@ -116,6 +116,9 @@ pub(crate) fn make_dir(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
 
+/// A directory of this length has a few hundred names at most.
+const DIRECTORY_BYTES: u64 = 4096;
+
 impl Tree {
     /// Opens `root`, makes the hidden directories.
     ///
@@ -302,11 +305,19 @@ impl Tree {
         Some(opened)
     }
 
-    /// Bytes of the file that `path` names; `None` if there is none. Links are not followed.
-    pub fn file_len(&self, path: &ResourcePath) -> Option<u64> {
-        let (dir, name) = self.parent(path).ok()?;
-        let stat = statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        (stat.file_type == FileType::RegularFile).then_some(stat.len)
+    /// Whether `path` names a file of more than so many bytes, or a collection with others below it or with many members, as far as its
+    /// status tells. Links are not followed.
+    pub fn is_large(&self, path: &ResourcePath, bytes: u64) -> bool {
+        let Ok((dir, name)) = self.parent(path) else {
+            return false;
+        };
+        match statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if stat.file_type == FileType::RegularFile => stat.len > bytes,
+            Ok(stat) if stat.file_type == FileType::Directory => {
+                stat.links > 2 || stat.len > DIRECTORY_BYTES
+            }
+            Ok(_) | Err(_) => false,
+        }
     }
 
     /// The status of what `path` names, if the kernel can tell from memory; `None` otherwise, and for what does not exist.

@@ -1,3 +1,6 @@
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use super::*;
 
 #[tokio::test]
@@ -37,6 +40,47 @@ async fn a_change_of_a_name_with_a_question_mark_does_not_meet_what_is_named_bef
     assert_eq!(gw.get("/k/f?x").await.is(200).text(), "1");
     gw.put("/k/f%3F.txt", "2").await.is(201);
     assert_eq!(gw.get("/k/f%3F.txt").await.is(200).text(), "2");
+}
+
+#[tokio::test]
+async fn what_no_listing_shows_does_not_go_with_the_collection_that_it_is_in() {
+    let gw = Gateway::start().await;
+    gw.mkcol("/d").await.is(201);
+    gw.mkcol("/d/sub").await.is(201);
+    gw.mkcol("/other").await.is(201);
+    gw.put("/f", "1").await.is(201);
+    let unseen = gw
+        .root()
+        .join("d/sub")
+        .join(OsStr::from_bytes(b"\xe9t\xe9.txt"));
+    std::fs::write(&unseen, b"kept").unwrap();
+    let listed = gw.propfind("/d/sub", "1", "<getetag/>").await.is(207).xml();
+    assert_eq!(hrefs(&listed), ["/d/sub/"]);
+    let refused = gw.send("DELETE", "/d/sub", &[], "").await.is(409);
+    assert!(
+        refused.text().starts_with("sub has a name"),
+        "{}",
+        refused.text()
+    );
+    let refused = gw.send("DELETE", "/d", &[], "").await.is(409);
+    assert!(
+        refused.text().starts_with("d/sub has a name"),
+        "{}",
+        refused.text()
+    );
+    for (method, from) in [
+        ("MOVE", "/other"),
+        ("MOVE", "/f"),
+        ("COPY", "/other"),
+        ("COPY", "/f"),
+    ] {
+        let reply = gw.send(method, from, &[("destination", "/d")], "").await;
+        reply.is(409);
+    }
+    gw.get("/f").await.is(200);
+    assert_eq!(std::fs::read(&unseen).unwrap(), b"kept");
+    std::fs::rename(&unseen, unseen.with_file_name("seen")).unwrap();
+    gw.send("DELETE", "/d", &[], "").await.is(204);
 }
 
 #[tokio::test]
