@@ -4,12 +4,13 @@
 //! uploads nothing in vain) and once by the volume just before the change, while nothing else can change the target.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
+use tiering::FileId;
 
 use super::ifheader::{Answer, IfHeader, Test, Verdict};
 use super::locks::{Blocked, Claim, LockTable};
@@ -22,7 +23,7 @@ use crate::volume::{Check, Kind, Meta, ResourcePath, VolumeError};
 pub enum Intent {
     /// GET and HEAD: a failed `If-None-Match` is 304.
     Read,
-    /// PUT and PATCH: a lock that is no more is forgiven where an entity tag proves that nothing was lost.
+    /// PUT and PATCH: a lock that is no more is forgiven where an entity tag, or the first look, proves that nothing was lost.
     Upload,
     /// Any other.
     Change,
@@ -136,6 +137,8 @@ pub struct Guard {
     if_none_match: Option<Tags>,
     if_unmodified_since: Option<SystemTime>,
     if_modified_since: Option<SystemTime>,
+    /// What an upload's first look met when it passed: a version, and whether only a LOCK had made it.
+    passed: OnceLock<Option<(FileId, bool)>>,
 }
 
 /// Where a check leaves the reason of its no.
@@ -181,6 +184,7 @@ impl Guard {
             if_none_match: Tags::parse(headers, header::IF_NONE_MATCH),
             if_unmodified_since: date(headers, header::IF_UNMODIFIED_SINCE),
             if_modified_since: date(headers, header::IF_MODIFIED_SINCE),
+            passed: OnceLock::new(),
         })
     }
 
@@ -201,6 +205,22 @@ impl Guard {
     /// Tells the state of one of them.
     pub fn resolve(&mut self, tag: String, state: Tagged) {
         self.tagged.insert(tag, state);
+    }
+
+    /// Notes that an upload may begin, over what is there now: if that is still so at its end, a lock that ran out meanwhile was
+    /// missed by nobody.
+    pub fn pass(&self, meta: Option<&Meta>) {
+        let _ = self.passed.set(meta.map(|m| (m.file_id, m.lock_null)));
+    }
+
+    /// Whether an upload that has [passed](Self::pass) meets what it met then; what only its LOCK had made may have gone with that.
+    fn unchanged(&self, meta: Option<&Meta>) -> bool {
+        self.passed.get().is_some_and(|seen| match (seen, meta) {
+            (None, None) => true,
+            (Some((id, _)), Some(meta)) => *id == meta.file_id,
+            (Some((_, lock_null)), None) => *lock_null,
+            (None, Some(_)) => false,
+        })
     }
 
     /// Evaluates everything but locks against the target's current state.
@@ -238,7 +258,8 @@ impl Guard {
         if let Some(header) = &self.if_header {
             let verdict =
                 header.evaluate(|resource, test| self.answer((resource, test), etag, other, now));
-            let proven = if_match == Some(true) || if_none_match == Some(true);
+            let proven =
+                if_match == Some(true) || if_none_match == Some(true) || self.unchanged(meta);
             let forgiven = verdict == Verdict::OnlyStale && self.intent == Intent::Upload && proven;
             if verdict != Verdict::Holds && !forgiven {
                 // The token of a lock that is no more: if another lock is in the way, davfs2 should hear that (423) and

@@ -192,6 +192,7 @@ impl Call<'_> {
             Err(e) => return Err(e.into()),
         };
         self.admission()(&guard, meta.as_ref())?;
+        guard.pass(meta.as_ref());
         Ok((guard, meta))
     }
 

@@ -1,3 +1,7 @@
+use futures_util::StreamExt;
+use http_body::Frame;
+use http_body_util::StreamBody;
+
 use super::*;
 
 fn tagged(path: &str, token: &str) -> String {
@@ -270,6 +274,51 @@ async fn a_stale_token_is_forgiven_only_where_an_entity_tag_proves_that_nothing_
     gw.send("PUT", "/f", &[("if", &stale), ("if-match", &etag)], "3")
         .await
         .is(423);
+}
+
+#[tokio::test]
+async fn an_upload_that_outlives_its_lock_is_kept_if_nobody_else_came() {
+    let gw = Arc::new(Gateway::start().await);
+    for (path, status) in [
+        ("/old", 204),
+        ("/new", 201),
+        ("/changed", 412),
+        ("/made", 412),
+        ("/locked", 423),
+    ] {
+        let exists = !matches!(path, "/new" | "/made");
+        if exists {
+            gw.put(path, "before").await.is(201);
+        }
+        let token = gw.lock(path, if exists { 200 } else { 201 }).await;
+        let (half, mut received) = tokio::sync::oneshot::channel();
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let rest = async move {
+            half.send(()).unwrap();
+            gone.await.unwrap();
+            Ok(Frame::data(Bytes::from_static(b"second")))
+        };
+        let first = Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"first ")));
+        let body = futures_util::stream::iter([first]).chain(futures_util::stream::once(rest));
+        let request = Request::put(path).header("if", format!("(<{token}>)"));
+        let request = request.body(StreamBody::new(body)).unwrap();
+        let upload = {
+            let gw = Arc::clone(&gw);
+            tokio::spawn(async move { gw.raw(request).await.status() })
+        };
+        (&mut received).await.unwrap();
+        gw.dav.expire_at(u64::MAX).await;
+        match path {
+            "/changed" | "/made" => drop(gw.put(path, "another's").await),
+            "/locked" => drop(gw.lock(path, 200).await),
+            _ => {}
+        }
+        go.send(()).unwrap();
+        assert_eq!(upload.await.unwrap(), status, "{path}");
+        let content = gw.get(path).await.is(200);
+        let kept = status < 300;
+        assert_eq!(content.text() == "first second", kept, "{path}");
+    }
 }
 
 #[tokio::test]
