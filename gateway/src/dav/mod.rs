@@ -633,7 +633,11 @@ async fn stat(volume: &Volume, target: &Target) -> Result<Option<Meta>, Refusal>
 
 /// The methods that a resource, or an unmapped URL, takes.
 fn allow(meta: Option<&Meta>) -> HeaderValue {
-    let text = match meta.map(|m| m.kind) {
+    allow_of(meta.map(|m| m.kind))
+}
+
+fn allow_of(kind: Option<Kind>) -> HeaderValue {
+    let text = match kind {
         None => "OPTIONS, MKCOL, PUT, LOCK".to_string(),
         Some(Kind::File) => format!("{METHODS_ANY}, GET, HEAD, PUT, PATCH"),
         Some(Kind::Collection) => format!("{METHODS_ANY}, GET, HEAD"),

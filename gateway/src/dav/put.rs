@@ -14,7 +14,7 @@ use super::body::{Body, Incoming};
 use super::guard::{self, Guard, Intent, Reason};
 use super::range::{self, Update};
 use super::status::Refusal;
-use super::{Call, Reply, Touched, allow, bare, validators};
+use super::{Call, Reply, Touched, allow_of, bare, validators};
 use crate::parts::Parts;
 use crate::volume::{Check, Kind, Meta, ResourcePath, Upload, VolumeError};
 
@@ -145,8 +145,8 @@ impl Call<'_> {
         let slash = self.target.slash;
         let rule = rule(&self.target.path);
         move |guard, meta| {
-            if let Some(meta) = meta.filter(|m| m.kind == Kind::Collection) {
-                return Err(is_collection().with_header(header::ALLOW, allow(Some(meta))));
+            if meta.is_some_and(|m| m.kind == Kind::Collection) {
+                return Err(is_collection());
             }
             if slash {
                 return Err(Refusal::conflict(
@@ -353,6 +353,7 @@ fn rule(
 
 fn is_collection() -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "is a collection")
+        .with_header(header::ALLOW, allow_of(Some(Kind::Collection)))
 }
 
 fn stored(meta: &Meta, created: bool) -> Response<Body> {

@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::{self, Body};
 use crate::objects::CacheError;
-use crate::volume::{Limit, PathError, VolumeError};
+use crate::volume::{Kind, Limit, PathError, VolumeError};
 
 /// Seconds after which a client may try again.
 pub const RETRY_AFTER_S: &str = "5";
@@ -201,7 +201,11 @@ impl From<VolumeError> for Refusal {
                 "internal error".into()
             }
         };
-        let refusal = Refusal::new(status, text);
+        let mut refusal = Refusal::new(status, text);
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            // Of what was there before all checks, the handlers say more: this is what came in between, or is no resource.
+            refusal = refusal.with_header(ALLOW, super::allow_of(Some(Kind::Collection)));
+        }
         // RFC 4331 section 6.
         let limit = match &error {
             VolumeError::NoSpace { limit, .. } => *limit,

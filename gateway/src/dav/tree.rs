@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header};
 
 use super::body::{Body, Incoming};
 use super::guard::{self, Intent};
 use super::locks::LockTable;
 use super::status::Refusal;
-use super::{Call, Depth, Reply, Touched, bare, stat, uri};
-use crate::volume::{Kind, Replaced, ResourcePath, Volume, VolumeError};
+use super::{Call, Depth, Reply, Touched, allow, bare, stat, uri};
+use crate::volume::{Kind, Meta, Replaced, ResourcePath, Volume, VolumeError};
 
 impl Call<'_> {
     fn parts_of_change(&self, path: &ResourcePath) -> (Arc<Volume>, Arc<LockTable>, ResourcePath) {
@@ -41,18 +41,21 @@ impl Call<'_> {
     pub(super) async fn mkcol(&self, body: &mut Incoming) -> Reply {
         let path = &self.target.path;
         let guard = Arc::new(self.guard(Intent::Change).await?);
-        let exists = || Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "exists already");
+        let exists = |meta: &Meta| {
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "exists already")
+                .with_header(header::ALLOW, allow(Some(meta)))
+        };
         if body.may_have_bytes() {
             // A file of that name is in the way, whether named with a slash or not.
-            if self.dav.volume.stat(path).await.is_ok() {
-                return Err(exists());
+            if let Ok(meta) = self.dav.volume.stat(path).await {
+                return Err(exists(&meta));
             }
             self.no_body(body).await?;
         }
         let target = path.clone();
-        let rule = move |g: &guard::Guard, meta: Option<&_>| {
-            if meta.is_some() {
-                return Err(exists());
+        let rule = move |g: &guard::Guard, meta: Option<&Meta>| {
+            if let Some(meta) = meta {
+                return Err(exists(meta));
             }
             g.conditions(meta)?;
             g.open(&guard::key(&target), false)?;

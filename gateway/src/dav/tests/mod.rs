@@ -170,6 +170,12 @@ impl Gateway {
             .await
             .into_parts();
         let body = body.collect().await.unwrap().to_bytes();
+        // RFC 9110 section 15.5.6.
+        let allow = head.headers.get("allow").is_some();
+        assert!(
+            allow || head.status != StatusCode::METHOD_NOT_ALLOWED,
+            "{method} {path}"
+        );
         if let Some(len) = head
             .headers
             .get("content-length")

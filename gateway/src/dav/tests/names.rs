@@ -16,6 +16,9 @@ async fn the_namespace_answers_as_rfc_4918_says() {
     gw.put("/c/f", "1").await.is(201);
     gw.put("/c/f", "2").await.is(204);
     gw.put("/c", "2").await.is(405);
+    gw.put("/", "2").await.is(405);
+    gw.mkcol("/").await.is(405);
+    gw.mkcol("/c/f").await.is(405);
     gw.put("/no/f", "2").await.is(409);
     gw.put("/new/", "2").await.is(409);
     gw.get("/c/f/").await.is(404);
