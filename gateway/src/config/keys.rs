@@ -278,7 +278,7 @@ const PLAIN: &[Key] = &[
     key(
         "trace_segment_size",
         "64MiB",
-        SIZE,
+        "64KiB to 1TiB",
         "size at which a trace segment is sealed",
     ),
     key(

@@ -843,6 +843,8 @@ mod tests {
         assert!(zero.iter().all(|key| text.contains(key)), "{text}");
         assert!(text.contains("must be a number above 0"), "{text}");
         assert!(faults(&[("lock_timeout_max", "500ms")]).contains("at least 1s"));
+        let text = faults(&[("trace_segment_size", "1KiB")]);
+        assert!(text.contains("must be 64KiB to 1TiB"), "{text}");
         let mut raw = Raw::default();
         for key in ["max_dirty_age", "shutdown_grace"] {
             raw.set(key, "0s".into(), Source::Default);
