@@ -130,7 +130,7 @@ fn memory_that_a_load_used_is_given_back_after_it() {
     let idle = resident();
     let body = content(1, 48 * MIB);
     std::thread::scope(|s| {
-        for i in 0..6 {
+        for i in 0..12 {
             let (gateway, body) = (&gateway, &body);
             s.spawn(move || assert_eq!(gateway.put(&format!("/{i}"), body).status, 201));
         }
