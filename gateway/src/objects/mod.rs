@@ -40,6 +40,7 @@ mod read_ahead;
 mod reader;
 #[doc(hidden)]
 pub mod residency;
+mod running;
 mod scrub;
 mod shadow;
 mod staging;

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::cache::ObjectCache;
 use super::error::CacheError;
+use super::running::Running;
 
 /// Bytes on their way for one reader.
 const AHEAD_BYTES: u64 = 16 << 20;
@@ -35,14 +36,6 @@ struct Piece {
     /// Checksum of all of the object.
     object_crc: u32,
     _room: Option<OwnedSemaphorePermit>,
-}
-
-/// Checksum of an object's first bytes, while it is read in parts.
-#[derive(Clone, Copy)]
-struct Running {
-    index: u32,
-    end: u32,
-    crc: u32,
 }
 
 /// What is to be read of one object.
@@ -77,6 +70,7 @@ pub(super) struct ReadAhead {
     flights: VecDeque<Flight>,
     /// Offset within the version of the piece in hand.
     in_hand: Option<(u64, Piece)>,
+    /// Of the object that is read in parts.
     running: Option<Running>,
 }
 
@@ -129,24 +123,22 @@ impl ReadAhead {
         let Stretch {
             index, within, len, ..
         } = piece.stretch;
-        let before = match self.running.take() {
+        let before = self.running.take();
+        if len == piece.object_len {
             // At once: that was compared.
-            _ if len == piece.object_len => return Ok(piece),
-            _ if within == 0 => 0,
-            Some(r) if (r.index, r.end) == (index, within) => r.crc,
-            _ => return Ok(piece),
-        };
-        let (end, crc) = (within + len, crc32c::crc32c_append(before, &piece.bytes));
-        if end < piece.object_len {
-            self.running = Some(Running { index, end, crc });
             return Ok(piece);
         }
-        if crc == piece.object_crc {
+        let whole = (piece.object_len, piece.object_crc);
+        if let Some(running) = Running::checked(before, index, whole, within, &piece.bytes) {
+            self.running = running;
             return Ok(piece);
         }
         let id = ObjectId::new(self.file, index);
         // Read at once it shows which copy is damaged, and the reader after this one gets the other.
-        let whole = self.cache.read_pooled(id, end, 0, end).await;
+        let whole = self
+            .cache
+            .read_pooled(id, piece.object_len, 0, piece.object_len)
+            .await;
         tracing::error!(object = %id, mended = whole.is_ok(), "an object read in parts was damaged; the reply is cut off");
         Err(CacheError::Damaged { id })
     }

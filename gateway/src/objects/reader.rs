@@ -14,6 +14,7 @@ use super::error::CacheError;
 use super::io::{read_full_at, read_full_now};
 use super::options::IoContext;
 use super::read_ahead::ReadAhead;
+use super::running::Running;
 use super::store::{Mark, StoreError, Stored};
 
 /// Bytes that one `read` returns at most.
@@ -56,24 +57,6 @@ struct ReadState {
     run: Option<Run>,
 }
 
-impl ReadState {
-    /// The checksum so far, with `buf` read at `within`; `None` when it is the object's last part and the checksum differs.
-    fn checked(&self, object: &Stored, within: u32, buf: &[u8]) -> Option<Option<Running>> {
-        let before = match self.running {
-            _ if within == 0 => Some(0),
-            Some(r) if r.index == object.id.index && r.end == within => Some(r.crc),
-            _ => None,
-        };
-        let running = before.map(|crc| Running {
-            index: object.id.index,
-            end: within + buf.len() as u32,
-            crc: crc32c::crc32c_append(crc, buf),
-        });
-        let wrong = running.is_some_and(|r| r.end == object.len && r.crc != object.crc);
-        (!wrong).then_some(running)
-    }
-}
-
 /// Where a part of a version is.
 #[derive(Debug)]
 pub enum Place {
@@ -90,14 +73,6 @@ pub struct CheckedObject {
     pub crc: u32,
     /// Bytes.
     pub len: u32,
-}
-
-/// Checksum of an object's first bytes.
-#[derive(Clone, Copy)]
-struct Running {
-    index: u32,
-    end: u32,
-    crc: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -420,7 +395,9 @@ impl Shared {
         }
         dir.read_open(file, object, within, buf)?;
         let mut state = self.state.lock();
-        state.running = state.checked(object, within, buf).ok_or_else(damaged)?;
+        let whole = (object.len, object.crc);
+        let running = Running::checked(state.running, object.id.index, whole, within, buf);
+        state.running = running.ok_or_else(damaged)?;
         Ok(())
     }
 
