@@ -182,21 +182,21 @@ impl Inner {
         if !check(Some(&found.meta)) {
             return Err(VolumeError::PreconditionFailed { path: path.clone() });
         }
-        if found.meta.kind == Kind::Collection {
-            let place = Place { dir: &dir, name };
-            // There is nothing in it to be seen; and nothing of this is logged.
-            if self.durability == Durability::Relaxed && apply::remove_empty(&place) {
-                return Ok(());
-            }
-            self.all_seen(path)?;
+        let place = Place { dir: &dir, name };
+        // There is nothing in an empty one to be seen; and nothing of this is logged.
+        if found.meta.kind == Kind::Collection
+            && self.durability == Durability::Relaxed
+            && apply::remove_empty(&place)
+        {
+            return Ok(());
         }
+        self.all_seen(path, Some(&found))?;
         let record = || Record::Delete {
             path: path.clone(),
             id: found.meta.file_id,
         };
         let frees = self.usage.frees(&self.tree, &found);
         let left = self.commit(path, record, &[&dir], || {
-            let place = Place { dir: &dir, name };
             apply::remove(&self.tree, &place, &found).at("delete", path)
         })?;
         left.clear(&self.tree, &self.cache, &self.cleaner);
@@ -236,12 +236,7 @@ impl Inner {
         if !check(old.as_ref().map(|f| &f.meta)) || (old.is_some() && !overwrite) {
             return Err(VolumeError::PreconditionFailed { path: to.clone() });
         }
-        if old
-            .as_ref()
-            .is_some_and(|old| old.meta.kind == Kind::Collection)
-        {
-            self.all_seen(to)?;
-        }
+        self.all_seen(to, old.as_ref())?;
         let id = found.meta.file_id;
         let record = || Record::Move {
             from: from.clone(),

@@ -187,12 +187,8 @@ impl Built {
                 break;
             }
             for name in tree::names(&dir).at("list", &path)? {
-                let name = match String::from_utf8(name) {
-                    Ok(name) => name,
-                    Err(other) => {
-                        inner.tell_unseen(&path, other.as_bytes());
-                        continue;
-                    }
+                let Some(name) = inner.seen(&path, name) else {
+                    continue;
                 };
                 let Ok(child) = path.join(&name) else {
                     continue;
@@ -298,12 +294,7 @@ impl Built {
         if !check(old.as_ref().map(|f| &f.meta)) || (old.is_some() && !overwrite) {
             return Err(VolumeError::PreconditionFailed { path: to.clone() });
         }
-        if old
-            .as_ref()
-            .is_some_and(|old| old.meta.kind == Kind::Collection)
-        {
-            inner.all_seen(to)?;
-        }
+        inner.all_seen(to, old.as_ref())?;
         let tmp = id_name(self.id);
         let record = || Record::Install {
             path: to.clone(),

@@ -420,12 +420,8 @@ impl Inner {
         let names = tree::names(&dir).at("list", path)?;
         let mut out = Vec::with_capacity(names.len());
         for name in names {
-            let name = match String::from_utf8(name) {
-                Ok(name) => name,
-                Err(other) => {
-                    self.tell_unseen(path, other.as_bytes());
-                    continue;
-                }
+            let Some(name) = self.seen(path, name) else {
+                continue;
             };
             if path.is_root() && name == path::HIDDEN {
                 continue;

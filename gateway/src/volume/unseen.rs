@@ -11,6 +11,7 @@ use rustix::fs::{Dir, FileType};
 use super::Inner;
 use super::error::{At, VolumeError};
 use super::path::ResourcePath;
+use super::types::{Found, Kind};
 
 /// Collections that are remembered for what was said of them.
 const TOLD_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -26,15 +27,29 @@ impl Default for Told {
 
 impl Inner {
     /// Says once that `collection` has a name that cannot be served.
-    pub(super) fn tell_unseen(&self, collection: &ResourcePath, name: &[u8]) {
+    fn tell_unseen(&self, collection: &ResourcePath, name: &[u8]) {
         if self.unseen.0.lock().put(collection.clone(), ()).is_none() {
             let name = String::from_utf8_lossy(name);
             tracing::warn!(%collection, %name, "a name that is not UTF-8, or too long, is not served: rename it beside the gateway");
         }
     }
 
-    /// Refuses the end of a collection with names below it that cannot be served.
-    pub(super) fn all_seen(&self, collection: &ResourcePath) -> Result<(), VolumeError> {
+    /// `name` of a member of `collection`, if it can be served; else that is told.
+    pub(super) fn seen(&self, collection: &ResourcePath, name: Vec<u8>) -> Option<String> {
+        String::from_utf8(name)
+            .inspect_err(|other| self.tell_unseen(collection, other.as_bytes()))
+            .ok()
+    }
+
+    /// Refuses the end of what is `gone` from `collection` with a change, if that is one with names below it that cannot be served.
+    pub(super) fn all_seen(
+        &self,
+        collection: &ResourcePath,
+        gone: Option<&Found>,
+    ) -> Result<(), VolumeError> {
+        if gone.is_none_or(|found| found.meta.kind != Kind::Collection) {
+            return Ok(());
+        }
         let mut left = vec![collection.clone()];
         while let Some(path) = left.pop() {
             let Ok(dir) = self.tree.dir(&path) else {

@@ -697,12 +697,7 @@ impl Inner {
         let (dir, name) = self.place(path)?;
         let old = self.occupant(&dir, name, path)?;
         admit(path, old.as_ref(), origin, check)?;
-        if old
-            .as_ref()
-            .is_some_and(|old| old.meta.kind == Kind::Collection)
-        {
-            self.all_seen(path)?;
-        }
+        self.all_seen(path, old.as_ref())?;
         let place = Place { dir: &dir, name };
         self.put_in_place(path, &place, old, prepared, staged, origin)
     }
