@@ -85,6 +85,31 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// Tells of it: what is sent was in memory, `bytes` of content.
     pub fn at_once(&self, front: &Front, user: Option<&User>, account: Account, bytes: u64) {
+        self.ended(front, user, account, (bytes, None));
+    }
+
+    /// What tells of it when the kernel has sent its content.
+    pub fn once_sent(self, front: Arc<Front>, user: Option<Arc<User>>, account: Account) -> OnSent {
+        let Asked { method, peer, .. } = self;
+        let (path, running) = (self.path.to_owned(), front.metrics.request_started());
+        Box::new(move |bytes, broken| {
+            let asked = Asked {
+                method,
+                path: &path,
+                peer,
+            };
+            asked.ended(&front, user.as_deref(), account, (bytes, broken));
+            drop(running);
+        })
+    }
+
+    fn ended(
+        &self,
+        front: &Front,
+        user: Option<&User>,
+        account: Account,
+        (bytes, broken): (u64, Option<Broken>),
+    ) {
         let ended = Ended {
             method: self.method,
             path: self.path,
@@ -94,30 +119,9 @@ impl Asked<'_> {
             started: Nanos(account.record.at_ns),
             account: Some(account),
             bytes,
-            broken: None,
+            broken,
         };
         ended.tell(front);
-    }
-
-    /// What tells of it when the kernel has sent its content.
-    pub fn once_sent(self, front: Arc<Front>, user: Option<Arc<User>>, account: Account) -> OnSent {
-        let Asked { method, peer, .. } = self;
-        let (path, running) = (self.path.to_owned(), front.metrics.request_started());
-        Box::new(move |bytes, broken| {
-            let ended = Ended {
-                method,
-                path: &path,
-                peer,
-                user: user.as_ref().map(|u| u.name.as_str()),
-                status: account.record.status,
-                started: Nanos(account.record.at_ns),
-                account: Some(account),
-                bytes,
-                broken,
-            };
-            ended.tell(&front);
-            drop(running);
-        })
     }
 }
 
