@@ -414,13 +414,8 @@ async fn read_cached(
         .read_summed(Tier::Cache, object.id, within, want)
         .await?;
     let whole = within == 0 && want == object_len;
-    let right =
-        object.len == object_len && bytes.len() == want as usize && (!whole || sum == object.crc);
-    if right {
-        Ok(bytes)
-    } else {
-        Err(PoolError::Damaged)
-    }
+    let right = object.len == object_len && (!whole || sum == object.crc);
+    all_of(bytes, want, right)
 }
 
 /// Reads from one pool; a whole object is checked. The checksum is that of all of it.
@@ -434,13 +429,15 @@ pub(super) async fn read_checked(
 ) -> Result<(Bytes, u32), PoolError> {
     let (bytes, info) = pools.read(tier, id, within, want).await?;
     let whole = within == 0 && want == object_len;
-    let right = info.len == object_len
-        && bytes.len() == want as usize
-        && (!whole || crc32c::crc32c(&bytes) == info.crc);
-    if right {
-        Ok((bytes, info.crc))
-    } else {
-        Err(PoolError::Damaged)
+    let right = info.len == object_len && (!whole || crc32c::crc32c(&bytes) == info.crc);
+    Ok((all_of(bytes, want, right)?, info.crc))
+}
+
+/// What was read, if it is all that was wanted, and `right`.
+fn all_of(bytes: Bytes, want: u32, right: bool) -> Result<Bytes, PoolError> {
+    match right && bytes.len() == want as usize {
+        true => Ok(bytes),
+        false => Err(PoolError::Damaged),
     }
 }
 

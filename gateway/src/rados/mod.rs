@@ -115,6 +115,19 @@ impl RadosPools {
             Err(e) => Box::pin(std::future::ready(Err(e))),
         }
     }
+
+    fn begin_read<T: Send + 'static>(
+        &self,
+        tier: Tier,
+        id: ObjectId,
+        offset: u32,
+        len: u32,
+        attr: Option<&CStr>,
+        finish: impl FnOnce(sys::Reply) -> Result<T, PoolError> + Send + 'static,
+    ) -> Pending<T> {
+        let read = |io: &sys::Context| io.read(&name(id), u64::from(offset), len as usize, attr);
+        self.begin(tier, read, finish)
+    }
 }
 
 impl Live {
@@ -188,15 +201,10 @@ impl Pools for RadosPools {
         offset: u32,
         len: u32,
     ) -> Pending<(Bytes, ObjectInfo)> {
-        let name = name(id);
-        self.begin(
-            tier,
-            |io| io.read(&name, u64::from(offset), len as usize, Some(INFO)),
-            |reply| {
-                let info = info_of(&reply)?;
-                Ok((reply.into_bytes(), info))
-            },
-        )
+        self.begin_read(tier, id, offset, len, Some(INFO), |reply| {
+            let info = info_of(&reply)?;
+            Ok((reply.into_bytes(), info))
+        })
     }
 
     fn read_summed(
@@ -206,17 +214,12 @@ impl Pools for RadosPools {
         offset: u32,
         len: u32,
     ) -> Pending<(Bytes, u32)> {
-        let name = name(id);
         // What asks for no bytes and for no attribute does not find out either that there is no such object.
         let attr = (len == 0).then_some(INFO);
-        self.begin(
-            tier,
-            |io| io.read(&name, u64::from(offset), len as usize, attr),
-            |reply| {
-                let sum = reply.sum();
-                Ok((reply.into_bytes(), sum))
-            },
-        )
+        self.begin_read(tier, id, offset, len, attr, |reply| {
+            let sum = reply.sum();
+            Ok((reply.into_bytes(), sum))
+        })
     }
 
     fn write(

@@ -93,7 +93,8 @@ fn known<T>(last: Result<T, io::ErrorKind>) -> Result<T, PoolError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
+    use std::thread::JoinHandle;
 
     use super::*;
 
@@ -101,22 +102,27 @@ mod tests {
         panic!("nobody is to be asked");
     }
 
+    type Answer = Result<u32, PoolError>;
+
+    /// A thread that asks `now`, as soon as its question is on its way, and where the answer comes from.
+    fn ask(answers: &Arc<LastAnswer<u32>>, now: Instant) -> (Sender<Answer>, JoinHandle<Answer>) {
+        let (asked, is_asked) = channel();
+        let (answer, answered) = channel();
+        let answers = Arc::clone(answers);
+        let question = move || {
+            asked.send(()).unwrap();
+            answered.recv().unwrap()
+        };
+        let asker = std::thread::spawn(move || answers.get(now, question));
+        is_asked.recv().unwrap();
+        (answer, asker)
+    }
+
     #[test]
     fn who_comes_while_another_one_asks_waits_for_nothing() {
         let answers = LastAnswer::new();
         let start = Instant::now();
-        let (asked, is_asked) = channel();
-        let (answer, answered) = channel();
-        let asker = std::thread::spawn({
-            let answers = Arc::clone(&answers);
-            move || {
-                answers.get(start, move || {
-                    asked.send(()).unwrap();
-                    answered.recv().unwrap()
-                })
-            }
-        });
-        is_asked.recv().unwrap();
+        let (answer, asker) = ask(&answers, start);
         // Nothing is known yet.
         assert!(answers.get(start, nobody).is_err());
         answer.send(Ok(7)).unwrap();
@@ -125,18 +131,7 @@ mod tests {
 
         // Again, when that is old.
         let later = Instant::now() + GOOD_FOR;
-        let (asked, is_asked) = channel();
-        let (answer, answered) = channel();
-        let asker = std::thread::spawn({
-            let answers = Arc::clone(&answers);
-            move || {
-                answers.get(later, move || {
-                    asked.send(()).unwrap();
-                    answered.recv().unwrap()
-                })
-            }
-        });
-        is_asked.recv().unwrap();
+        let (answer, asker) = ask(&answers, later);
         assert_eq!(answers.get(later, nobody).unwrap(), 7);
         assert!(answers.get(later + ANSWERED_WITHIN, nobody).is_err());
         answer
