@@ -130,8 +130,10 @@ impl Element {
         let mut left = NAMES_BYTES_MAX;
         let mut nodes_left = nodes_max;
         let mut count = |nodes: usize| {
-            nodes_left = nodes_left.checked_sub(nodes)?;
-            Some(())
+            nodes_left = nodes_left
+                .checked_sub(nodes)
+                .ok_or(XmlError::TooManyNodes)?;
+            Ok(())
         };
         let mut open: Vec<Element> = Vec::new();
         let mut root = None;
@@ -146,7 +148,7 @@ impl Element {
                     if open.len() >= DEPTH_MAX {
                         return Err(XmlError::TooDeep);
                     }
-                    count(1 + attributes.len()).ok_or(XmlError::TooManyNodes)?;
+                    count(1 + attributes.len())?;
                     let in_scope = namespace
                         .0
                         .iter()
@@ -182,7 +184,7 @@ impl Element {
                     }
                 }
                 XmlEvent::Characters(text) | XmlEvent::CData(text) | XmlEvent::Whitespace(text) => {
-                    count(1).ok_or(XmlError::TooManyNodes)?;
+                    count(1)?;
                     if let Some(parent) = open.last_mut() {
                         parent.children.push(Node::Text(text));
                     }

@@ -89,7 +89,6 @@ pub(super) struct Core {
     pub residency: Residency,
     /// Bytes reserved by content that is still being written.
     pub staged_bytes: u64,
-    /// Bytes that two versions' rows count and the cache tier holds once.
     pub policy: Box<dyn Policy>,
     /// What is in force; `opts` says what it was at the start.
     pub tuning: Tuning,
